@@ -1,0 +1,67 @@
+"""`python -m nstexp`: Hydra's entry point and the exit codes. torch is imported inside the job only, so help is fast."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+PACKAGE = Path(__file__).resolve().parent
+CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
+EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+
+
+class JobFailed(CompactHydraException):
+    """One job of a sweep failed; Hydra prints the sentence without a traceback and goes on with the others."""
+
+
+def main() -> None:
+    """Entry point of `python -m nstexp` and of the console script."""
+    if sys.argv[1:2] == ["samples"]:
+        _print_samples()
+        return
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
+
+
+def _job(cfg: DictConfig) -> None:
+    from nstexp import run
+    from nstexp.core.errors import Stopped, UserError
+
+    hydra_cfg = HydraConfig.get()
+    run_dir = Path(hydra_cfg.runtime.output_dir)
+    overrides = list(hydra_cfg.overrides.task)
+    sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    try:
+        if sweep and cfg.get("output") is not None:
+            raise UserError("output=... in a sweep would be written by every job: leave it out, each has its run folder")
+        result = run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices))
+    except (UserError, Stopped) as error:
+        interrupted = isinstance(error, Stopped) and error.interrupted
+        if sweep and not interrupted:
+            raise JobFailed(str(error)) from None
+        if isinstance(error, UserError):
+            run.discard(run_dir)
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED)
+    print(result, flush=True)
+
+
+def _sweep_name() -> str | None:
+    """Name of the sweep's folder inside a multirun, for grouping runs."""
+    cfg = HydraConfig.get()
+    return Path(cfg.sweep.dir).name if cfg.mode == RunMode.MULTIRUN else None
+
+
+def _print_samples() -> None:
+    from nstexp.core import samples
+
+    for image in samples.listing():
+        print(f"{image.name:24} {image.title}")
+
+
+if __name__ == "__main__":
+    main()

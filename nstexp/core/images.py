@@ -1,0 +1,190 @@
+"""Image files in and out. In memory an image is RGB, float32 in [0, 1], (3, H, W); nothing else leaves this module."""
+
+import errno
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+
+from nstexp.core import samples
+from nstexp.core.errors import UserError
+
+READABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+
+def find_images(spec: str | Path | Sequence[str | Path], key: str) -> list[Path]:
+    """Turn what the user typed into existing image files, in a stable order.
+
+    Args:
+        spec: a file, a folder (searched recursively), a built-in name such as `sample:astronaut`, or a list of these.
+        key: the config key the value came from, for the error message.
+
+    Raises:
+        UserError: nothing there, an empty list, or a folder without images.
+    """
+    if not isinstance(spec, str | Path):
+        if not spec:
+            raise UserError(f"{key} is an empty list: give at least one image, such as {key}=photo.jpg")
+        return [path for item in spec for path in find_images(item, key)]
+    if samples.is_builtin(str(spec)):
+        return [samples.find(str(spec))]
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+        if not found:
+            raise UserError(f"{key}={spec}: the folder holds no image ({', '.join(READABLE)})")
+        return found
+    if not path.exists():
+        raise UserError(
+            f"{key}={spec}: there is no such file, folder or built-in image (`python -m nstexp samples` lists those)"
+        )
+    return [path]
+
+
+def load_image(path: str | Path, max_megapixels: float = 200.0) -> Tensor:
+    """Read one image of any mode as RGB in [0, 1], (3, H, W).
+
+    EXIF orientation is applied, transparency is composited over white, 16-bit and CMYK data are converted.
+
+    Raises:
+        UserError: not an image, truncated, empty, or larger than `max_megapixels` (a guard against files that
+            unpack to gigabytes; the size is read from the header, before anything is decoded).
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty (0 bytes)")
+        with warnings.catch_warnings():
+            # Pillow warns about large images before our own, configurable, limit is looked at.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                megapixels = image.width * image.height / 1e6
+                if megapixels > max_megapixels:
+                    raise UserError(_too_large(path, f"{image.width}x{image.height} px", max_megapixels))
+                return _to_tensor(ImageOps.exif_transpose(image))
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UserError(_too_large(path, "a huge image", max_megapixels)) from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: this is not an image file, whatever its name says") from error
+    except PermissionError as error:
+        raise UserError(f"{path}: no permission to read the file") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: the image is damaged or truncated ({error})") from error
+
+
+def save_image(image: Tensor, path: str | Path) -> None:
+    """Write an RGB image (3, H, W), clamped to [0, 1], as 8 bits; the format follows the file name.
+
+    The file appears complete or not at all: it is written beside its place and renamed.
+
+    Raises:
+        UserError: unknown suffix, folder not writable, disk full.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITABLE:
+        raise UserError(f"{path}: cannot write '{path.suffix}' files, use one of {', '.join(WRITABLE)}")
+    pixels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().permute(1, 2, 0).numpy()
+    options = {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    if path.suffix.lower() == ".webp":
+        options = {"quality": 95}
+    write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, **options))
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call `write(temporary path)` and rename the result to `path`, so that no half-written file is ever seen.
+
+    Raises:
+        UserError: the folder cannot be made or written, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays: Pillow takes the format from it.
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise UserError(f"{path}: cannot be written ({reason})") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, key: str) -> None:
+    """Fail before the work starts, not after it, when `path` (a file to be) cannot be written.
+
+    Raises:
+        UserError: unknown suffix, or the folder is not writable.
+    """
+    if path.suffix.lower() not in WRITABLE:
+        raise UserError(f"{key}={path}: cannot write '{path.suffix}' files, use one of {', '.join(WRITABLE)}")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={path}: the folder {folder} is not writable")
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (3, H, W) or (B, 3, H, W) to `size` = (height, width): antialiased bicubic, the only resize in nstexp."""
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    batch = image if image.dim() == 4 else image[None]
+    result = F.interpolate(batch, size=tuple(size), mode="bicubic", antialias=True, align_corners=False)
+    return (result if image.dim() == 4 else result[0]).clamp(0, 1)
+
+
+def size_for_longer_side(size: tuple[int, int], longer_px: int | None) -> tuple[int, int]:
+    """(height, width) scaled so that the longer side is `longer_px`, aspect kept; None keeps the size."""
+    if longer_px is None:
+        return size
+    scale = longer_px / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def size_for_pixels(size: tuple[int, int], pixels: float) -> tuple[int, int]:
+    """(height, width) scaled to about `pixels` pixels in all, aspect kept."""
+    scale = (pixels / (size[0] * size[1])) ** 0.5
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion would clip these at 255
+        return _deep_gray(np.asarray(image, dtype=np.float32), image.mode)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255).contiguous()
+
+
+def _deep_gray(gray: np.ndarray, mode: str) -> Tensor:
+    # Modes "I" and "F" do not say their white point: take the smallest usual one that holds all values.
+    usual = (65535.0,) if mode.startswith("I;16") else (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
+    brightest = float(gray.max(initial=0))
+    white = next((level for level in usual if brightest <= level), brightest)
+    return torch.from_numpy(gray / white).clamp(0, 1).expand(3, -1, -1).contiguous()
+
+
+def _too_large(path: Path, size: str, max_megapixels: float) -> str:
+    return (
+        f"{path}: {size} is over the limit of {max_megapixels:g} megapixels for one input image "
+        "(raise it with max_input_megapixels=...)"
+    )

@@ -1,0 +1,91 @@
+"""Loggers that never stop a run: W&B goes offline by itself. Which loggers there are is decided in conf/logger/."""
+
+import logging
+import netrc
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+CONNECT_SECONDS = 2.0
+
+
+def online_or_offline(
+    logger: Callable[..., Logger], save_dir: str, base_url: str = "https://api.wandb.ai"
+) -> Logger:
+    """Build a W&B logger, online when an account and the server are there, else offline; never asks, never hangs.
+
+    Args:
+        logger: takes `save_dir` and `offline`.
+        save_dir: the run folder.
+        base_url: the W&B server; the environment variable WANDB_BASE_URL wins.
+    """
+    url = os.environ.get("WANDB_BASE_URL", base_url)
+    offline_because = _why_offline(url)
+    if offline_because is None:
+        try:
+            online = logger(save_dir=save_dir, offline=False)
+            _ = online.experiment  # starts the run here, where a refusal can still be answered
+            return online
+        except Exception as error:  # W&B has its own family of errors, and none of them is worth a lost picture
+            offline_because = f"{urlparse(url).hostname} refused the run ({type(error).__name__})"
+    log.info("W&B logs offline: %s. Later: wandb sync <run folder>/wandb/offline-run-*", offline_because)
+    return logger(save_dir=save_dir, offline=True)
+
+
+def _why_offline(url: str) -> str | None:
+    """The reason not to try the server, or None."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return f"WANDB_MODE={os.environ['WANDB_MODE']}"
+    host = urlparse(url).hostname or "api.wandb.ai"
+    if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(host):
+        return "no account is set up here (`wandb login`)"
+    try:
+        port = urlparse(url).port or (80 if urlparse(url).scheme == "http" else 443)
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return f"{host} cannot be reached"
+    return None
+
+
+def _has_netrc_entry(host: str) -> bool:
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def log_picture(loggers: Iterable[Logger], key: str, image: Tensor, step: int) -> None:
+    """Send a picture (3, H, W) in [0, 1] to every logger that shows pictures."""
+    pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
+    for logger in loggers:
+        if hasattr(logger, "log_image"):  # W&B
+            logger.log_image(key, [np.ascontiguousarray(pixels)], step=step)
+        elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
+            logger.experiment.add_image(key, pixels, global_step=step, dataformats="HWC")
+
+
+def log_config(loggers: Iterable[Logger], config: Mapping[str, Any]) -> None:
+    """Record the resolved configuration."""
+    for logger in loggers:
+        logger.log_hyperparams(dict(config))
+
+
+def log_numbers(loggers: Iterable[Logger], numbers: Mapping[str, float], step: int | None = None) -> None:
+    for logger in loggers:
+        logger.log_metrics(dict(numbers), step=step)
+
+
+def close(loggers: Iterable[Logger], status: str) -> None:
+    """End every logger's run. Without it, the next job of a sweep would go on in this one's W&B run."""
+    for logger in loggers:
+        logger.finalize("success" if status == "completed" else "failed")
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if finish is not None:
+            finish()

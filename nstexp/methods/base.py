@@ -1,0 +1,38 @@
+"""What tasks ask of a method: `Stylizer`, the one interface between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """One style picture (3, H, W), RGB in [0, 1], and its share among several."""
+
+    image: Tensor
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the user may steer in every method.
+
+    Args:
+        name: the content picture's name, for logs and files.
+        seed: of everything random in making this picture.
+        combine: how several styles become one loss, where a method has the choice.
+    """
+
+    name: str = "output"
+    seed: int = 0
+    combine: Combine = "weighted_loss"
+
+
+class Stylizer(Protocol):
+    """Every method. `content` is (B, 3, H, W), RGB in [0, 1]; the result has the same shape and range."""
+
+    def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor: ...

@@ -1,0 +1,156 @@
+"""Config to objects to task: the only place that calls instantiate(), and the last one that sees a config object."""
+
+import logging
+import resource
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger
+
+from nstexp import callbacks, loggers
+from nstexp.core.errors import Stopped, UserError
+from nstexp.core.losses import LossSet
+from nstexp.core.precision import encoder_dtype
+from nstexp.outputs import RunFolder
+
+log = logging.getLogger(__name__)
+RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
+
+
+def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str, Any]) -> Path:
+    """Do what the configuration says; returns the path of the result.
+
+    Raises:
+        UserError: bad input or configuration.
+        Stopped: interrupted, or the loss became NaN.
+    """
+    quiet_lightning()
+    started = time.perf_counter()
+    folder = RunFolder(run_dir)
+    summary = folder.summary
+    summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
+    summary.task, summary.method, summary.overrides = choices.get("task"), choices.get("method"), overrides
+    summary.seed, summary.versions = cfg.seed, {name: version(name) for name in RECORDED_VERSIONS}
+    active: list[Logger] = []
+    try:
+        return _run(cfg, folder, active)
+    except Stopped as stop:
+        summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
+        raise
+    except InstantiationException as error:
+        cause = _user_error_behind(error)
+        summary.status, summary.error = "failed", str(cause or error)
+        raise cause or error from None
+    except BaseException as error:
+        summary.status, summary.error = "failed", f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        summary.status = "completed" if summary.status == "running" else summary.status
+        summary.seconds = round(time.perf_counter() - started, 3)
+        summary.peak_memory_mb = _peak_memory_mb()
+        if torch.cuda.is_available():
+            summary.peak_gpu_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        _finish(folder, active)
+
+
+def _run(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Path:
+    resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    torch.manual_seed(cfg.seed)
+    encoder = instantiate(cfg.backbone, _convert_="all")
+    losses = LossSet(instantiate(cfg.loss, _convert_="all"), resolved["weights"])
+    device = _device(resolved["trainer"].get("accelerator", "auto"))
+    encoder = encoder.to(encoder_dtype(cfg.precision, device), memory_format=torch.channels_last)
+    folder.summary.encoder, folder.summary.device = encoder.identity, str(device)
+    folder.summary.precision = str(encoder.dtype).removeprefix("torch.")
+    trainer = _trainer_factory(cfg, folder, active)
+    method = instantiate(cfg.method, encoder=encoder, losses=losses, trainer=trainer, _convert_="all")
+
+    folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
+    folder.write_summary()
+    log.debug("configuration:\n%s", OmegaConf.to_yaml(cfg, resolve=True))
+    log.info("%s, %s, %s; configuration in %s", encoder.identity, folder.summary.precision, device, folder.path)
+    task = instantiate(cfg.task, _convert_="all", _partial_=True)
+    active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in (cfg.logger or {}).values()]
+    loggers.log_config(active, resolved)
+    result = task(method=method, folder=folder)
+    for name, numbers in folder.summary.metrics.items():
+        prefix = "" if len(folder.summary.metrics) == 1 else f"{name}/"
+        loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})
+    return result
+
+
+def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Callable[[], Trainer]:
+    """Each picture, and each training, gets a fresh trainer with the run's loggers and callbacks."""
+    settings = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+
+    def make() -> Trainer:
+        return settings(
+            logger=active or False,
+            default_root_dir=str(folder.path),
+            callbacks=[
+                callbacks.ProgressBar(),
+                callbacks.LossLog(folder, cfg.log_every_n_steps),
+                callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
+                callbacks.StopOnInterrupt(),
+            ],
+        )
+
+    return make
+
+
+def _device(accelerator: str) -> torch.device:
+    """The device Lightning will choose."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _finish(folder: RunFolder, active: list[Logger]) -> None:
+    """Leave a complete record; a run that never began leaves nothing at all."""
+    loggers.close(active, folder.summary.status)
+    if (folder.path / "config.yaml").exists():
+        folder.write_summary()
+
+
+def discard(run_dir: Path) -> None:
+    """Remove the folder of a run that was refused before it began, unless somebody else's files are in it."""
+    ours = {".hydra", "nstexp.log"}
+    if run_dir.is_dir() and {entry.name for entry in run_dir.iterdir()} <= ours:
+        logging.shutdown()
+        shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _user_error_behind(error: BaseException | None) -> UserError | None:
+    """instantiate() wraps what a constructor raises; the user wants the sentence inside."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _peak_memory_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def quiet_lightning() -> None:
+    """Lightning's banners and tips would drown the lines that matter to the user."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*eval mode.*", ".*isinstance.treespec.*", ".*srun.*"):
+        warnings.filterwarnings("ignore", message=message)
