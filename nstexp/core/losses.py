@@ -181,20 +181,29 @@ class TotalVariation(nn.Module):
 
 def out_of_range(x: Tensor) -> Tensor:
     """Mean squared distance of pixels (B, 3, H, W) to the interval [0, 1] -> scalar."""
-    return (x - x.clamp(0, 1)).square().mean()
+    return (x - x.detach().clamp(0, 1)).square().mean()
 
 
 class OutOfRange(nn.Module):
-    """`out_of_range` of the image: what clipping to [0, 1] will take away when the picture is saved."""
+    """`out_of_range` of the image: a picture is clipped when it is saved, and what clipping takes away was optimized
+    for nothing. A small weight makes the saved picture as good as the one in memory.
+
+    Args:
+        pixel_scale: 1 takes pixels in [0, 1]; 255 measures the distance in gray levels.
+    """
 
     role: Role = "image"
     layers: Sequence[str] = ()
+
+    def __init__(self, pixel_scale: float = 1.0) -> None:
+        super().__init__()
+        self.pixel_scale = pixel_scale
 
     def target(self, feats: Features) -> None:
         return None
 
     def forward(self, feats: Features, target: None) -> Tensor:
-        return out_of_range(feats[IMAGE])
+        return out_of_range(feats[IMAGE]) * self.pixel_scale**2
 
 
 # ---------------------------------------------------------------------------------------------------------- the whole

@@ -9,26 +9,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from nstexp.core.color import match_color
 from nstexp.core.errors import UserError
 from nstexp.core.images import load_image, resize
 
-STARTS = ("content", "noise", "style", "gray")
+STARTS = ("content", "recolored", "noise", "style", "gray")
 
 
-def starting_image(start: str, content: Tensor, style: Tensor | None, noise_std: float, seed: int) -> Tensor:
+def starting_image(
+    start: str, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float], noise_std: float, seed: int
+) -> Tensor:
     """The image that the optimization begins with, (B, 3, H, W) like `content`.
 
     Args:
-        start: `content`; `noise` (normal around mid-gray); `style` (the style picture, stretched); `gray`; or the
-            path of a picture.
+        start: `content`; `recolored` (the content with the styles' color mean and covariance); `noise` (normal around
+            mid-gray); `style` (the first style picture, stretched); `gray`; or the path of a picture.
         content: (B, 3, H, W) in [0, 1].
-        style: (3, H', W') in [0, 1], needed by `style`.
+        styles: (3, H', W') each, in [0, 1]; needed by `recolored` and `style`.
+        shares: of the styles.
         noise_std: standard deviation of the noise, in units of the [0, 1] range.
         seed: of the noise.
+
+    Raises:
+        UserError: none of these.
     """
     size = content.shape[-2:]
     if start == "content":
         return content.clone()
+    if start == "recolored":
+        return match_color(content, styles, shares).clamp(0, 1)
     if start == "gray":
         return torch.full_like(content, 0.5)
     if start == "noise":
@@ -36,9 +45,7 @@ def starting_image(start: str, content: Tensor, style: Tensor | None, noise_std:
         noise = torch.randn(content.shape, generator=generator) * noise_std + 0.5
         return noise.to(content)
     if start == "style":
-        if style is None:
-            raise UserError("method.init=style needs a style picture")
-        return resize(style, size).to(content).expand_as(content).clone()
+        return resize(styles[0], size).to(content).expand_as(content).clone()
     try:
         return resize(load_image(start), size).to(content).expand_as(content).clone()
     except UserError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
@@ -30,7 +31,7 @@ class Gatys:
         losses: terms and weights.
         trainer: makes a fresh Lightning trainer for each picture.
         max_steps: evaluations of the loss (one forward and one backward pass each), over all levels.
-        init: `content`, `noise`, `style`, `gray`, or the path of a picture.
+        init: `content`, `recolored`, `noise`, `style`, `gray`, or the path of a picture; see `starting_image`.
         noise_std: of init=noise, in units of the [0, 1] range.
         optimizer: a key of `optimizers`.
         optimizers: name -> factory that takes the parameters.
@@ -57,8 +58,8 @@ class Gatys:
         lr_decay: float = 1.0,
         levels: int = 1,
         coarse_share: float = 0.5,
-        pyramid_levels: int = 5,
-        pyramid_gain: float = 0.5,
+        pyramid_levels: int = 7,
+        pyramid_gain: float = 0.7,
         style_scale: float = 1.0,
         style_resize: str = "area",
     ) -> None:
@@ -107,10 +108,15 @@ class PictureOptimization(LightningModule):
         self.schedule = _schedule(content.shape[-2:], settings, self._min_side_px())
         self._check_sizes()
         self._level_index = 0
-        first = optimize.starting_image(
-            settings.init, content, styles[0].image if styles else None, settings.noise_std, controls.seed
+        self.start = optimize.starting_image(
+            settings.init,
+            content,
+            [style.image for style in styles],
+            [style.share for style in styles],
+            settings.noise_std,
+            controls.seed,
         )
-        self.image = self._parametrize(resize(first, self.schedule[0].size))
+        self.image = self._parametrize(resize(self.start, self.schedule[0].size))
         self._targets: dict[str, Any] | None = None
 
     def configure_optimizers(self) -> Optimizer:
@@ -189,13 +195,16 @@ class PictureOptimization(LightningModule):
         _restart(optimizer, list(self.image.parameters()))
 
     def _enlarge(self, coarse: Tensor) -> Tensor:
-        """To the current level's size. What was added to the content is enlarged, the content's own detail is kept."""
+        """To the current level's size. What was added to the start is enlarged, the start's own detail is kept.
+
+        Noise has no detail worth keeping: there the picture itself is enlarged.
+        """
         size = self.schedule[self._level_index].size
-        if self.settings.init != "content":
+        if self.settings.init == "noise":
             return resize(coarse, size)
-        small = resize(self.content.to(coarse), coarse.shape[-2:])
-        grown = torch.nn.functional.interpolate(coarse - small, size=size, mode="bicubic", align_corners=False)
-        return resize(self.content.to(coarse), size) + grown
+        start = self.start.to(coarse)
+        added = F.interpolate(coarse - resize(start, coarse.shape[-2:]), size=size, mode="bicubic", align_corners=False)
+        return resize(start, size) + added
 
     def _parametrize(self, start: Tensor) -> optimize.PyramidImage:
         return optimize.PyramidImage(start, self.settings.pyramid_levels, self.settings.pyramid_gain)

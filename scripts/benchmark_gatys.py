@@ -1,0 +1,199 @@
+"""Per-image optimization against the `pastiche` command, both as whole programs on this machine, in one go.
+
+    python scripts/benchmark_gatys.py --pairs photo1.jpg,painting1.jpg photo2.jpg,painting2.jpg
+
+For each pair, pastiche runs once at its defaults (512 px, start from the photo, L-BFGS) and its saved pictures after
+100, 200 and 300 iterations are kept. nstexp then runs `experiment=pastiche` (the same loss) in a fresh process with a
+growing number of steps until its saved picture is as good; only that last run is reported, from the start of the
+process to its end: imports, weights, coarse levels and all. Pictures are scored by one float32 implementation of
+pastiche's loss written here. Two scores of pastiche are reached for: that of the picture it saves, and the lower loss
+that it prints, which its unclipped image has in memory; the saved picture of nstexp has to reach either.
+
+Both programs get the same pixels: photo and painting are resized before, so that neither resizes.
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nstexp.core.images import load_image, resize, save_image, size_for_longer_side, size_for_pixels
+from nstexp.core.pretrained import pastiche_vgg19
+
+LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
+BGR_MEAN = (103.939, 116.779, 123.68)
+CHECKPOINTS = (100, 200, 300)
+
+
+@dataclass
+class Finished:
+    """One program run as a process: wall seconds, peak resident megabytes, and seconds at which lines were printed."""
+
+    seconds: float
+    peak_mb: float
+    lines: list[tuple[float, str]] = field(default_factory=list)
+
+
+class Scorer:
+    """pastiche's loss in float32, written out: 0.01 MSE at relu4_2 plus 10 / C^2 MSE of the Gram matrices / HW."""
+
+    def __init__(self, content: Tensor, style: Tensor) -> None:
+        self.weights = pastiche_vgg19().convs
+        self.content = self._features(content)["conv4_2"]
+        self.style = {name: _gram(f) for name, f in self._features(style).items() if name in LAYERS}
+
+    @torch.no_grad()
+    def __call__(self, picture: Tensor) -> float:
+        found = self._features(picture)
+        total = 0.01 * F.mse_loss(found["conv4_2"], self.content)
+        for name in LAYERS:
+            total += 10 / found[name].shape[1] ** 2 * F.mse_loss(_gram(found[name]), self.style[name])
+        return float(total)
+
+    @torch.no_grad()
+    def _features(self, picture: Tensor) -> dict[str, Tensor]:
+        x = picture[None].flip(1) * 255 - torch.tensor(BGR_MEAN).view(1, 3, 1, 1)
+        found, block = {}, "1"
+        for name, (weight, bias) in self.weights.items():
+            if name[4] != block:
+                x, block = F.max_pool2d(x, 2), name[4]
+            x = F.relu(F.conv2d(x, weight, bias, padding=1))
+            if name in (*LAYERS, "conv4_2"):
+                found[name] = x
+            if name == LAYERS[-1]:
+                return found
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", required=True, metavar="PHOTO,PAINTING")
+    parser.add_argument("--px", type=int, default=512, help="longer side (512)")
+    parser.add_argument("--factor", type=float, default=1.15, help="growth of the number of steps between tries (1.15)")
+    parser.add_argument("--first-steps", type=int, default=80, help="steps of the first try (80)")
+    parser.add_argument("--out", type=Path, help="also write every figure to this JSON file")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        results = [_measure_pair(pair, args, Path(scratch)) for pair in args.pairs]
+    print(_table(results))
+    if args.out:
+        args.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _measure_pair(pair: str, args: argparse.Namespace, scratch: Path) -> dict:
+    photo, painting = _prepare(pair, args.px, scratch)
+    score = Scorer(load_image(photo), load_image(painting))
+    name = " + ".join(Path(p).stem for p in pair.split(","))
+    print(f"{name}: pastiche, {CHECKPOINTS[-1]} iterations ...", file=sys.stderr)
+    reference = _run_pastiche(photo, painting, args.px, scratch, score)
+    result = {"pair": name, "px": list(load_image(photo).shape[:0:-1]), "pastiche": reference, "nstexp": []}
+    for kind in ("saved", "printed"):
+        steps = args.first_steps
+        for iteration in CHECKPOINTS:
+            target = reference[str(iteration)][kind]
+            while True:
+                ours = _run_nstexp(photo, painting, steps, scratch, score)
+                print(f"{name}: {steps} steps, {ours['seconds']:.1f} s, {ours['score']:.0f} for {target:.0f}", file=sys.stderr)
+                if ours["score"] <= target:
+                    break
+                steps = round(steps * args.factor)
+            ratio = ours["seconds"] / reference[str(iteration)]["seconds"]
+            result["nstexp"].append({"target": kind, "iteration": iteration, "ratio": ratio, **ours})
+    return result
+
+
+def _prepare(pair: str, px: int, scratch: Path) -> tuple[Path, Path]:
+    photo, painting = (load_image(path) for path in pair.split(","))
+    photo = resize(photo, size_for_longer_side(tuple(photo.shape[-2:]), px))
+    painting = resize(painting, size_for_pixels(tuple(painting.shape[-2:]), photo.shape[-1] * photo.shape[-2]))
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    save_image(photo, folder / "photo.png")
+    save_image(painting, folder / "painting.png")
+    return folder / "photo.png", folder / "painting.png"
+
+
+def _run_pastiche(photo: Path, painting: Path, px: int, scratch: Path, score: Scorer) -> dict:
+    work = Path(tempfile.mkdtemp(dir=scratch))
+    command = [sys.executable, "-u", "-m", "pastiche", "-c", photo, "-s", painting, "-o", work / "last.png"]
+    command += ["--size", px, "--num-steps", CHECKPOINTS[-1], "--info-step", 100, "--workspace", work]
+    command += ["--workspace-step", 100, "--seed", 0]
+    finished = _run(command)
+    found = {"peak_mb": finished.peak_mb}
+    for seconds, line in finished.lines:
+        match = re.match(r"(\d+)\s+[\d.]+\s+([\d.]+)$", line.strip())
+        if match and int(match[1]) in CHECKPOINTS:
+            saved = score(load_image(work / f"{int(match[1]):03d}.png"))
+            found[match[1]] = {"seconds": seconds, "printed": float(match[2]), "saved": saved}
+    first, last = (found[str(i)]["seconds"] for i in (CHECKPOINTS[0], CHECKPOINTS[-1]))
+    return found | {"seconds_per_step": (last - first) / (CHECKPOINTS[-1] - CHECKPOINTS[0])}
+
+
+def _run_nstexp(photo: Path, painting: Path, steps: int, scratch: Path, score: Scorer) -> dict:
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    command = [sys.executable, "-m", "nstexp", "experiment=pastiche", f"content={photo}", f"style={painting}"]
+    command += ["image_px=null", f"method.max_steps={steps}", "logger=none", "picture_every_n_steps=0"]
+    command += ["log_every_n_steps=5", f"hydra.run.dir={folder}"]
+    finished = _run(command)
+    with (folder / "losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    late = [(int(row["step"]), float(row["seconds"])) for row in rows if int(row["step"]) > steps * 0.8]
+    per_step = (late[-1][1] - late[0][1]) / (late[-1][0] - late[0][0])
+    saved = score(load_image(folder / "output.png"))
+    return {
+        "steps": steps,
+        "seconds": finished.seconds,
+        "peak_mb": finished.peak_mb,
+        "seconds_per_step": per_step,
+        "score": saved,
+    }
+
+
+def _run(command: list) -> Finished:
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    lines = [(time.perf_counter() - start, line) for line in process.stdout]
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise RuntimeError(f"{' '.join(map(str, command))} failed")
+    return Finished(seconds, usage.ru_maxrss / 1024, lines)
+
+
+def _gram(features: Tensor) -> Tensor:
+    f = features[0].flatten(1)
+    return f @ f.T / f.shape[1]
+
+
+def _table(results: list[dict]) -> str:
+    rows = [
+        "| pair | target | pastiche, s | nstexp, s (steps) | ratio | step ratio | memory ratio |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        reference = result["pastiche"]
+        for ours in result["nstexp"]:
+            at = reference[str(ours["iteration"])]
+            rows.append(
+                f"| {result['pair']} | {ours['target']} loss at {ours['iteration']}: {at[ours['target']]:.0f} "
+                f"| {at['seconds']:.1f} | {ours['seconds']:.1f} ({ours['steps']}) | {ours['ratio']:.2f} "
+                f"| {ours['seconds_per_step'] / reference['seconds_per_step']:.2f} "
+                f"| {ours['peak_mb'] / reference['peak_mb']:.2f} |"
+            )
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
