@@ -19,10 +19,12 @@ def gram(features: Tensor, divisor: GramDivisor = "hw") -> Tensor:
     depend on the image's size; chw: per position and channel (neural-style).
     """
     _, c, h, w = features.shape
-    if features.dtype in (torch.bfloat16, torch.float16):
+    if features.dtype == torch.bfloat16:
         product = _LowPrecisionGram.apply(features)
     else:
         f = features.flatten(2)  # (B, C, HW)
+        if f.dtype == torch.float16:  # its range ends at 65504, which a single product of VGG features passes
+            f = f.float()
         product = f @ f.transpose(1, 2)
     return product / {"none": 1, "hw": h * w, "chw": c * h * w}[divisor]
 

@@ -1,0 +1,366 @@
+"""Losses against closed forms, symmetries, and formulas written out once more in float64."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from nstexp.core import losses, pretrained, stats
+from nstexp.core.errors import UserError
+from nstexp.core.features import IMAGE, VGG
+from nstexp.core.losses import ContentLoss, GramLoss, LossSet, OutOfRange, TotalVariation
+from nstexp.core.optimize import LBFGS
+
+CONTENT_FORMS = ("mse", "half_sum", "sum")
+GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")
+# On [[0, 1], [2, 4]]; without the last row and column one position is left, with dx = 1 and dy = 2.
+TV_TABLE = {"jc": 2.5, "sq": 18.0, "mean": 4.5, "keras": 5**1.25, "l1": 8.0, "pystiche": 5.0}
+
+# Worked example: 3 channels, 2 positions. Sums of squares: grams 70, features 18.
+F = torch.tensor([[1, 2], [0, 1], [3, 0]], dtype=torch.float64).view(1, 3, 1, 2)
+S = torch.tensor([[1, 0], [1, 1], [0, 2]], dtype=torch.float64).view(1, 3, 1, 2)
+E_L = 70 / 144
+E_L_GRADIENT = torch.tensor([[13, 9], [-5, 1], [18, 4]], dtype=torch.float64) / 36
+IMAGE_PX = 8
+GRAM_VALUES = {"gatys": E_L, "mse_hw": 4 * E_L, "mse_chw": 4 * E_L / 9, "keras": 70 / (36 * IMAGE_PX**2)}
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def features(seed: int, batch: int = 1) -> dict[str, torch.Tensor]:
+    """Image and three layers as an encoder would return them."""
+    return {
+        IMAGE: rand(batch, 3, 8, 12, seed=seed).sigmoid(),
+        "relu1_1": rand(batch, 4, 8, 12, seed=seed + 1).relu(),
+        "relu2_1": rand(batch, 6, 4, 6, seed=seed + 2).relu(),
+        "relu3_1": rand(batch, 8, 2, 3, seed=seed + 3).relu(),
+    }
+
+
+LAYERS = tuple(features(0))[1:]
+
+
+# -------------------------------------------------------------------------------------------------------------- grams
+
+
+@pytest.mark.parametrize("form", GRAM_FORMS)
+def test_gram_loss_of_the_worked_example(form):
+    value = losses.gram_loss(F, stats.gram(S, "hw"), form, IMAGE_PX)
+    assert value.item() == pytest.approx(GRAM_VALUES[form], abs=1e-12)
+
+
+@pytest.mark.parametrize("form", GRAM_FORMS)
+def test_gram_gradient_is_the_papers_formula(form):
+    x = F.clone().requires_grad_()
+    losses.gram_loss(x, stats.gram(S, "hw"), form, IMAGE_PX).backward()
+    torch.testing.assert_close(x.grad[0, :, 0], E_L_GRADIENT * GRAM_VALUES[form] / E_L, rtol=0, atol=1e-12)
+    g, a = F[0, :, 0] @ F[0, :, 0].T, S[0, :, 0] @ S[0, :, 0].T
+    torch.testing.assert_close((g - a) @ F[0, :, 0] / (9 * 4), E_L_GRADIENT, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", GRAM_FORMS)
+def test_gram_loss_passes_gradcheck(form):
+    target = stats.gram(rand(2, 3, 3, 2, seed=1), "hw")
+    x = rand(2, 3, 2, 4).requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: losses.gram_loss(f, target, form, 64), x)
+
+
+def test_gram_scales_with_the_square_and_its_loss_with_the_fourth_power():
+    f, s, c = rand(1, 5, 4, 6), rand(1, 5, 3, 3, seed=1), 3.0
+    torch.testing.assert_close(stats.gram(c * f), c**2 * stats.gram(f))
+    before, after = (losses.gram_loss(k * f, stats.gram(k * s), "gatys") for k in (1.0, c))
+    assert after.item() == pytest.approx(c**4 * before.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("form", GRAM_FORMS)
+def test_gram_loss_and_gradient_are_zero_at_the_style(form):
+    x = rand(1, 5, 4, 6).requires_grad_()
+    loss = losses.gram_loss(x, stats.gram(x.detach()), form, 96)
+    loss.backward()
+    assert loss.item() == 0
+    assert not x.grad.any()
+
+
+def test_gram_loss_compares_pictures_of_different_sizes_per_position():
+    small = rand(1, 5, 4, 6)
+    assert losses.gram_loss(small.repeat(1, 1, 2, 3), stats.gram(small), "mse_hw").item() < 1e-28
+
+
+# ------------------------------------------------------------------------------------------------------------ content
+
+
+@pytest.mark.parametrize(("form", "expected"), [("sum", 18), ("half_sum", 9), ("mse", 3)])
+def test_content_forms_of_the_worked_example(form, expected):
+    assert losses.content_loss(F, S, form).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_content_half_sum_converts_to_mse_by_half_the_number_of_values():
+    x, p = rand(1, 5, 4, 6), rand(1, 5, 4, 6, seed=1)
+    literal, mean = (losses.content_loss(x, p, form).item() for form in ("half_sum", "mse"))
+    assert literal == pytest.approx(5 * 4 * 6 / 2 * mean, rel=1e-12)
+
+
+def test_content_gradient_is_the_difference_where_the_relu_is_open():
+    before = rand(1, 5, 4, 6).requires_grad_()
+    p = rand(1, 5, 4, 6, seed=1).relu()
+    losses.content_loss(before.relu(), p, "half_sum").backward()
+    torch.testing.assert_close(before.grad, (before.detach() - p) * (before.detach() > 0))
+
+
+@pytest.mark.parametrize("form", CONTENT_FORMS)
+def test_content_loss_and_gradient_are_zero_at_the_content(form):
+    x = rand(1, 5, 4, 6).requires_grad_()
+    loss = losses.content_loss(x, x.detach().clone(), form)
+    loss.backward()
+    assert loss.item() == 0
+    assert not x.grad.any()
+
+
+def test_content_of_bfloat16_features_sums_in_float32():
+    x, p = rand(1, 64, 40, 40).bfloat16(), rand(1, 64, 40, 40, seed=1).bfloat16()
+    loss = losses.content_loss(x, p, "sum")
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx((x.double() - p.double()).square().sum().item(), rel=1e-5)
+
+
+# -------------------------------------------------------------------------------------------------------------- image
+
+
+@pytest.mark.parametrize(("form", "expected"), TV_TABLE.items())
+def test_total_variation_table(form, expected):
+    image = torch.tensor([[0, 1], [2, 4]], dtype=torch.float64).view(1, 1, 2, 2)
+    assert losses.total_variation(image, form).item() == pytest.approx(expected, abs=1e-12)
+    assert TV_TABLE["keras"] == pytest.approx(7.476744, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", TV_TABLE)
+def test_total_variation_ignores_a_constant_and_grows_with_contrast(form):
+    image = rand(2, 3, 5, 7)
+    value = losses.total_variation(image, form).item()
+    degree = {"keras": 2.5, "l1": 1}.get(form, 2)
+    assert losses.total_variation(torch.full_like(image, 0.3), form).item() == 0
+    assert losses.total_variation(image + 0.7, form).item() == pytest.approx(value, rel=1e-12)
+    assert losses.total_variation(3 * image, form).item() == pytest.approx(3**degree * value, rel=1e-12)
+
+
+@pytest.mark.parametrize("form", TV_TABLE)
+def test_total_variation_passes_gradcheck(form):
+    assert torch.autograd.gradcheck(lambda x: losses.total_variation(x, form), rand(2, 3, 4, 5).requires_grad_())
+
+
+def test_out_of_range_counts_only_what_clipping_takes_away():
+    image = torch.tensor([-0.5, 0.0, 0.4, 1.0, 1.25, 0.9], dtype=torch.float64).view(1, 1, 2, 3)
+    assert losses.out_of_range(image).item() == pytest.approx((0.25 + 0.0625) / 6, abs=1e-15)
+
+
+# ------------------------------------------------------------------------------------------------------------ modules
+
+TERMS = {
+    **{f"content {form}": lambda form=form: ContentLoss(LAYERS, form) for form in CONTENT_FORMS},
+    **{f"gram {form}": lambda form=form: GramLoss(LAYERS, form) for form in GRAM_FORMS},
+    **{f"tv {form}": lambda form=form: TotalVariation(form, 255) for form in TV_TABLE},
+    "out of range": OutOfRange,
+}
+
+
+@pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
+def test_loss_of_a_batch_is_the_mean_of_single_losses(term):
+    x, reference = features(0, batch=3), features(10, batch=3)
+    x[IMAGE] = 3 * x[IMAGE] - 1
+    singles = [{name: f[i : i + 1] for name, f in x.items()} for i in range(3)]
+    references = [{name: f[i : i + 1] for name, f in reference.items()} for i in range(3)]
+    loss = term()
+    expected = sum(loss(one, loss.target(ref)) for one, ref in zip(singles, references, strict=True)) / 3
+    assert expected > 0
+    torch.testing.assert_close(loss(x, loss.target(reference)), expected)
+
+
+@pytest.mark.parametrize("pool", ["max", "avg", "l2"])
+@pytest.mark.parametrize("term", TERMS.values(), ids=TERMS)
+def test_gradient_at_a_flat_image_is_finite(term, pool):
+    encoder, loss = VGG(pretrained.random_vgg(), pool=pool), term()
+    reference = encoder(rand(1, 3, 16, 16).float(), LAYERS)
+    image = torch.full((1, 3, 16, 16), 0.5, requires_grad=True)
+    loss(encoder(image, LAYERS), loss.target(reference)).backward()
+    assert torch.isfinite(image.grad).all()
+
+
+@pytest.mark.parametrize("form", CONTENT_FORMS)
+def test_content_module_sums_the_function_over_layers(form):
+    x, p, term = features(0), features(10), ContentLoss(LAYERS, form)
+    torch.testing.assert_close(term(x, term.target(p)), sum(losses.content_loss(x[n], p[n], form) for n in LAYERS))
+
+
+@pytest.mark.parametrize("form", GRAM_FORMS)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_gram_module_weighs_the_function_over_layers(form, reduction):
+    x, a, factors = features(0), features(10), (1.0, 0.0, 2.5)
+    term = GramLoss(LAYERS, form, factors, reduction)
+    each = [losses.gram_loss(x[n], stats.gram(a[n]), form, 8 * 12) for n in LAYERS]
+    expected = sum(w * loss for w, loss in zip(factors, each, strict=True)) / (3 if reduction == "mean" else 1)
+    torch.testing.assert_close(term(x, term.target(a)), expected)
+
+
+@pytest.mark.parametrize("form", TV_TABLE)
+def test_total_variation_module_scales_the_pixels(form):
+    x = features(0)
+    torch.testing.assert_close(TotalVariation(form, 255)(x, None), losses.total_variation(255 * x[IMAGE], form))
+    torch.testing.assert_close(TotalVariation(form)(x, None), losses.total_variation(x[IMAGE], form))
+
+
+def test_out_of_range_module_reads_the_image():
+    x = {IMAGE: 3 * rand(2, 3, 4, 4)}
+    torch.testing.assert_close(OutOfRange()(x, None), losses.out_of_range(x[IMAGE]))
+
+
+def test_another_style_layer_never_lowers_the_sum():
+    x, a = features(0), features(10)
+    values = [(t := GramLoss(LAYERS[:k]))(x, t.target(a)).item() for k in (1, 2, 3)]
+    assert values == sorted(values)
+    assert values[0] < values[2]
+
+
+def test_targets_hold_no_graph():
+    x = {name: f.requires_grad_() for name, f in features(0).items()}
+    for term in (ContentLoss(LAYERS), GramLoss(LAYERS)):
+        assert not any(t.requires_grad for t in term.target(x).values())
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: ContentLoss(LAYERS, "mae"), "loss.content.form=mae"),
+        (lambda: GramLoss(LAYERS, "gatsy"), "loss.gram.form=gatsy"),
+        (lambda: GramLoss(LAYERS, reduction="max"), "loss.gram.reduction=max"),
+        (lambda: GramLoss(LAYERS, layer_weights=[1, 2]), "loss.gram.layer_weights has 2"),
+        (lambda: GramLoss(LAYERS, layer_weights=[1, 2, math.nan]), "loss.gram.layer_weights"),
+        (lambda: GramLoss(LAYERS, layer_weights=[1, 2, -1]), "loss.gram.layer_weights"),
+        (lambda: TotalVariation("l3"), "loss.tv.form=l3"),
+    ],
+)
+def test_wrong_setting_raises_with_its_key(make, key):
+    with pytest.raises(UserError, match=key):
+        make()
+
+
+# ----------------------------------------------------------------------------------------------------------- LossSet
+
+
+def loss_set(**weights) -> LossSet:
+    return LossSet({"content": ContentLoss(["relu3_1"]), "gram": GramLoss(LAYERS), "tv": TotalVariation()}, weights)
+
+
+def targets_of(losses_: LossSet, content, *styles) -> dict:
+    """Equal shares of several styles."""
+    found = {name: [(1.0, t)] for name, t in losses_.targets("content", content).items()}
+    for style in styles:
+        for name, t in losses_.targets("style", style).items():
+            found.setdefault(name, []).append((1 / len(styles), t))
+    return found
+
+
+def test_alpha_and_beta_weigh_their_roles():
+    x, set_ = features(0), loss_set(alpha=2, beta=30, tv=0.5)
+    values = set_(x, targets_of(set_, features(10), features(20)))
+    content, gram, tv = (values.terms[name] for name in ("content", "gram", "tv"))
+    assert content.item() == losses.content_loss(x["relu3_1"], features(10)["relu3_1"]).item()
+    assert tv.item() == losses.total_variation(x[IMAGE]).item()
+    torch.testing.assert_close(values.total, 2 * content + 30 * gram + 0.5 * tv)
+
+
+def test_a_terms_own_key_wins_over_its_role():
+    assert loss_set(alpha=1, beta=2, gram=7, tv=0).weights == {"content": 1, "gram": 7, "tv": 0}
+
+
+def test_layers_are_listed_once_and_by_role():
+    set_ = loss_set(alpha=1, beta=1, tv=0)
+    assert set_.layers() == ("relu3_1", "relu1_1", "relu2_1")
+    assert set_.layers("content") == ("relu3_1",)
+    assert set_.layers("style") == LAYERS
+    assert set_.layers("image") == ()
+
+
+def test_weight_zero_logs_but_gives_no_gradient():
+    set_ = loss_set(alpha=1, beta=0, tv=0)
+    x = {name: f.requires_grad_() for name, f in features(0).items()}
+    values = set_(x, targets_of(set_, features(10), features(20)))
+    assert values.terms["gram"] > 0
+    assert values.terms["tv"] > 0
+    assert values.total.item() == values.terms["content"].item()
+    values.total.backward()
+    assert x["relu3_1"].grad.any()
+    assert x["relu1_1"].grad is None
+    assert x[IMAGE].grad is None
+
+
+def test_weight_zero_keeps_nan_out_of_the_total_and_names_it():
+    set_, x = loss_set(alpha=1, beta=0, tv=0), features(0)
+    x["relu1_1"][0, 0, 0, 0] = math.nan
+    values = set_(x, targets_of(set_, features(10), features(20)))
+    assert torch.isfinite(values.total)
+    assert values.first_non_finite() == "gram"
+
+
+def test_several_targets_are_weighed_by_their_shares():
+    set_, x = loss_set(alpha=1, beta=1, tv=0), features(0)
+    first, second = (targets_of(set_, features(10), features(seed))["gram"][0][1] for seed in (20, 30))
+    content = targets_of(set_, features(10))
+    single = [set_(x, content | {"gram": [(1.0, t)]}).terms["gram"] for t in (first, second)]
+    both = set_(x, content | {"gram": [(0.7, first), (0.3, second)]}).terms["gram"]
+    torch.testing.assert_close(both, 0.7 * single[0] + 0.3 * single[1])
+
+
+@pytest.mark.parametrize(
+    ("weights", "key"),
+    [
+        ({"alpha": 1, "tv": 0}, "'gram' has no weight: set weights.beta"),
+        ({"beta": 1, "tv": 0}, "'content' has no weight: set weights.alpha"),
+        ({"alpha": 1, "beta": 1}, "'tv' has no weight: set weights.tv"),
+        ({"alpha": 1, "beta": 1, "tv": 0, "tvv": 1}, "weights.tvv multiplies nothing"),
+        ({"alpha": -1, "beta": 1, "tv": 0}, "weights.alpha=-1"),
+        ({"alpha": 1, "beta": math.nan, "tv": 0}, "weights.beta=nan"),
+        ({"alpha": 1, "beta": math.inf, "tv": 0}, "weights.beta=inf"),
+        ({"alpha": 1, "beta": 1, "tv": True}, "weights.tv=True"),
+        ({"alpha": 1, "beta": "1", "tv": 0}, "weights.beta=1 is not a number"),
+        ({"alpha": None, "beta": 1, "tv": 0}, "weights.alpha=None"),
+    ],
+)
+def test_bad_weights_raise_with_their_key(weights, key):
+    with pytest.raises(UserError, match=key):
+        loss_set(**weights)
+
+
+def test_a_set_without_terms_raises():
+    with pytest.raises(UserError, match="loss is empty"):
+        LossSet({}, {"alpha": 1})
+
+
+def _optimized(steps: int) -> list[float]:
+    encoder, set_ = VGG(pretrained.random_vgg()), loss_set(alpha=1, beta=1000, tv=0)
+    content, style = (encoder(rand(1, 3, 24, 24, seed=s).sigmoid().float(), LAYERS) for s in (1, 2))
+    targets = targets_of(set_, content, style)
+    x = torch.nn.Parameter(rand(1, 3, 24, 24, seed=3).sigmoid().float())
+    optimizer = LBFGS([x])
+
+    def closure() -> torch.Tensor:
+        x.grad = None
+        total = set_(encoder(x, LAYERS), targets).total
+        total.backward()
+        return total
+
+    return [optimizer.step(closure) for _ in range(steps)]
+
+
+def test_lbfgs_descends_and_repeats_bit_for_bit_on_one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first, second = _optimized(30), _optimized(30)
+    finally:
+        torch.set_num_threads(threads)
+    assert first == second
+    assert all(after <= before for before, after in itertools.pairwise(first))
+    assert first[-1] < first[0] / 2
