@@ -152,10 +152,13 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _from_state(state: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Convolutions of a state dict, in its own order, renamed to conv1_1, conv1_2, ... ."""
-    kernels = [key for key, value in state.items() if key.endswith("weight") and value.dim() == 4]
-    pairs = [(state[key].float(), state[key.removesuffix("weight") + "bias"].float()) for key in _in_order(kernels)]
-    pairs = _fold_1x1(pairs)
+    """Convolutions of a state dict, in the natural order of its names, renamed to conv1_1, conv1_2, ... ."""
+    kernels = _in_order([key for key, value in state.items() if key.endswith("weight") and value.dim() == 4])
+    biases = [f"{key.removesuffix('weight')}bias" for key in kernels]
+    # Without the batch normalization behind them, the same convolutions are another network.
+    if any(key.endswith("running_mean") for key in state) or not state.keys() >= set(biases):
+        raise UserError(f"{source}: not a plain VGG (it has batch normalization, or convolutions without a bias)")
+    pairs = _fold_1x1([(state[w].float(), state[b].float()) for w, b in zip(kernels, biases, strict=True)])
     names = [f"conv{b}_{i}" for b, count in enumerate(_blocks_of(pairs, source), 1) for i in range(1, count + 1)]
     return dict(zip(names, pairs, strict=False))
 
