@@ -211,9 +211,17 @@ def test_total_variation_module_scales_the_pixels(form):
     torch.testing.assert_close(TotalVariation(form)(x, None), losses.total_variation(x[IMAGE], form))
 
 
-def test_out_of_range_module_reads_the_image():
+def test_out_of_range_module_measures_on_its_pixel_scale():
     x = {IMAGE: 3 * rand(2, 3, 4, 4)}
     torch.testing.assert_close(OutOfRange()(x, None), losses.out_of_range(x[IMAGE]))
+    beyond = (255 * x[IMAGE] - (255 * x[IMAGE]).clamp(0, 255)).square().mean()
+    torch.testing.assert_close(OutOfRange(255)(x, None), beyond)
+
+
+def test_out_of_range_pulls_pixels_back_and_leaves_the_others_alone():
+    x = torch.tensor([-0.5, 0.4, 1.25], dtype=torch.float64).view(1, 3, 1, 1).requires_grad_()
+    losses.out_of_range(x).backward()
+    torch.testing.assert_close(x.grad.flatten(), torch.tensor([-1.0, 0, 0.5], dtype=torch.float64) / 3)
 
 
 def test_another_style_layer_never_lowers_the_sum():
