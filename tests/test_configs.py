@@ -1,0 +1,225 @@
+"""Every YAML file in conf/ is composed in a full configuration, and every _target_ in it takes the keys it is given."""
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import pytorch_lightning.loggers
+import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from nstexp.__main__ import CONF, _sweep_name
+from nstexp.core.losses import LossSet
+
+# How many files each group has; a new one is added here, so that no file can be missed in silence.
+COUNTS = {
+    ".": 1,
+    "backbone": 6,
+    "experiment": 10,
+    "hydra/help": 1,
+    "hydra/hydra_logging": 1,
+    "hydra/job_logging": 1,
+    "hydra/output": 1,
+    "layers": 8,
+    "logger": 4,
+    "loss": 4,
+    "method": 1,
+    "task": 1,
+    "trainer": 1,
+    "weights": 1,
+}
+FILES = sorted(CONF.rglob("*.yaml"))
+NEEDED = {"backbone=vgg_file": ["backbone.weights.path=weights.pth"]}  # values that only the user can give
+# What run.py adds when it builds the objects; the first part of a key's path that matches decides.
+RUNTIME = {
+    r"method": ("encoder", "losses", "trainer"),
+    r"task": ("method", "folder"),
+    r"trainer": ("logger", "default_root_dir", "callbacks"),
+    r"logger\.\w+": ("save_dir",),
+}
+PASSES_KEYWORDS_ON = {pytorch_lightning.loggers.WandbLogger: wandb.init}
+HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def compose(*overrides: str) -> DictConfig:
+    """With Hydra's own node, as in a job, so that ${hydra:...} resolves."""
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        given = [*overrides, "hydra.runtime.output_dir=/tmp/run", "hydra.job.num=0", "hydra.job.id=0"]
+        cfg = hydra.compose("config", overrides=given, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+def resolve(cfg: DictConfig) -> dict[str, Any]:
+    """The job's part as plain values."""
+    job = {key: cfg[key] for key in cfg if key != "hydra"}
+    masked = OmegaConf.masked_copy(cfg, list(job))
+    return OmegaConf.to_container(masked, resolve=True, throw_on_missing=True)
+
+
+def nodes(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Path and content of every table that has a _target_, at any depth."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield path, value
+        for key, child in value.items():
+            yield from nodes(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from nodes(child, f"{path}.{index}")
+
+
+def check(path: str, node: dict[str, Any]) -> None:
+    """Raises TypeError unless the target can be called with exactly these keys and what run.py adds."""
+    target = get_object(node["_target_"])
+    given = {key: value for key, value in node.items() if key not in HYDRAS_OWN}
+    signature = inspect.signature(target)
+    if target in PASSES_KEYWORDS_ON:
+        unknown = set(given) - set(signature.parameters) - set(inspect.signature(PASSES_KEYWORDS_ON[target]).parameters)
+        if unknown:
+            raise TypeError(f"{path}: {sorted(unknown)} are passed on to nothing that takes them")
+    elif any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        unknown = set(given) - set(signature.parameters)
+        if unknown:
+            raise TypeError(f"{path}: nothing says whether {target} takes {sorted(unknown)}")
+    runtime = next((names for pattern, names in RUNTIME.items() if re.fullmatch(pattern, path)), ())
+    bind = signature.bind_partial if node.get("_partial_") else signature.bind
+    try:
+        bind(**given, **dict.fromkeys(runtime))
+    except TypeError as error:
+        raise TypeError(f"{path}: {error}") from error
+
+
+@cache
+def top_level() -> set[str]:
+    """config.yaml's values and the groups it takes options from."""
+    text = (CONF / "config.yaml").read_text(encoding="utf-8")
+    groups = re.findall(r"^  - (\w+):", text, re.MULTILINE)
+    return {*groups, *re.findall(r"^(\w+):", text, re.MULTILINE)} - {"defaults", "experiment"}
+
+
+def check_all(cfg: DictConfig) -> int:
+    resolved = resolve(cfg)
+    if unknown := set(resolved) ^ top_level():
+        raise TypeError(f"config: nothing reads {sorted(unknown)}")
+    found = list(nodes(resolved))
+    for path, node in found:
+        check(path, node)
+    return len(found)
+
+
+def chosen(file: Path) -> str | None:
+    """The override that selects a file, None for those that config.yaml always takes."""
+    group = file.parent.relative_to(CONF).as_posix()
+    if group == "." or group.startswith("hydra"):
+        return None
+    terms = dict.fromkeys(["content", "gram", file.stem])
+    return f"loss=[{','.join(terms)}]" if group == "loss" else f"{group}={file.stem}"
+
+
+def test_every_group_has_as_many_files_as_counted():
+    assert Counter(file.parent.relative_to(CONF).as_posix() for file in FILES) == COUNTS
+    assert not list(CONF.rglob("*.yml"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(CONF).as_posix())
+def test_file_composes_resolves_and_binds(file):
+    override = chosen(file)
+    cfg = compose(*([override] if override else []), *NEEDED.get(override, []))
+    assert check_all(cfg) >= 8
+    group, name = file.parent.relative_to(CONF).as_posix(), file.stem
+    choice = OmegaConf.to_container(cfg.hydra.runtime.choices).get(group, name)
+    assert name in re.findall(r"\w+", choice), "another file was taken in its place"
+    for hydras in ("job_logging", "hydra_logging", "run", "sweep", "job"):
+        OmegaConf.to_container(cfg.hydra[hydras], resolve=True)
+
+
+def test_hydra_files_are_in_force():
+    cfg = compose().hydra
+    assert cfg.job.name == "nstexp"
+    assert cfg.run.dir.startswith("runs/nstexp/")
+    assert cfg.sweep.dir.startswith("multirun/nstexp/")
+    assert cfg.help.app_name == "nstexp"
+    for logging in (cfg.job_logging, cfg.hydra_logging):
+        assert logging.handlers.console.stream == "ext://sys.stderr"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ("experiment", "layers")], ids=lambda f: f.stem)
+def test_layers_and_weights_fit_the_encoder_and_the_losses(file):
+    cfg = resolve(compose(chosen(file), "backbone=random"))
+    encoder = instantiate(cfg["backbone"], _convert_="all")
+    losses = LossSet(instantiate(cfg["loss"], _convert_="all"), cfg["weights"])
+    assert all(encoder.canonical(name) for name in losses.layers())
+    assert set(cfg["layers"]) == {"content", "style"}
+    assert {name for names in cfg["layers"].values() for name in names} == set(losses.layers())
+    assert cfg["method"]["optimizer"] in cfg["method"]["optimizers"]
+
+
+@pytest.mark.parametrize("logger", ["none", "csv", "tensorboard", "wandb", "[wandb,csv]", "[csv,tensorboard]"])
+def test_loggers_combine(logger):
+    cfg = resolve(compose(f"logger={logger}"))
+    assert set(cfg["logger"] or {}) == set(re.findall(r"\w+", logger)) - {"none"}
+    assert check_all(compose(f"logger={logger}"))
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "path"),
+    [
+        ("+backbone.pol=max", "backbone"),
+        ("+backbone.weights.sede=1", "backbone.weights"),
+        ("+loss.gram.from=gatys", "loss.gram"),
+        ("+method.max_step=1", "method"),
+        ("+method.optimizers.lbfgs.histroy_size=1", "method.optimizers.lbfgs"),
+        ("+task.contents=x", "task"),
+        ("+trainer.acelerator=cpu", "trainer"),
+        ("+logger.wandb.base_ulr=x", "logger.wandb"),
+        ("+logger.wandb.logger.projekt=x", "logger.wandb.logger"),
+        ("+logger.wandb.logger.settings.silnt=true", "logger.wandb.logger.settings"),
+        ("~method.max_steps", "method"),
+        ("~task.content", "task"),
+        ("+method.encoder=x", "method"),
+        ("+image_pxx=512", "config"),
+    ],
+)
+def test_the_check_finds_a_misspelt_or_missing_key(misspelt, path):
+    with pytest.raises(TypeError, match=rf"^{re.escape(path)}: "):
+        check_all(compose(misspelt))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loss: {gram: {form: gatys}}", None),
+        ("loss: {gram: {fomr: gatys}}", "loss.gram: got an unexpected keyword argument 'fomr'"),
+        ("methd: {init: noise}", "config: nothing reads ['methd']"),
+        ("method: {optimizers: {adam: {lrr: 1}}}", "method.optimizers.adam: got an unexpected keyword argument 'lrr'"),
+    ],
+)
+def test_the_check_finds_a_misspelt_key_in_an_experiment_file(tmp_path, text, message):
+    """Hydra itself composes such a file without a word."""
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "fixture.yaml").write_text(f"# @package _global_\n{text}\n", encoding="utf-8")
+    cfg = compose(f"hydra.searchpath=[file://{tmp_path}]", "experiment=fixture")
+    with pytest.raises(TypeError, match=re.escape(message)) if message else nullcontext():
+        check_all(cfg)
+
+
+@pytest.mark.parametrize("target", ["nstexp.core.losses.GramLos", "nstexp.core.loses.GramLoss", "torch.optim.Adm"])
+def test_the_check_finds_a_target_that_is_not_there(target):
+    with pytest.raises(Exception, match=re.escape(target.rpartition(".")[2]) + "|loses"):
+        check_all(compose(f"loss.gram._target_={target}"))
+
+
+def test_the_check_reaches_lists_and_every_depth():
+    cfg = {"a": [{"b": {"_target_": "x", "c": {"_target_": "y"}}}], "d": 3}
+    assert [path for path, _ in nodes(cfg)] == ["a.0.b", "a.0.b.c"]
