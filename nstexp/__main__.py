@@ -1,4 +1,4 @@
-"""`python -m nstexp`: Hydra's entry point and the exit codes. torch is imported inside the job only, so help is fast."""
+"""`python -m nstexp`: Hydra's entry point and the exit codes. torch is imported inside the job, so help is fast."""
 
 import sys
 from pathlib import Path
@@ -28,23 +28,24 @@ def main() -> None:
 
 
 def _job(cfg: DictConfig) -> None:
-    from nstexp import run
+    from nstexp import outputs, run
     from nstexp.core.errors import Stopped, UserError
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
     overrides = list(hydra_cfg.overrides.task)
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    new_folder = outputs.is_unused(run_dir)
     try:
         if sweep and cfg.get("output") is not None:
-            raise UserError("output=... in a sweep would be written by every job: leave it out, each has its run folder")
+            raise UserError("output=... in a sweep would be written by every job: leave it out, each has a run folder")
         result = run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices))
     except (UserError, Stopped) as error:
         interrupted = isinstance(error, Stopped) and error.interrupted
         if sweep and not interrupted:
             raise JobFailed(str(error)) from None
-        if isinstance(error, UserError):
-            run.discard(run_dir)
+        if isinstance(error, UserError) and new_folder:
+            outputs.discard_unbegun(run_dir)
         print(error, file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED)
     print(result, flush=True)

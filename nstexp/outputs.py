@@ -12,6 +12,8 @@
 
 import csv
 import json
+import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -98,3 +100,15 @@ def read_summary(folder: str | Path) -> Summary:
     """
     record = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
     return Summary(**record)
+
+
+def is_unused(run_dir: Path) -> bool:
+    """Whether nothing but Hydra's record and the log is in the folder: it was made for this run."""
+    return {entry.name for entry in run_dir.iterdir()} <= {".hydra", "nstexp.log"}
+
+
+def discard_unbegun(run_dir: Path) -> None:
+    """Remove the folder of a run that was refused before its first step. Only for folders made for this run."""
+    if not (run_dir / "losses.csv").exists():
+        logging.shutdown()  # nstexp.log is open
+        shutil.rmtree(run_dir, ignore_errors=True)

@@ -3,8 +3,8 @@
 import errno
 import os
 import tempfile
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +30,13 @@ def find_images(spec: str | Path | Sequence[str | Path], key: str) -> list[Path]
     Raises:
         UserError: nothing there, an empty list, or a folder without images.
     """
-    if not isinstance(spec, str | Path):
-        if not spec:
-            raise UserError(f"{key} is an empty list: give at least one image, such as {key}=photo.jpg")
+    if spec is None or (isinstance(spec, Sequence) and not spec):  # Path("") would be the current folder
+        raise UserError(f"{key} is empty: give at least one image, such as {key}=photo.jpg")
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
         return [path for item in spec for path in find_images(item, key)]
-    if samples.is_builtin(str(spec)):
-        return [samples.find(str(spec))]
+    spec = str(spec)  # the command line reads a folder named 2024 as a number
+    if samples.is_builtin(spec):
+        return [samples.find(spec)]
     path = Path(spec).expanduser()
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
@@ -62,23 +63,24 @@ def load_image(path: str | Path, max_megapixels: float = 200.0) -> Tensor:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty (0 bytes)")
-        with warnings.catch_warnings():
-            # Pillow warns about large images before our own, configurable, limit is looked at.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                megapixels = image.width * image.height / 1e6
-                if megapixels > max_megapixels:
-                    raise UserError(_too_large(path, f"{image.width}x{image.height} px", max_megapixels))
-                return _to_tensor(ImageOps.exif_transpose(image))
+        with _without_pillow_limit(), Image.open(path) as image:
+            if image.width * image.height > max_megapixels * 1e6:
+                raise UserError(
+                    f"{path}: {image.width}x{image.height} px is over the limit of {max_megapixels:g} megapixels for "
+                    "one input image (raise it with max_input_megapixels=...)"
+                )
+            return _to_tensor(ImageOps.exif_transpose(image))
     except UserError:
         raise
-    except Image.DecompressionBombError as error:
-        raise UserError(_too_large(path, "a huge image", max_megapixels)) from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: this is a folder, not an image file") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path}: this is not an image file, whatever its name says") from error
     except PermissionError as error:
         raise UserError(f"{path}: no permission to read the file") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # every decoder of Pillow has errors of its own for a damaged file
         raise UserError(f"{path}: the image is damaged or truncated ({error})") from error
 
 
@@ -104,7 +106,7 @@ def write_atomically(path: Path, write) -> None:
     """Call `write(temporary path)` and rename the result to `path`, so that no half-written file is ever seen.
 
     Raises:
-        UserError: the folder cannot be made or written, or the disk is full.
+        UserError: the folder cannot be made or written, the disk is full, or the format cannot hold the picture.
     """
     temporary = None
     try:
@@ -121,6 +123,8 @@ def write_atomically(path: Path, write) -> None:
     except OSError as error:
         reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise UserError(f"{path}: cannot be written ({reason})") from error
+    except ValueError as reason:  # Pillow's, when the format has no room for so large a picture
+        raise UserError(f"{path}: cannot be written ({reason})") from reason
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -130,15 +134,20 @@ def check_writable(path: Path, key: str) -> None:
     """Fail before the work starts, not after it, when `path` (a file to be) cannot be written.
 
     Raises:
-        UserError: unknown suffix, or the folder is not writable.
+        UserError: unknown suffix, a folder of that name, or the folder around it is not writable.
     """
     if path.suffix.lower() not in WRITABLE:
         raise UserError(f"{key}={path}: cannot write '{path.suffix}' files, use one of {', '.join(WRITABLE)}")
+    if path.is_dir():
+        raise UserError(f"{key}={path}: this is a folder, add a file name")
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{key}={path}: the folder {folder} is not writable")
+    try:
+        # By trying: to root os.access grants everything, also /proc and read-only disks.
+        tempfile.TemporaryFile(prefix=".writing-", dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{key}={path}: the folder {folder} is not writable ({error.strerror})") from error
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -178,13 +187,18 @@ def _to_tensor(image: Image.Image) -> Tensor:
 def _deep_gray(gray: np.ndarray, mode: str) -> Tensor:
     # Modes "I" and "F" do not say their white point: take the smallest usual one that holds all values.
     usual = (65535.0,) if mode.startswith("I;16") else (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
+    if not np.isfinite(gray).all():
+        raise ValueError("some pixels are not finite numbers")
     brightest = float(gray.max(initial=0))
     white = next((level for level in usual if brightest <= level), brightest)
     return torch.from_numpy(gray / white).clamp(0, 1).expand(3, -1, -1).contiguous()
 
 
-def _too_large(path: Path, size: str, max_megapixels: float) -> str:
-    return (
-        f"{path}: {size} is over the limit of {max_megapixels:g} megapixels for one input image "
-        "(raise it with max_input_megapixels=...)"
-    )
+@contextmanager
+def _without_pillow_limit() -> Iterator[None]:
+    """Pillow refuses images over 179 megapixels by itself, whatever limit the user has set."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -52,11 +54,16 @@ def stylize(
         UserError: anything the user can mend, before the work starts where possible.
         Stopped: ended early; the best picture until then is saved.
     """
-    contents = find_images(content, "content")
-    targets = _targets(contents, output)
-    styles = _load_styles(find_images(style, "style"), style_weights, max_input_megapixels)
-    if image_px is not None and image_px < 1:
+    if image_px is not None and not (isinstance(image_px, int) and image_px >= 1):
         raise UserError(f"image_px={image_px}: the longer side is a whole number of pixels, 1 or larger")
+    if not (isinstance(max_input_megapixels, int | float) and max_input_megapixels > 0):
+        raise UserError(f"max_input_megapixels={max_input_megapixels}: the limit is a number larger than 0")
+    if style_combine not in get_args(Combine):
+        raise UserError(f"style_combine={style_combine} is unknown, choose one of {', '.join(get_args(Combine))}")
+    contents, style_paths = find_images(content, "content"), find_images(style, "style")
+    targets = _targets(contents, output)
+    _protect_inputs([*contents, *style_paths], [copy for _, copy in targets if copy is not None])
+    styles = _load_styles(style_paths, style_weights, max_input_megapixels)
     failures = []
     for number, (path, (name, copies)) in enumerate(zip(contents, targets, strict=True), 1):
         try:
@@ -64,7 +71,8 @@ def stylize(
                 log.info("picture %d of %d: %s", number, len(contents), path)
             image = load_image(path, max_input_megapixels)
             image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), image_px))
-            controls = Controls(name=name, seed=seed, combine=style_combine)
+            prefix = f"{name}/" if len(contents) > 1 else ""
+            controls = Controls(name=name, log_prefix=prefix, seed=seed, combine=style_combine)
             _save(method.stylize(image[None], styles, controls), name, copies, folder)
         except UserError as error:
             if len(contents) == 1:
@@ -82,11 +90,13 @@ def stylize(
 
 
 def _load_styles(paths: list[Path], weights: Sequence[float] | None, max_megapixels: float) -> list[Style]:
-    shares = [1 / len(paths)] * len(paths) if weights is None else [float(w) for w in weights]
+    shares = [1 / len(paths)] * len(paths) if weights is None else weights
+    if isinstance(shares, str) or not isinstance(shares, Sequence):
+        raise UserError(f"style_weights={weights}: give a list with one number per style picture, such as [0.7,0.3]")
     if len(shares) != len(paths):
         raise UserError(f"style_weights has {len(shares)} numbers for {len(paths)} style pictures")
-    if any(not 0 <= share < float("inf") for share in shares) or not sum(shares):
-        raise UserError(f"style_weights={shares}: each is a finite number, 0 or larger, and not all are 0")
+    if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
+        raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
     return [Style(load_image(p, max_megapixels), share) for p, share in zip(paths, shares, strict=True)]
 
 
@@ -97,14 +107,16 @@ def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path |
     else:
         names = []
         for path in contents:
-            twins = sum(name == path.stem or name.startswith(f"{path.stem}_") for name in names)
-            names.append(f"{path.stem}_{twins + 1}" if path.stem in names else path.stem)
+            numbered = (path.stem if n == 1 else f"{path.stem}_{n}" for n in count(1))
+            names.append(next(name for name in numbered if name not in names))
     if output is None:
         return [(name, None) for name in names]
-    target = Path(output).expanduser()
+    if str(output) == "":
+        raise UserError("output is empty: give a file or a folder, or output=null for the run folder only")
+    target = Path(str(output)).expanduser()
     if target.suffix.lower() in WRITABLE or (target.suffix and len(contents) == 1 and not target.is_dir()):
         if len(contents) > 1:
-            raise UserError(f"output={output} is one file, but there are {len(contents)} content pictures: give a folder")
+            raise UserError(f"output={output} is one file for {len(contents)} content pictures: give a folder")
         copies = [target]
     else:
         copies = [target / f"{path.stem}.png" for path in contents] if len(contents) == 1 else []
@@ -112,6 +124,14 @@ def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path |
     for copy in copies:
         check_writable(copy, "output")
     return list(zip(names, copies, strict=True))
+
+
+def _protect_inputs(inputs: list[Path], copies: list[Path]) -> None:
+    """A result called like the photo, in the photo's folder, would replace it."""
+    originals = {path.resolve() for path in inputs}
+    for copy in copies:
+        if copy.resolve() in originals:
+            raise UserError(f"output: the result would replace the input picture {copy}, give another file or folder")
 
 
 def _save(picture: Tensor, name: str, copy: Path | None, folder: RunFolder) -> Path:
@@ -138,4 +158,4 @@ def _measure(picture: Tensor) -> dict[str, float]:
 def _result_path(targets: list[tuple[str, Path | None]], folder: RunFolder, output: str | None) -> Path:
     if len(targets) == 1:
         return targets[0][1] or folder.path / f"{targets[0][0]}.png"
-    return folder.path if output is None else Path(output).expanduser()
+    return folder.path if output is None else Path(str(output)).expanduser()
