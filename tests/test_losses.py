@@ -1,6 +1,5 @@
 """Losses against closed forms, symmetries, and formulas written out once more in float64."""
 
-import itertools
 import math
 
 import pytest
@@ -10,7 +9,6 @@ from nstexp.core import losses, pretrained, stats
 from nstexp.core.errors import UserError
 from nstexp.core.features import IMAGE, VGG
 from nstexp.core.losses import ContentLoss, GramLoss, LossSet, OutOfRange, TotalVariation
-from nstexp.core.optimize import LBFGS
 
 CONTENT_FORMS = ("mse", "half_sum", "sum")
 GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")
@@ -297,6 +295,7 @@ def test_weight_zero_logs_but_gives_no_gradient():
     values = set_(x, targets_of(set_, features(10), features(20)))
     assert values.terms["gram"] > 0
     assert values.terms["tv"] > 0
+    assert not values.terms["gram"].requires_grad, "a graph costs memory"
     assert values.total.item() == values.terms["content"].item()
     values.total.backward()
     assert x["relu3_1"].grad.any()
@@ -304,12 +303,12 @@ def test_weight_zero_logs_but_gives_no_gradient():
     assert x[IMAGE].grad is None
 
 
-def test_weight_zero_keeps_nan_out_of_the_total_and_names_it():
+def test_weight_zero_keeps_nan_out_of_the_total():
     set_, x = loss_set(alpha=1, beta=0, tv=0), features(0)
     x["relu1_1"][0, 0, 0, 0] = math.nan
     values = set_(x, targets_of(set_, features(10), features(20)))
     assert torch.isfinite(values.total)
-    assert values.first_non_finite() == "gram"
+    assert torch.isnan(values.terms["gram"])
 
 
 def test_several_targets_are_weighed_by_their_shares():
@@ -344,31 +343,3 @@ def test_bad_weights_raise_with_their_key(weights, key):
 def test_a_set_without_terms_raises():
     with pytest.raises(UserError, match="loss is empty"):
         LossSet({}, {"alpha": 1})
-
-
-def _optimized(steps: int) -> list[float]:
-    encoder, set_ = VGG(pretrained.random_vgg()), loss_set(alpha=1, beta=1000, tv=0)
-    content, style = (encoder(rand(1, 3, 24, 24, seed=s).sigmoid().float(), LAYERS) for s in (1, 2))
-    targets = targets_of(set_, content, style)
-    x = torch.nn.Parameter(rand(1, 3, 24, 24, seed=3).sigmoid().float())
-    optimizer = LBFGS([x])
-
-    def closure() -> torch.Tensor:
-        x.grad = None
-        total = set_(encoder(x, LAYERS), targets).total
-        total.backward()
-        return total
-
-    return [optimizer.step(closure) for _ in range(steps)]
-
-
-def test_lbfgs_descends_and_repeats_bit_for_bit_on_one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        first, second = _optimized(30), _optimized(30)
-    finally:
-        torch.set_num_threads(threads)
-    assert first == second
-    assert all(after <= before for before, after in itertools.pairwise(first))
-    assert first[-1] < first[0] / 2

