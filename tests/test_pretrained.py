@@ -236,9 +236,10 @@ def test_torchvision_weights_come_from_its_state_dict(monkeypatch, depth):
     assert found.preprocessing == TORCHVISION
 
 
-def test_torchvision_of_another_depth_raises():
+@pytest.mark.parametrize("make", [pretrained.torchvision_vgg, pretrained.random_vgg])
+def test_another_depth_raises(make):
     with pytest.raises(UserError, match=r"backbone\.weights\.depth=11"):
-        pretrained.torchvision_vgg(11)
+        make(depth=11)
 
 
 # ------------------------------------------------------------------------------------------------------ normalization

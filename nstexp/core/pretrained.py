@@ -86,6 +86,8 @@ def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] 
 
 def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 19) -> EncoderWeights:
     """He-initialized VGG, 1/8 as wide, for tests and smoke runs: no picture made with it means anything."""
+    if depth not in VGG_BLOCKS:
+        raise UserError(f"backbone.weights.depth={depth}: there is VGG 16 and 19")
     generator = torch.Generator().manual_seed(seed)
     convs, channels = {}, 3
     for block, count in enumerate(VGG_BLOCKS[depth], 1):
