@@ -54,11 +54,12 @@ class LossLog(Callback):
             self._write(trainer, pl_module, outputs)
 
     def on_train_end(self, trainer, pl_module) -> None:
-        self.folder.record_metrics(pl_module.name, {**pl_module.best_losses, "steps": pl_module.steps_done})
+        self.folder.record_metrics(pl_module.name, {**pl_module.final_losses(), "steps": pl_module.steps_done})
 
     def _write(self, trainer, pl_module, outputs: Mapping[str, Any]) -> None:
         seconds = round(time.perf_counter() - self._started, 3)
-        self.folder.append_losses({"image": pl_module.name, "step": pl_module.steps_done, **outputs, "seconds": seconds})
+        step = pl_module.steps_done
+        self.folder.append_losses({"image": pl_module.name, "step": step, **outputs, "seconds": seconds})
         named = {f"{pl_module.log_prefix}loss/{key}": value for key, value in outputs.items()}
         loggers.log_numbers(trainer.loggers, named, step=pl_module.steps_done)
 

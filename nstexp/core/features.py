@@ -107,6 +107,10 @@ class VGG(nn.Module):
             raise UserError(f"unknown layer '{name}' in layers.*: known are {', '.join(self.layer_names)}")
         return own
 
+    def depth(self, name: str) -> int:
+        """How many convolutions and poolings lie before a layer's values."""
+        return self._step_index(self.canonical(name)) + 1
+
     def stride(self, name: str) -> int:
         """How many image pixels lie between two neighboring positions of a layer."""
         until = self.canonical(name)
@@ -116,6 +120,18 @@ class VGG(nn.Module):
     def min_side_px(self, layers: Iterable[str]) -> int:
         """Shortest image side with at least two positions in every one of these layers."""
         return max((2 * self.stride(name) for name in layers), default=1)
+
+    def activation_bytes(self, size: tuple[int, int], layers: Sequence[str]) -> int:
+        """Memory that the feature maps of one image of (height, width) take until the backward pass."""
+        deepest = max((self._step_index(self.canonical(name)) for name in layers), default=-1)
+        total, (height, width), channels = 0, size, 0
+        for step in self.steps[: deepest + 1]:
+            if step.startswith("pool"):
+                height, width = height // 2, width // 2
+            else:
+                channels = getattr(self, f"{step}_bias").numel()
+            total += channels * height * width
+        return total * self.dtype.itemsize * (2 if self.tap == "pre" or self.pad != "zeros" else 1)
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> Features:
         """Feature maps of an image, and the image itself under `image`.

@@ -216,10 +216,6 @@ class LossValues:
     total: Tensor
     terms: dict[str, Tensor]
 
-    def first_non_finite(self) -> str | None:
-        """Name of the first term that is NaN or infinite."""
-        return next((name for name, value in self.terms.items() if not torch.isfinite(value)), None)
-
 
 class LossSet(nn.Module):
     """Named terms and the numbers that multiply them.

@@ -1,13 +1,11 @@
-"""Per-image optimization: where it starts, how the image is parametrized, and L-BFGS with a line search."""
+"""Per-image optimization: the canvas, where it starts, in which stages it grows, and how it is parametrized."""
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from nstexp.core.color import match_color
 from nstexp.core.errors import UserError
@@ -52,12 +50,68 @@ def starting_image(
         raise UserError(f"method.init={start} is neither {', '.join(STARTS)} nor a picture: {error}") from error
 
 
+class Canvas:
+    """A picture and a margin of its reflection around it, which is worked on and cropped in the end.
+
+    Pixels near an edge are seen from one side only, get about half the gradient of the others, and would show as a
+    pale frame. The far sides are rounded up to whole strides of the encoder, whose pooling drops the rows beyond.
+
+    Args:
+        picture: (B, 3, H, W) in [0, 1].
+        margin_px: 0 works on the bare picture.
+        stride: of the deepest layer in use.
+    """
+
+    def __init__(self, picture: Tensor, margin_px: int, stride: int) -> None:
+        height, width = self.picture_size = tuple(picture.shape[-2:])
+        near = min(margin_px, height - 1, width - 1)  # a reflection cannot be larger than the picture
+        self.margins = (0, 0, 0, 0)
+        if near:
+            right, bottom = (near + (-(side + 2 * near)) % stride for side in (width, height))
+            self.margins = (near, min(right, width - 1), near, min(bottom, height - 1))
+        self.content = F.pad(picture, self.margins, mode="reflect")
+        self.size = tuple(self.content.shape[-2:])
+
+    def crop(self, image: Tensor) -> Tensor:
+        """The picture, clamped to [0, 1], out of an image of the whole canvas at any size."""
+        left, right, top, bottom = self.margins
+        full = resize(image, self.size).clamp(0, 1)
+        return full[..., top : self.size[0] - bottom, left : self.size[1] - right]
+
+
 @dataclass(frozen=True)
 class Level:
-    """One stage of coarse-to-fine work: the image's (height, width), and how many evaluations it gets."""
+    """One stage of coarse-to-fine work: the canvas' (height, width), and the evaluation count at which it ends."""
 
     size: tuple[int, int]
-    max_steps: int
+    last_step: int
+
+
+def schedule(
+    size: tuple[int, int], levels: int, coarse_steps: int, max_steps: int, min_side_px: int
+) -> tuple[Level, ...]:
+    """Stages from coarse to fine, each twice as large as the one before; the last has the full `size`.
+
+    Args:
+        levels: how many at most; those with a side below `min_side_px` are left out.
+        coarse_steps: evaluations of each coarser level, at most an equal share of `max_steps`.
+    """
+    sizes = [size] + [(max(1, round(size[0] / 2**k)), max(1, round(size[1] / 2**k))) for k in range(1, levels)]
+    sizes = [s for k, s in enumerate(sizes) if k == 0 or min(s) >= min_side_px][::-1]
+    each = min(coarse_steps, max_steps // len(sizes))
+    ends = [each * k for k in range(1, len(sizes))] + [max_steps]
+    return tuple(Level(s, end) for s, end in zip(sizes, ends, strict=True) if end)
+
+
+def enlarge(image: Tensor, start: Tensor, size: tuple[int, int]) -> Tensor:
+    """A coarse image at a larger size: what was added to its start is enlarged, the start's own detail is kept.
+
+    Args:
+        image: (B, 3, h, w), the result of the coarse level.
+        start: (B, 3, H, W), what the work began with, at full size.
+    """
+    added = image - resize(start, image.shape[-2:])
+    return resize(start, size) + F.interpolate(added, size=size, mode="bicubic", align_corners=False)
 
 
 class PyramidImage(nn.Module):
@@ -88,121 +142,3 @@ class PyramidImage(nn.Module):
             up = F.interpolate(total, size=offset.shape[-2:], mode="bilinear", align_corners=False)
             total = offset + self.gain * up
         return self.start + total
-
-
-class LBFGS(Optimizer):
-    """Limited-memory BFGS; one `step` is one iteration with a weak-Wolfe line search (Lewis & Overton 2013).
-
-    Differs from `torch.optim.LBFGS`: the gradient at the accepted point is kept, so an iteration costs one
-    evaluation when the unit step is good; and every accepted step has y.s > 0. Without a line search the Gram loss,
-    which is quartic, lets L-BFGS stall when it starts from noise with shallow style layers.
-
-    Args:
-        params: one group; all parameters form one vector.
-        history_size: pairs kept; each costs two copies of the parameters.
-        first_step: root-mean-square change of the parameters in the first trial step.
-        max_evals: evaluations of one line search before the best point found is taken.
-        line_search: False takes every step as it comes (for comparison with codes that do so).
-    """
-
-    SUFFICIENT_DECREASE = 1e-4
-    CURVATURE = 0.9
-
-    def __init__(
-        self,
-        params,
-        history_size: int = 20,
-        first_step: float = 0.02,
-        max_evals: int = 8,
-        line_search: bool = True,
-    ) -> None:
-        super().__init__(params, {})
-        self.history_size, self.first_step = history_size, first_step
-        self.max_evals = max_evals if line_search else 1
-        self.line_search = line_search
-        self.restart()
-
-    def restart(self, params: Sequence[nn.Parameter] | None = None) -> None:
-        """Forget curvature, for another objective or other parameters."""
-        if params is not None:
-            self.param_groups[0]["params"] = list(params)
-        self._pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=self.history_size)
-        self._here: tuple[float, Tensor] | None = None  # loss and gradient at the current parameters
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor]) -> float:
-        """One iteration. `closure` clears the gradients, evaluates the loss, and calls backward."""
-        evaluate = torch.enable_grad()(closure)
-        if self._here is None:
-            self._here = float(evaluate()), self._gradient()
-        loss, gradient = self._here
-        direction = self._direction(gradient)
-        slope = float(gradient @ direction)
-        if slope >= 0:  # only rounding does this: the pairs no longer describe the loss
-            self._pairs.clear()
-            direction, slope = -gradient, -float(gradient @ gradient)
-        if slope == 0:
-            return loss
-        length = 1.0
-        if not self._pairs:
-            length = self.first_step / float(direction.square().mean().sqrt())
-        self._here = self._search(evaluate, loss, gradient, direction, slope, length)
-        return self._here[0]
-
-    def _search(self, evaluate, loss: float, gradient: Tensor, direction: Tensor, slope: float, length: float):
-        """Move along the direction; returns loss and gradient at the point that was taken."""
-        before = self._vector()
-        shortest, longest = 0.0, float("inf")
-        best = (loss, 0.0, gradient)
-        for _ in range(self.max_evals):
-            self._move_to(before, direction, length)
-            new_loss, new_gradient = float(evaluate()), self._gradient()
-            if new_loss < best[0] or not self.line_search:
-                best = (new_loss, length, new_gradient)
-            if not new_loss <= loss + self.SUFFICIENT_DECREASE * length * slope:
-                longest = length
-            elif float(new_gradient @ direction) < self.CURVATURE * slope:
-                shortest = length
-            else:
-                break
-            length = 2 * length if longest == float("inf") else (shortest + longest) / 2
-        new_loss, taken, new_gradient = best
-        self._move_to(before, direction, taken)
-        if taken == 0:
-            self._pairs.clear()
-        else:
-            self._remember(direction * taken, new_gradient - gradient)
-        return new_loss, new_gradient
-
-    def _remember(self, s: Tensor, y: Tensor) -> None:
-        curvature = float(s @ y)
-        if curvature > 1e-10 * float(y @ y):
-            self._pairs.append((s, y, 1 / curvature))
-
-    def _direction(self, gradient: Tensor) -> Tensor:
-        """Two-loop recursion (Nocedal & Wright, Algorithm 7.4)."""
-        q = -gradient
-        alphas = []
-        for s, y, rho in reversed(self._pairs):
-            alpha = rho * float(s @ q)
-            q.add_(y, alpha=-alpha)
-            alphas.append(alpha)
-        if self._pairs:
-            s, y, rho = self._pairs[-1]
-            q.mul_(1 / (rho * float(y @ y)))
-        for (s, y, rho), alpha in zip(self._pairs, reversed(alphas), strict=True):
-            q.add_(s, alpha=alpha - rho * float(y @ q))
-        return q
-
-    def _vector(self) -> Tensor:
-        return torch.cat([p.detach().flatten() for p in self.param_groups[0]["params"]])
-
-    def _gradient(self) -> Tensor:
-        return torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]])
-
-    def _move_to(self, before: Tensor, direction: Tensor, length: float) -> None:
-        offset = 0
-        for p in self.param_groups[0]["params"]:
-            part = slice(offset, offset + p.numel())
-            p.copy_((before[part] + length * direction[part]).view_as(p))
-            offset += p.numel()

@@ -23,11 +23,13 @@ class Controls:
 
     Args:
         name: the content picture's name, for logs and files.
+        log_prefix: of the picture's numbers in the loggers, where a run makes several.
         seed: of everything random in making this picture.
         combine: how several styles become one loss, where a method has the choice.
     """
 
     name: str = "output"
+    log_prefix: str = ""
     seed: int = 0
     combine: Combine = "weighted_loss"
 

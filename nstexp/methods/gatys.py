@@ -1,4 +1,4 @@
-"""Per-image optimization (Gatys, Ecker & Bethge 2016): the pixels are the parameters, a Lightning module their trainer."""
+"""Per-image optimization (Gatys, Ecker & Bethge 2016): the pixels are the parameters of a Lightning module."""
 
 import logging
 import math
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
@@ -18,6 +17,7 @@ from nstexp.core.errors import Stopped, UserError
 from nstexp.core.features import VGG, Features
 from nstexp.core.images import resize, size_for_pixels
 from nstexp.core.losses import LossSet, LossValues
+from nstexp.core.memory import check_memory
 from nstexp.methods.base import Combine, Controls, Style
 
 log = logging.getLogger(__name__)
@@ -32,17 +32,21 @@ class Gatys:
         trainer: makes a fresh Lightning trainer for each picture.
         max_steps: evaluations of the loss (one forward and one backward pass each), over all levels.
         init: `content`, `recolored`, `noise`, `style`, `gray`, or the path of a picture; see `starting_image`.
-        noise_std: of init=noise, in units of the [0, 1] range.
         optimizer: a key of `optimizers`.
         optimizers: name -> factory that takes the parameters.
+        noise_std: of init=noise, in units of the [0, 1] range.
         lr_decay: the optimizer's learning rate is multiplied by this after every iteration.
         levels: coarse-to-fine stages; each is half as large as the next. 1 works at full size throughout.
-        coarse_share: share of `max_steps` that all coarser levels get together.
+        coarse_steps: steps of each coarser level, at most an equal share of `max_steps`.
         pyramid_levels: depth of the pyramid the image is parametrized by (1: plain pixels).
         pyramid_gain: see `PyramidImage`.
-        style_scale: resizes the style pictures relative to their default, which is the result's number of pixels.
-        style_resize: `area` keeps their aspect; `squash` makes them as high and wide as the result; `none` keeps
-            their own size.
+        margin_px: see `Canvas`.
+        freeze_share: at full size the deepest layer keeps the features it has when that level begins, if its share of
+            the gradient is below this (0: never). With the default weights relu5_1 has 0.1 to 2 % of the gradient
+            and a quarter of the arithmetic.
+        style_resize: `area` gives style pictures as many pixels as the result and keeps their aspect; `squash` makes
+            them as high and wide as the result; `none` keeps their own size.
+        style_scale: resizes the style pictures further: 2 makes strokes twice as large.
     """
 
     def __init__(
@@ -56,68 +60,102 @@ class Gatys:
         optimizers: Mapping[str, Callable[..., Optimizer]],
         noise_std: float = 0.25,
         lr_decay: float = 1.0,
-        levels: int = 1,
-        coarse_share: float = 0.5,
+        levels: int = 3,
+        coarse_steps: int = 35,
         pyramid_levels: int = 7,
         pyramid_gain: float = 0.7,
-        style_scale: float = 1.0,
+        margin_px: int = 16,
+        freeze_share: float = 0.05,
         style_resize: str = "area",
+        style_scale: float = 1.0,
     ) -> None:
         if optimizer not in optimizers:
             raise UserError(f"method.optimizer={optimizer} is unknown, choose one of {', '.join(optimizers)}")
-        if max_steps < 1 or levels < 1:
-            raise UserError(f"method.max_steps={max_steps} and method.levels={levels} must be 1 or larger")
+        if style_resize not in ("area", "squash", "none"):
+            raise UserError(f"method.style_resize={style_resize} is unknown, choose one of area, squash, none")
+        for key, value in {"max_steps": max_steps, "levels": levels, "pyramid_levels": pyramid_levels}.items():
+            if value < 1:
+                raise UserError(f"method.{key}={value} must be 1 or larger")
+        if not style_scale > 0:
+            raise UserError(f"method.style_scale={style_scale} must be larger than 0")
         self.encoder, self.losses, self.trainer = encoder, losses, trainer
-        self.make_optimizer = optimizers[optimizer]
-        self.max_steps, self.init, self.noise_std, self.lr_decay = max_steps, init, noise_std, lr_decay
-        self.levels, self.coarse_share = levels, coarse_share
+        self.max_steps, self.init, self.noise_std = max_steps, init, noise_std
+        self.make_optimizer, self.lr_decay = optimizers[optimizer], lr_decay
+        self.levels, self.coarse_steps = levels, coarse_steps
         self.pyramid_levels, self.pyramid_gain = pyramid_levels, pyramid_gain
-        self.style_scale, self.style_resize = style_scale, style_resize
+        self.margin_px, self.freeze_share = margin_px, freeze_share
+        self.style_resize, self.style_scale = style_resize, style_scale
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
         """Redraw `content` (1, 3, H, W) in the manner of `styles`.
 
         Raises:
             Stopped: interrupted, or the loss became NaN; carries the best picture until then.
-            UserError: a picture too small for the encoder's deepest layer.
+            UserError: a picture too small for the encoder's deepest layer, or too large for the memory.
         """
-        problem = PictureOptimization(self, content, styles, controls)
-        self.trainer().fit(problem, train_dataloaders=_Endless())
-        problem.cpu()
-        if problem.failure:
-            raise Stopped(problem.failure, problem.best_picture())
-        if problem.interrupted:
-            raise Stopped(f"interrupted at step {problem.steps_done}", problem.best_picture(), interrupted=True)
-        return problem.best_picture()
+        self._check_sizes(content, styles)
+        picture = PictureOptimization(self, content, styles, controls)
+        self.trainer().fit(picture, train_dataloaders=_Endless())
+        if picture.failure:
+            raise Stopped(picture.failure, picture.best_picture())
+        if picture.interrupted:
+            raise Stopped(f"interrupted at step {picture.steps_done}", picture.best_picture(), interrupted=True)
+        return picture.best_picture()
+
+    def style_size(self, style: Tensor, picture_size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
+        """(height, width) of a style picture for a result of this size, times `scale` at coarser levels."""
+        own = tuple(style.shape[-2:])
+        pixels = picture_size[0] * picture_size[1]
+        sizes = {"squash": picture_size, "none": own, "area": size_for_pixels(own, pixels)}
+        return tuple(max(1, round(side * scale * self.style_scale)) for side in sizes[self.style_resize])
+
+    def _check_sizes(self, content: Tensor, styles: Sequence[Style]) -> None:
+        layers = self.losses.layers()
+        smallest = self.encoder.min_side_px(layers)
+        deepest = max(layers, key=self.encoder.stride, default="the image")
+        size = tuple(content.shape[-2:])
+        if min(size) < smallest:
+            raise UserError(
+                f"content: the picture is {size[1]}x{size[0]} px, but {deepest} needs at least {smallest} px on the "
+                "shorter side: set image_px larger, or layers.* to shallower layers"
+            )
+        for style in styles:
+            height, width = self.style_size(style.image, size)
+            if min(height, width) < smallest:
+                raise UserError(
+                    f"style: at the result's scale the style picture is {width}x{height} px, but {deepest} needs at "
+                    f"least {smallest} px on the shorter side: take a less elongated picture or a larger image_px"
+                )
+        check_memory(self.encoder.activation_bytes(size, layers), size)
 
 
 class PictureOptimization(LightningModule):
-    """The optimization of one picture, through every level."""
+    """The optimization of one picture through every level; a training step is one iteration of the optimizer."""
 
     def __init__(self, settings: Gatys, content: Tensor, styles: Sequence[Style], controls: Controls) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.settings, self.styles, self.controls = settings, styles, controls
+        self.settings, self.styles, self.combine = settings, styles, controls.combine
+        self.name, self.log_prefix = controls.name, controls.log_prefix
         self.encoder, self.losses = settings.encoder, settings.losses
-        self.content = content
-        self.name, self.log_prefix = controls.name, ""
-        self.max_steps, self.steps_done = settings.max_steps, 0
-        self.interrupted, self.failure = False, None
-        self.best_losses: dict[str, float] = {}
-        self._best: tuple[float, Tensor | None] = (math.inf, None)
-        self.schedule = _schedule(content.shape[-2:], settings, self._min_side_px())
-        self._check_sizes()
-        self._level_index = 0
-        self.start = optimize.starting_image(
-            settings.init,
-            content,
-            [style.image for style in styles],
-            [style.share for style in styles],
-            settings.noise_std,
-            controls.seed,
+        layers = self.losses.layers()
+        self.canvas = optimize.Canvas(content, settings.margin_px, max(map(self.encoder.stride, layers), default=1))
+        self.levels = optimize.schedule(
+            self.canvas.size,
+            settings.levels,
+            settings.coarse_steps,
+            settings.max_steps,
+            self.encoder.min_side_px(layers),
         )
-        self.image = self._parametrize(resize(self.start, self.schedule[0].size))
-        self._targets: dict[str, Any] | None = None
+        images, shares = [style.image for style in styles], [style.share for style in styles]
+        self.start = optimize.starting_image(
+            settings.init, self.canvas.content, images, shares, settings.noise_std, controls.seed
+        )
+        self.max_steps, self.steps_done, self.level_index = settings.max_steps, 0, 0
+        self.image = self._parametrize(resize(self.start, self.levels[0].size))
+        self.interrupted, self.failure = False, None
+        self._best: tuple[float, Tensor | None] = (math.inf, None)  # loss and image of the whole canvas
+        self._frozen: Features = {}
 
     def configure_optimizers(self) -> Optimizer:
         return self.settings.make_optimizer(list(self.image.parameters()))
@@ -126,35 +164,41 @@ class PictureOptimization(LightningModule):
         self._targets = self._make_targets()
 
     def training_step(self, batch: int, batch_idx: int) -> dict[str, float]:
+        """One iteration; returns the losses of its last evaluation."""
         optimizer = self.optimizers()
         self._last: dict[str, float] = {}
         try:
             optimizer.step(closure=self._closure)
-        except _BudgetSpent:
+        except _LevelFinished:
             self._next_level(optimizer.optimizer)
         except _NonFinite as error:
             self.failure = str(error)
             self.trainer.should_stop = True
-        if self.settings.lr_decay != 1.0:
-            for group in optimizer.optimizer.param_groups:
-                group["lr"] *= self.settings.lr_decay
+        for group in optimizer.optimizer.param_groups if self.settings.lr_decay != 1 else ():
+            group["lr"] *= self.settings.lr_decay
         return self._last
 
+    @torch.no_grad()
     def picture(self) -> Tensor:
-        """The image as it is now, (B, 3, H, W), clamped to [0, 1]."""
-        with torch.no_grad():
-            return self.image().clamp(0, 1)
+        """The picture as it is now, (B, 3, H, W) in [0, 1]."""
+        return self.canvas.crop(self.image())
 
     def best_picture(self) -> Tensor | None:
-        """The image with the lowest loss at full size (at the current level when that was not reached)."""
+        """The picture with the lowest loss (of the level that was reached), on the CPU; None before the first."""
+        best = self._best[1]
+        return None if best is None else self.canvas.crop(best).cpu()
+
+    @torch.no_grad()
+    def final_losses(self) -> dict[str, float]:
+        """Every term of the best picture, unweighted, and the weighted total; no layer is left out."""
         best = self._best[1]
         if best is None:
-            return None
-        return resize(best.float().cpu(), self.content.shape[-2:]).clamp(0, 1)
+            return {}
+        return _numbers(self.losses(self.encoder(best, self.losses.layers()), self._targets))
 
     def _closure(self) -> Tensor:
-        if self.steps_done >= self._level_end():
-            raise _BudgetSpent
+        if self.steps_done >= self.levels[self.level_index].last_step:
+            raise _LevelFinished
         for parameter in self.image.parameters():
             parameter.grad = None
         image = self.image()
@@ -165,107 +209,83 @@ class PictureOptimization(LightningModule):
         return values.total.detach()
 
     def _evaluate(self, image: Tensor) -> LossValues:
-        return self.losses(self.encoder(image, self.losses.layers()), self._targets)
+        live = [name for name in self.losses.layers() if name not in self._frozen]
+        return self.losses(self.encoder(image, live) | self._frozen, self._targets)
 
     def _keep(self, image: Tensor, values: LossValues) -> None:
-        total = float(values.total.detach())
-        numbers = {"total": total} | {name: float(value.detach()) for name, value in values.terms.items()}
-        self._last = numbers
+        self._last = _numbers(values)
+        total = self._last["total"]
         if not math.isfinite(total):
-            culprit = values.first_non_finite() or "the weighted sum"
-            raise _NonFinite(f"the loss term '{culprit}' became {numbers.get(culprit, total)} at step {self.steps_done}")
+            culprit = next((name for name, value in self._last.items() if not math.isfinite(value)), "total")
+            name = "their weighted total" if culprit == "total" else f"'{culprit}'"
+            raise _NonFinite(f"the loss {name} became {self._last[culprit]} at step {self.steps_done}")
         if total < self._best[0]:
             self._best = (total, image.detach().clone())
-            self.best_losses = numbers
 
     # ------------------------------------------------------------------------------------------------------- levels
 
-    def _level_end(self) -> int:
-        return sum(level.max_steps for level in self.schedule[: self._level_index + 1])
-
     def _next_level(self, optimizer: Optimizer) -> None:
-        if self._level_index + 1 == len(self.schedule):
+        if self.level_index + 1 == len(self.levels):
             self.trainer.should_stop = True
             return
-        finished = self._best[1]
-        self._level_index += 1
+        coarse = self._best[1]
+        to_full_size = self.level_index + 2 == len(self.levels)
+        frozen = self._negligible_layer(coarse) if to_full_size and self.settings.freeze_share else None
+        self.level_index += 1
+        size = self.levels[self.level_index].size
+        # Noise has no detail worth keeping: there the picture itself is enlarged.
+        start = torch.zeros_like(self.start) if self.settings.init == "noise" else self.start
+        self.image = self._parametrize(optimize.enlarge(coarse, start.to(coarse), size)).to(coarse.device)
         self._best = (math.inf, None)
-        self.image = self._parametrize(self._enlarge(finished)).to(self.device)
         self._targets = self._make_targets()
+        self._frozen = {frozen: self._features(self.image().detach(), frozen)[frozen]} if frozen else {}
         _restart(optimizer, list(self.image.parameters()))
-
-    def _enlarge(self, coarse: Tensor) -> Tensor:
-        """To the current level's size. What was added to the start is enlarged, the start's own detail is kept.
-
-        Noise has no detail worth keeping: there the picture itself is enlarged.
-        """
-        size = self.schedule[self._level_index].size
-        if self.settings.init == "noise":
-            return resize(coarse, size)
-        start = self.start.to(coarse)
-        added = F.interpolate(coarse - resize(start, coarse.shape[-2:]), size=size, mode="bicubic", align_corners=False)
-        return resize(start, size) + added
 
     def _parametrize(self, start: Tensor) -> optimize.PyramidImage:
         return optimize.PyramidImage(start, self.settings.pyramid_levels, self.settings.pyramid_gain)
 
+    def _negligible_layer(self, image: Tensor) -> str | None:
+        """The deepest layer, if the gradient hardly changes without it."""
+        deepest = max(self.losses.layers(), key=self.encoder.depth)
+        if len(self.losses.layers()) < 2:
+            return None
+        whole = self._image_gradient(image)
+        self._frozen = {deepest: self._features(image, deepest)[deepest]}
+        without, self._frozen = self._image_gradient(image), {}
+        share = float((whole - without).norm() / whole.norm())
+        log.debug("%s has %.2g of the gradient at the end of the coarse levels", deepest, share)
+        return deepest if share < self.settings.freeze_share else None
+
+    def _image_gradient(self, image: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = image.detach().requires_grad_()
+            return torch.autograd.grad(self._evaluate(leaf).total, leaf)[0]
+
     # ------------------------------------------------------------------------------------------------------ targets
 
     def _make_targets(self) -> dict[str, list[tuple[float, Any]]]:
-        size = self.schedule[self._level_index].size
-        content = resize(self.content, size).to(self.device)
-        found = {
-            name: [(1.0, target)] for name, target in self.losses.targets("content", self._features(content, "content")).items()
-        }
-        per_style = [
-            (style.share, self.losses.targets("style", self._features(self._style_at(style, size), "style")))
-            for style in self.styles
-        ]
+        """What the terms have to match at the current level: term -> pairs of (share, target)."""
+        size = self.levels[self.level_index].size
+        scale = size[0] / self.canvas.size[0]
+        content = self._targets_of("content", resize(self.canvas.content, size))
+        found = {name: [(1.0, target)] for name, target in content.items()}
+        per_style = []
+        for style in self.styles:
+            style_size = self.settings.style_size(style.image, self.canvas.picture_size, scale)
+            per_style.append((style.share, self._targets_of("style", resize(style.image[None], style_size))))
         for name in per_style[0][1] if per_style else ():
-            found[name] = _combined([(share, targets[name]) for share, targets in per_style], self.controls.combine)
+            found[name] = _combined([(share, targets[name]) for share, targets in per_style], self.combine)
         return found
 
+    def _targets_of(self, role: str, image: Tensor) -> dict[str, Any]:
+        return self.losses.targets(role, self._features(image.to(self.device), *self.losses.layers(role)))
+
     @torch.no_grad()
-    def _features(self, image: Tensor, role: str) -> Features:
-        return self.encoder(image, self.losses.layers(role))
-
-    def _style_at(self, style: Style, size: tuple[int, int]) -> Tensor:
-        return resize(style.image[None], self._style_size(style, size)).to(self.device)
-
-    def _style_size(self, style: Style, size: tuple[int, int]) -> tuple[int, int]:
-        own = tuple(style.image.shape[-2:])
-        scale = self.settings.style_scale
-        if self.settings.style_resize == "squash":
-            return tuple(max(1, round(side * scale)) for side in size)
-        if self.settings.style_resize == "none":
-            shrink = scale * size[0] / self.content.shape[-2]
-            return tuple(max(1, round(side * shrink)) for side in own)
-        return size_for_pixels(own, size[0] * size[1] * scale**2)
-
-    # ------------------------------------------------------------------------------------------------------- checks
-
-    def _min_side_px(self) -> int:
-        return self.encoder.min_side_px(self.losses.layers())
-
-    def _check_sizes(self) -> None:
-        smallest = self._min_side_px()
-        deepest = max(self.losses.layers(), key=self.encoder.stride, default="the image")
-        full = self.schedule[-1].size
-        if min(full) < smallest:
-            raise UserError(
-                f"{self.name}: the picture is {full[1]}x{full[0]} px, but {deepest} needs at least {smallest} px on "
-                "the shorter side: set image_px larger, or layers.* to shallower layers"
-            )
-        for style in self.styles:
-            size = self._style_size(style, full)
-            if min(size) < smallest:
-                raise UserError(
-                    f"style: at the result's scale the style picture is {size[1]}x{size[0]} px, but {deepest} needs at "
-                    f"least {smallest} px on the shorter side: use a less elongated picture or a larger image_px"
-                )
+    def _features(self, image: Tensor, *layers: str) -> Features:
+        return self.encoder(image, layers)
 
 
-class _BudgetSpent(Exception):
+class _LevelFinished(Exception):
     pass
 
 
@@ -280,25 +300,15 @@ class _Endless(IterableDataset):
         return count()
 
 
-def _schedule(size: tuple[int, int], settings: Gatys, smallest: int) -> list[optimize.Level]:
-    """Sizes and steps of the levels, coarsest first; levels too small for the encoder are left out."""
-    sizes = [(max(1, round(size[0] / 2**k)), max(1, round(size[1] / 2**k))) for k in range(settings.levels)]
-    sizes = [s for k, s in enumerate(sizes) if k == 0 or min(s) >= smallest]
-    coarse = len(sizes) - 1
-    each = round(settings.max_steps * settings.coarse_share / coarse) if coarse else 0
-    if not each:
-        return [optimize.Level(tuple(size), settings.max_steps)]
-    steps = [settings.max_steps - each * coarse] + [each] * coarse
-    return [optimize.Level(s, n) for s, n in zip(reversed(sizes), reversed(steps), strict=True)]
+def _numbers(values: LossValues) -> dict[str, float]:
+    named = {"total": values.total, **values.terms}
+    return dict(zip(named, torch.stack([value.detach() for value in named.values()]).tolist(), strict=True))
 
 
 def _restart(optimizer: Optimizer, params: list[torch.nn.Parameter]) -> None:
-    """Give an optimizer other parameters: what it learned about the old ones does not hold."""
-    if isinstance(optimizer, optimize.LBFGS):
-        optimizer.restart(params)
-    else:
-        optimizer.state.clear()
-        optimizer.param_groups[0]["params"] = params
+    """Give an optimizer other parameters; what it learned about the old ones does not hold for them."""
+    optimizer.param_groups[0]["params"] = params
+    optimizer.state.clear()
 
 
 def _combined(targets: list[tuple[float, Any]], combine: Combine) -> list[tuple[float, Any]]:

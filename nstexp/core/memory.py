@@ -1,0 +1,43 @@
+"""Refusing work that cannot fit, with a size that can, before the machine starts to swap."""
+
+import os
+
+import torch
+
+from nstexp.core.errors import UserError
+
+# Peak memory of an optimization step over that of the feature maps alone, and per pixel: gradients on their way back,
+# Gram products, the optimizer's history of 20 pairs, copies of the picture. Measured with the default settings.
+OVER_ACTIVATIONS = 1.5
+BYTES_PER_PIXEL = 800
+
+
+def check_memory(activation_bytes: int, size: tuple[int, int], device: torch.device | None = None) -> None:
+    """Fail if optimizing a picture of (height, width) would need more memory than is free.
+
+    Raises:
+        UserError: names the picture size that would fit.
+    """
+    free = free_bytes(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    needed = OVER_ACTIVATIONS * activation_bytes + BYTES_PER_PIXEL * size[0] * size[1]
+    if free is not None and needed > free:
+        fitting = int(max(size) * (0.9 * free / needed) ** 0.5) // 16 * 16
+        raise UserError(
+            f"content: a picture of {size[1]}x{size[0]} px needs about {needed / 1e9:.1f} GB of memory and "
+            f"{free / 1e9:.1f} GB are free: set image_px={fitting} or less"
+        )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can still be had on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # Windows
+            return None
