@@ -1,5 +1,6 @@
 """`python -m nstexp`: Hydra's entry point and the exit codes. torch is imported inside the job, so help is fast."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,14 +9,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
 
-class JobFailed(CompactHydraException):
-    """One job of a sweep failed; Hydra prints the sentence without a traceback and goes on with the others."""
+class JobFailed(Exception):
+    """One job of a sweep failed; its text is the sentence for the user. Hydra goes on with the other jobs."""
 
 
 def main() -> None:
@@ -24,7 +26,32 @@ def main() -> None:
         _print_samples()
         return
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)()
+    command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)
+    if "HYDRA_FULL_ERROR" in os.environ:
+        command()
+        return
+    # With it Hydra raises what it would otherwise print as half a traceback, and the sentence can be chosen here.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        command()
+    except (CompactHydraException, JobFailed) as error:
+        _leave(_with_cause(error), EXIT_FAILED)
+    except OSError as error:
+        _leave(f"{error.filename or 'the run folder'}: {error.strerror or error}", EXIT_FAILED)
+    except KeyboardInterrupt:
+        _leave("interrupted", EXIT_INTERRUPTED)
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _leave(sentence: str, code: int) -> None:
+    print(sentence, file=sys.stderr)
+    sys.exit(code)
+
+
+def _with_cause(error: Exception) -> str:
+    cause = error.__cause__
+    return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
 
 
 def _job(cfg: DictConfig) -> None:
@@ -46,8 +73,8 @@ def _job(cfg: DictConfig) -> None:
             raise JobFailed(str(error)) from None
         if isinstance(error, UserError) and new_folder:
             outputs.discard_unbegun(run_dir)
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED)
+        code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+        _leave(str(error), EXIT_INTERRUPTED if interrupted else code)
     print(result, flush=True)
 
 

@@ -22,8 +22,9 @@ class ProgressBar(Callback):
         self._bar: tqdm | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        seconds = 0.5 if sys.stderr.isatty() else 10.0  # a log file wants few lines
         self._bar = tqdm(
-            total=pl_module.max_steps, desc=pl_module.name, unit="step", file=sys.stderr, mininterval=0.5, leave=True
+            total=pl_module.max_steps, desc=pl_module.name, unit="step", file=sys.stderr, mininterval=seconds
         )
 
     def on_train_batch_end(self, trainer, pl_module, outputs: Mapping[str, Any], batch, batch_idx) -> None:
@@ -91,7 +92,7 @@ class StopOnInterrupt(Callback):
     def __init__(self) -> None:
         self._previous: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer, pl_module) -> None:
+    def on_train_start(self, trainer, pl_module) -> None:  # later than Lightning installs its own
         def stop(signum, frame) -> None:
             self._restore()
             pl_module.interrupted = True

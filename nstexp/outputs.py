@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from nstexp.core.errors import UserError
 from nstexp.core.images import save_image, write_atomically
 
 Status = Literal["running", "completed", "failed", "interrupted"]
@@ -76,11 +77,15 @@ class RunFolder:
         """One row of losses.csv; the first row fixes the columns."""
         new = self._columns is None
         self._columns = self._columns or list(row)
-        with (self.path / "losses.csv").open("w" if new else "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        path = self.path / "losses.csv"
+        try:
+            with path.open("w" if new else "a", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self._columns)
+                if new:
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
     def record_metrics(self, name: str, numbers: Mapping[str, float]) -> None:
         """The last numbers of one picture, into metrics.json and the summary."""

@@ -1,8 +1,7 @@
 """Config to objects to task: the only place that calls instantiate(), and the last one that sees a config object."""
 
+import contextlib
 import logging
-import resource
-import shutil
 import sys
 import time
 import warnings
@@ -18,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from nstexp import callbacks, loggers
 from nstexp.core.errors import Stopped, UserError
@@ -50,9 +50,9 @@ def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str,
         summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
         raise
     except InstantiationException as error:
-        cause = _user_error_behind(error)
-        summary.status, summary.error = "failed", str(cause or error)
-        raise cause or error from None
+        cause = _user_error_behind(error) or UserError(" ".join(str(error).split()))
+        summary.status, summary.error = "failed", str(cause)
+        raise cause from None
     except BaseException as error:
         summary.status, summary.error = "failed", f"{type(error).__name__}: {error}"
         raise
@@ -66,10 +66,13 @@ def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str,
 
 
 def _run(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Path:
-    resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{key} has no value yet: give it one with {key}=...")
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    _check_numbers(resolved)
     torch.manual_seed(cfg.seed)
     encoder = instantiate(cfg.backbone, _convert_="all")
-    losses = LossSet(instantiate(cfg.loss, _convert_="all"), resolved["weights"])
+    losses = LossSet(instantiate(cfg.get("loss", {}), _convert_="all"), resolved.get("weights", {}))
     device = _device(resolved["trainer"].get("accelerator", "auto"))
     encoder = encoder.to(encoder_dtype(cfg.precision, device), memory_format=torch.channels_last)
     folder.summary.encoder, folder.summary.device = encoder.identity, str(device)
@@ -96,18 +99,26 @@ def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -
     settings = instantiate(cfg.trainer, _partial_=True, _convert_="all")
 
     def make() -> Trainer:
-        return settings(
-            logger=active or False,
-            default_root_dir=str(folder.path),
-            callbacks=[
-                callbacks.ProgressBar(),
-                callbacks.LossLog(folder, cfg.log_every_n_steps),
-                callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
-                callbacks.StopOnInterrupt(),
-            ],
-        )
+        watchers = [
+            callbacks.ProgressBar(),
+            callbacks.LossLog(folder, cfg.log_every_n_steps),
+            callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
+            callbacks.StopOnInterrupt(),
+        ]
+        try:
+            return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers)
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     return make
+
+
+def _check_numbers(resolved: dict[str, Any]) -> None:
+    """The top-level numbers that nobody else looks at before the work starts."""
+    for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
+        value = resolved[key]
+        if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value < 2**63:
+            raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
 
 
 def _device(accelerator: str) -> torch.device:
@@ -120,18 +131,10 @@ def _device(accelerator: str) -> torch.device:
 
 
 def _finish(folder: RunFolder, active: list[Logger]) -> None:
-    """Leave a complete record; a run that never began leaves nothing at all."""
+    """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
     loggers.close(active, folder.summary.status)
-    if (folder.path / "config.yaml").exists():
+    with contextlib.suppress(UserError):  # a full disk has been reported already
         folder.write_summary()
-
-
-def discard(run_dir: Path) -> None:
-    """Remove the folder of a run that was refused before it began, unless somebody else's files are in it."""
-    ours = {".hydra", "nstexp.log"}
-    if run_dir.is_dir() and {entry.name for entry in run_dir.iterdir()} <= ours:
-        logging.shutdown()
-        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:
@@ -143,7 +146,11 @@ def _user_error_behind(error: BaseException | None) -> UserError | None:
     return None
 
 
-def _peak_memory_mb() -> float:
+def _peak_memory_mb() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -47,7 +47,6 @@ class EncoderWeights:
     convs: Mapping[str, tuple[Tensor, Tensor]]
     preprocessing: Preprocessing = IDENTITY
     identity: str = "unnamed"
-    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class VGG(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+
 @dataclass
 class _Memory:
     pairs: deque[tuple[Tensor, Tensor, float]] = field(default_factory=deque)  # s, y, 1 / s.y
@@ -74,7 +75,7 @@ class LBFGS(Optimizer):
             improved = loss < best[0]
             best = (loss, before + s, gradient) if improved else best
             acceptable = loss <= memory.loss * self.max_rise
-            if (acceptable and informative) or not improved and best[0] <= memory.loss:
+            if (acceptable and informative) or (not improved and best[0] <= memory.loss):
                 break
             if acceptable:
                 length *= 4

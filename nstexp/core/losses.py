@@ -237,6 +237,11 @@ class LossSet(nn.Module):
             raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
         self.terms = nn.ModuleDict(dict(terms))
         self.weights = {name: self._weight_of(name, term.role, weights) for name, term in terms.items()}
+        if not any(self.weights[name] for name, term in terms.items() if term.role != "image"):
+            raise UserError(
+                "no content or style term has a weight above 0, so there is nothing to optimize: set weights.alpha "
+                "or weights.beta"
+            )
         unused = set(weights) - set(terms) - set(ROLE_WEIGHTS.values())
         if unused:
             raise UserError(

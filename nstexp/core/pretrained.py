@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,6 +122,9 @@ def normalized(weights: EncoderWeights, means: str | Mapping[str, Tensor] = "vgg
             raise UserError(f"backbone.weights.means={means}: no such file, and no set of this name in nstexp")
         means = _load_tensors(file)
     convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
+    dead = sum(int((means[name] < 1e-8).sum()) for name in weights.convs if name in means)
+    if dead:
+        warnings.warn(f"{dead} filters never fire on the images of these means: left unscaled in effect", stacklevel=2)
     for name, (weight, bias) in weights.convs.items():
         if name not in means or means[name].shape != bias.shape:
             raise UserError(f"backbone.weights.means: {name} is missing or of another size, these are not its means")

@@ -73,11 +73,10 @@ class Gatys:
             raise UserError(f"method.optimizer={optimizer} is unknown, choose one of {', '.join(optimizers)}")
         if style_resize not in ("area", "squash", "none"):
             raise UserError(f"method.style_resize={style_resize} is unknown, choose one of area, squash, none")
-        for key, value in {"max_steps": max_steps, "levels": levels, "pyramid_levels": pyramid_levels}.items():
-            if value < 1:
-                raise UserError(f"method.{key}={value} must be 1 or larger")
-        if not style_scale > 0:
-            raise UserError(f"method.style_scale={style_scale} must be larger than 0")
+        _check_integers(1, max_steps=max_steps, levels=levels, pyramid_levels=pyramid_levels)
+        _check_integers(0, coarse_steps=coarse_steps, margin_px=margin_px)
+        if not isinstance(style_scale, int | float) or not 0 < style_scale < math.inf:
+            raise UserError(f"method.style_scale={style_scale} must be a number larger than 0")
         self.encoder, self.losses, self.trainer = encoder, losses, trainer
         self.max_steps, self.init, self.noise_std = max_steps, init, noise_std
         self.make_optimizer, self.lr_decay = optimizers[optimizer], lr_decay
@@ -112,7 +111,7 @@ class Gatys:
     def _check_sizes(self, content: Tensor, styles: Sequence[Style]) -> None:
         layers = self.losses.layers()
         smallest = self.encoder.min_side_px(layers)
-        deepest = max(layers, key=self.encoder.stride, default="the image")
+        deepest = max(layers, key=self.encoder.depth, default="the image")
         size = tuple(content.shape[-2:])
         if min(size) < smallest:
             raise UserError(
@@ -216,9 +215,8 @@ class PictureOptimization(LightningModule):
         self._last = _numbers(values)
         total = self._last["total"]
         if not math.isfinite(total):
-            culprit = next((name for name, value in self._last.items() if not math.isfinite(value)), "total")
-            name = "their weighted total" if culprit == "total" else f"'{culprit}'"
-            raise _NonFinite(f"the loss {name} became {self._last[culprit]} at step {self.steps_done}")
+            culprit = next((name for name in values.terms if not math.isfinite(self._last[name])), "total")
+            raise _NonFinite(f"the loss '{culprit}' became {self._last[culprit]} at step {self.steps_done}")
         if total < self._best[0]:
             self._best = (total, image.detach().clone())
 
@@ -298,6 +296,12 @@ class _Endless(IterableDataset):
 
     def __iter__(self) -> Iterator[int]:
         return count()
+
+
+def _check_integers(smallest: int, **values: Any) -> None:
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            raise UserError(f"method.{key}={value}: give a whole number, {smallest} or larger")
 
 
 def _numbers(values: LossValues) -> dict[str, float]:

@@ -1,0 +1,98 @@
+"""What is shipped: the wheel works anywhere, the README's commands run, the boundaries between folders hold."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+import nstexp.__main__ as cli
+
+ROOT = Path(__file__).parents[1]
+CHEAP = ["backbone=random", "image_px=48", "method.max_steps=2", "logger=none", "precision=fp32", "style_weights=null"]
+
+
+def run(*command, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300, **options)
+
+
+def test_the_wheel_runs_from_any_folder(tmp_path):
+    built = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=ROOT)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    installed = run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", site, wheel)
+    assert installed.returncode == 0, installed.stderr
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    env = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    where = run(sys.executable, "-c", "import nstexp; print(nstexp.__file__)", cwd=elsewhere, env=env)
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    result = run(sys.executable, "-m", "nstexp", "experiment=smoke_gatys", cwd=elsewhere, env=env)
+    assert result.returncode == 0, result.stderr
+    assert Path(result.stdout.strip()).is_relative_to(elsewhere / "runs")
+    assert (site / "nstexp/core/filter_means/vgg19_caffe.safetensors").is_file()
+
+
+def readme_commands() -> list[str]:
+    """Every `python -m nstexp` line in the README's shell blocks, comments and alternatives removed."""
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if re.match(r"(python -m )?nstexp\b", line)]
+
+
+def test_the_readme_has_commands():
+    assert len(readme_commands()) >= 20
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "painting.jpg", "other.jpg", "photos/a.jpg", "photos/b.jpg"):
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    args = shlex.split(command.removeprefix("python -m "))[1:]
+    shows_only = args == ["samples"] or any(arg in ("--help", "--cfg", "--info") for arg in args)
+    if not shows_only:
+        fixed = [arg for arg in args if arg.startswith(("style_weights=", "backbone=vgg_file"))]
+        args += [arg for arg in CHEAP if not fixed or not arg.startswith("style_weights=")]
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["nstexp", *args])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert stop.code in (None, 0), capfd.readouterr().err
+    assert capfd.readouterr().out.strip()
+    if not shows_only:
+        assert list(tmp_path.glob("*/nstexp/**/summary.json"))
+
+
+@pytest.mark.parametrize(
+    ("file", "module", "allowed"),
+    [
+        ("nstexp/core/x.py", "hydra", False),
+        ("nstexp/core/x.py", "omegaconf", False),
+        ("nstexp/core/x.py", "pytorch_lightning", False),
+        ("nstexp/core/x.py", "wandb", False),
+        ("nstexp/methods/x.py", "pytorch_lightning", True),
+        ("nstexp/methods/x.py", "omegaconf", False),
+        ("nstexp/methods/x.py", "wandb", False),
+        ("nstexp/outputs.py", "wandb", False),
+        ("nstexp/run.py", "omegaconf", True),
+    ],
+)
+def test_imports_across_a_boundary_are_caught(file, module, allowed):
+    source = f"def f():\n    import {module}\n\n    return {module}\n"
+    result = run(sys.executable, "-m", "ruff", "check", "--stdin-filename", file, "-", input=source, cwd=ROOT)
+    assert ("TID251" in result.stdout) == (not allowed), result.stdout + result.stderr
+
+
+def test_help_needs_no_torch():
+    code = "import sys, nstexp.__main__, nstexp.core.samples; sys.exit('torch' in sys.modules)"
+    assert run(sys.executable, "-c", code).returncode == 0
