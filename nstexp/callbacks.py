@@ -66,7 +66,8 @@ class LossLog(Callback):
 
 
 class PicturePanels(Callback):
-    """Every N steps, the picture goes to the loggers and to images/ in the run folder. 0 switches it off."""
+    """Every N steps, the picture goes to the loggers and to images/ in the run folder (0: never); at the end the
+    best one goes to the loggers."""
 
     def __init__(self, folder: RunFolder, every_n_steps: int) -> None:
         self.folder, self.every_n_steps = folder, every_n_steps
@@ -81,6 +82,12 @@ class PicturePanels(Callback):
             picture = pl_module.picture()[0]
             self.folder.save_progress(picture, pl_module.name, pl_module.steps_done)
             loggers.log_picture(trainer.loggers, f"{pl_module.log_prefix}picture", picture, pl_module.steps_done)
+
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        best = pl_module.best_picture()
+        if best is not None:
+            loggers.log_picture(trainer.loggers, f"{pl_module.log_prefix}result", best[0], pl_module.steps_done)
 
 
 class StopOnInterrupt(Callback):

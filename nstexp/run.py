@@ -86,7 +86,9 @@ def _run(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Path:
     task = instantiate(cfg.task, _convert_="all", _partial_=True)
     active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in (cfg.logger or {}).values()]
     loggers.log_config(active, resolved)
+    begun = time.perf_counter()
     result = task(method=method, folder=folder)
+    loggers.log_numbers(active, {"seconds": time.perf_counter() - begun})
     for name, numbers in folder.summary.metrics.items():
         prefix = "" if len(folder.summary.metrics) == 1 else f"{name}/"
         loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})

@@ -98,12 +98,13 @@ def _measure_pair(pair: str, args: argparse.Namespace, scratch: Path) -> dict:
     print(f"{name}: pastiche, {CHECKPOINTS[-1]} iterations ...", file=sys.stderr)
     reference = _run_pastiche(photo, painting, args.px, scratch, score)
     result = {"pair": name, "px": list(load_image(photo).shape[:0:-1]), "pastiche": reference, "nstexp": []}
+    runs: dict[int, dict] = {}  # by number of steps: one run may be the answer to several targets
     for kind in ("saved", "printed"):
         steps = args.first_steps
         for iteration in CHECKPOINTS:
             target = reference[str(iteration)][kind]
             while True:
-                ours = _run_nstexp(photo, painting, steps, scratch, score)
+                ours = runs[steps] = runs.get(steps) or _run_nstexp(photo, painting, steps, scratch, score)
                 said = f"{steps} steps, {ours['seconds']:.1f} s, {ours['score']:.0f} for {target:.0f}"
                 print(f"{name}: {said}", file=sys.stderr)
                 if ours["score"] <= target:

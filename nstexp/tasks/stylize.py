@@ -54,39 +54,43 @@ def stylize(
         UserError: anything the user can mend, before the work starts where possible.
         Stopped: ended early; the best picture until then is saved.
     """
+    _check_values(image_px, max_input_megapixels, style_combine)
+    contents, style_paths = find_images(content, "content"), find_images(style, "style")
+    targets = _targets(contents, output)
+    _protect_inputs([*contents, *style_paths], [copy for _, copy in targets if copy is not None])
+    styles = _load_styles(style_paths, style_weights, max_input_megapixels)
+    failures = []
+    for number, (path, (name, copy)) in enumerate(zip(contents, targets, strict=True), 1):
+        several = len(contents) > 1
+        if several:
+            log.info("picture %d of %d: %s", number, len(contents), path)
+        controls = Controls(name, log_prefix=f"{name}/" if several else "", seed=seed, combine=style_combine)
+        try:
+            image = load_image(path, max_input_megapixels)
+            image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), image_px))
+            _save(method.stylize(image[None], styles, controls), name, copy, folder)
+        except UserError as error:
+            if not several:
+                raise
+            failures.append(str(error))
+            log.error("%s", error)
+        except Stopped as stop:
+            kept = "there is no picture yet"
+            if stop.image is not None:
+                kept = f"the best picture so far is {_save(stop.image, name, copy, folder)}"
+            raise Stopped(f"{name}: {stop}; {kept}", stop.image, stop.interrupted) from None
+    if failures:
+        raise UserError(f"{len(failures)} of {len(contents)} pictures failed, the first: {failures[0]}")
+    return _result_path(targets, folder, output)
+
+
+def _check_values(image_px: int | None, max_input_megapixels: float, style_combine: str) -> None:
     if image_px is not None and not (isinstance(image_px, int) and image_px >= 1):
         raise UserError(f"image_px={image_px}: the longer side is a whole number of pixels, 1 or larger")
     if not (isinstance(max_input_megapixels, int | float) and max_input_megapixels > 0):
         raise UserError(f"max_input_megapixels={max_input_megapixels}: the limit is a number larger than 0")
     if style_combine not in get_args(Combine):
         raise UserError(f"style_combine={style_combine} is unknown, choose one of {', '.join(get_args(Combine))}")
-    contents, style_paths = find_images(content, "content"), find_images(style, "style")
-    targets = _targets(contents, output)
-    _protect_inputs([*contents, *style_paths], [copy for _, copy in targets if copy is not None])
-    styles = _load_styles(style_paths, style_weights, max_input_megapixels)
-    failures = []
-    for number, (path, (name, copies)) in enumerate(zip(contents, targets, strict=True), 1):
-        try:
-            if len(contents) > 1:
-                log.info("picture %d of %d: %s", number, len(contents), path)
-            image = load_image(path, max_input_megapixels)
-            image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), image_px))
-            prefix = f"{name}/" if len(contents) > 1 else ""
-            controls = Controls(name=name, log_prefix=prefix, seed=seed, combine=style_combine)
-            _save(method.stylize(image[None], styles, controls), name, copies, folder)
-        except UserError as error:
-            if len(contents) == 1:
-                raise
-            failures.append(str(error))
-            log.error("%s", error)
-        except Stopped as stop:
-            kept = "there is no picture yet" if stop.image is None else ""
-            if stop.image is not None:
-                kept = f"the best picture so far is {_save(stop.image, name, copies, folder)}"
-            raise Stopped(f"{name}: {stop}; {kept}", stop.image, stop.interrupted) from None
-    if failures:
-        raise UserError(f"{len(failures)} of {len(contents)} pictures failed, the first: {failures[0]}")
-    return _result_path(targets, folder, output)
 
 
 def _load_styles(paths: list[Path], weights: Sequence[float] | None, max_megapixels: float) -> list[Style]:
