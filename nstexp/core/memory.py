@@ -9,7 +9,7 @@ import torch
 from nstexp.core.errors import UserError
 
 # Peak memory of an optimization step over that of the feature maps alone, and per pixel: gradients on their way back,
-# Gram products, the optimizer's history of 20 pairs, copies of the picture. Measured with the default settings.
+# Gram products, the optimizer's history of 20 pairs, copies of the picture. Rough, from a few runs at 512 px.
 OVER_ACTIVATIONS = 1.5
 BYTES_PER_PIXEL = 800
 

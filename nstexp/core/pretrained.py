@@ -137,7 +137,7 @@ def normalized(weights: EncoderWeights, means: str | Mapping[str, Tensor] = "vgg
     convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
     dead = sum(int((means[name] < 1e-8).sum()) for name in weights.convs if name in means)
     if dead:
-        warnings.warn(f"{dead} filters never fire on the images of these means: left unscaled in effect", stacklevel=2)
+        warnings.warn(f"{dead} filters never fire on the images of these means: their scale is arbitrary", stacklevel=2)
     for name, (weight, bias) in weights.convs.items():
         if name not in means or means[name].shape != bias.shape:
             raise UserError(f"backbone.weights.means: {name} is missing or of another size, these are not its means")
