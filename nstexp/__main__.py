@@ -63,6 +63,7 @@ def _job(cfg: DictConfig) -> None:
     overrides = list(hydra_cfg.overrides.task)
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     new_folder = outputs.is_unused(run_dir)
+    first = run.is_first_process()
     try:
         if sweep and cfg.get("output") is not None:
             raise UserError("output=... in a sweep would be written by every job: leave it out, each has a run folder")
@@ -71,11 +72,12 @@ def _job(cfg: DictConfig) -> None:
         interrupted = isinstance(error, Stopped) and error.interrupted
         if sweep and not interrupted:
             raise JobFailed(str(error)) from None
-        if isinstance(error, UserError) and new_folder:
+        if isinstance(error, UserError) and new_folder and first:
             outputs.discard_unbegun(run_dir)
         code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
         _leave(str(error), EXIT_INTERRUPTED if interrupted else code)
-    print(result, flush=True)
+    if first:
+        print(result, flush=True)
 
 
 def _sweep_name() -> str | None:

@@ -1,6 +1,7 @@
 """Lightning callbacks: what a person sees while a picture is made, and how it is stopped."""
 
 import contextlib
+import math
 import signal
 import sys
 import threading
@@ -8,10 +9,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from nstexp import loggers
+from nstexp.core.losses import LossValues
 from nstexp.outputs import RunFolder
 
 
@@ -63,6 +66,168 @@ class LossLog(Callback):
         self.folder.append_losses({"image": pl_module.name, "step": step, **outputs, "seconds": seconds})
         named = {f"{pl_module.log_prefix}loss/{key}": value for key, value in outputs.items()}
         loggers.log_numbers(trainer.loggers, named, step=pl_module.steps_done)
+
+
+class TrainingProgress(Callback):
+    """One tqdm line on stderr with the total loss, counted in optimizer steps; goes on where a resumed run stopped."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._next = 0.0
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        seconds = 0.5 if sys.stderr.isatty() else 30.0
+        self._bar = tqdm(
+            total=pl_module.max_steps,
+            initial=pl_module.steps_done,
+            desc=pl_module.name,
+            unit="step",
+            file=sys.stderr,
+            mininterval=seconds,
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if time.perf_counter() >= self._next:  # fetching the loss from a GPU makes it wait
+            self._next = time.perf_counter() + 0.5
+            self._bar.set_postfix_str(f"loss {float(outputs['values'].total):.4g}", refresh=False)
+        self._bar.update(pl_module.steps_done - self._bar.n)
+
+    def teardown(self, trainer, pl_module, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class TrainingLog(Callback):
+    """Every N steps, the unweighted terms of the step (their mean over all processes), the throughput and the share of
+    time spent waiting for data go to the loggers and to losses.csv; skipped pictures go to skipped.txt.
+
+    A loss that is not finite stops the training.
+    """
+
+    def __init__(self, folder: RunFolder, every_n_steps: int) -> None:
+        self.folder, self.every_n_steps = folder, every_n_steps
+        self.skipped: dict[str, None] = {}
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self.folder.continue_losses(pl_module.steps_done)
+        self.skipped = dict.fromkeys(self.folder.read_skipped())
+        self._step = pl_module.steps_done
+        self._restart()
+
+    def _restart(self) -> None:
+        self._since = self._idle_since = time.perf_counter()
+        self._waited, self._pictures = 0.0, 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self._waited += time.perf_counter() - self._idle_since
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self._pictures += outputs["count"] * trainer.world_size
+        new = dict.fromkeys(line for line in batch.get("skipped", ()) if line not in self.skipped)
+        if new:
+            self.skipped |= new
+            self.folder.write_skipped(self.skipped)
+        step = pl_module.steps_done
+        if step > self._step and (step == 1 or step % self.every_n_steps == 0 or step == pl_module.max_steps):
+            self._write(trainer, pl_module, outputs["values"], step)
+            self._restart()
+        self._step = step
+        self._idle_since = time.perf_counter()
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        self._restart()
+
+    def _write(self, trainer, pl_module, values: LossValues, step: int) -> None:
+        if trainer.world_size > 1:
+            stacked = torch.stack([values.total, *(v.to(values.total.dtype) for v in values.terms.values())])
+            mean = trainer.strategy.reduce(stacked, reduce_op="mean")
+            values = LossValues(mean[0], dict(zip(values.terms, mean[1:], strict=True)))
+        numbers = values.numbers()
+        seconds = time.perf_counter() - self._since
+        speed = {"images_per_second": self._pictures / seconds, "data_wait": self._waited / seconds}
+        if trainer.is_global_zero:
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            row = {"image": pl_module.name, "step": step, **numbers, "lr": rate}
+            self.folder.append_losses(row | {key: round(value, 4) for key, value in speed.items()})
+            named = {f"loss/{key}": value for key, value in numbers.items()}
+            loggers.log_numbers(trainer.loggers, {**named, **speed, "lr": rate}, step=step)
+        culprit = next((key for key in (*values.terms, "total") if not math.isfinite(numbers[key])), None)
+        if culprit is not None:
+            pl_module.failure = f"the loss '{culprit}' became {numbers[culprit]} at step {step}"
+            trainer.should_stop = True
+
+
+class Validation(Callback):
+    """After every validation: mean losses to the loggers and validation.csv, a grid of content, style and result to the
+    loggers and to images/ (the step in its name)."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.last: dict[str, float] = {}
+
+    def on_validation_start(self, trainer, pl_module) -> None:
+        self._rows, self._pictures = [], []
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        self._rows += [outputs["values"].numbers()] * len(batch["content"])
+        self._pictures.append(outputs["pictures"].float().cpu())
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        self.last = {key: sum(row[key] for row in self._rows) / len(self._rows) for key in self._rows[0]}
+        step = pl_module.steps_done
+        if not trainer.is_global_zero:
+            return
+        pairs = torch.cat(self._pictures)  # (N, 3, 3, H, W): content, style, result
+        grid = pairs.permute(1, 2, 3, 0, 4).flatten(3).permute(1, 0, 2, 3).flatten(1, 2)  # kinds below each other
+        self.folder.append_validation({"step": step, **self.last})
+        self.folder.save_progress(grid, "validation", step)
+        loggers.log_numbers(trainer.loggers, {f"validation/{k}": v for k, v in self.last.items()}, step=step)
+        loggers.log_picture(trainer.loggers, "validation/pictures", grid, step)
+
+
+class Checkpoints(Callback):
+    """checkpoints/last.ckpt every N steps, when the training ends and when it is interrupted; checkpoints/best.ckpt
+    whenever the validation's total was never lower. Each replaces the one before by a rename."""
+
+    def __init__(self, folder: RunFolder, every_n_steps: int, validation: Validation) -> None:
+        self.folder, self.every_n_steps, self.validation = folder, every_n_steps, validation
+        self.best: float | None = None
+        self.best_step = 0
+        self._saved = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_step = state["best"], state["best_step"]
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        self._saved = pl_module.steps_done
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        step = pl_module.steps_done
+        if step % self.every_n_steps == 0 and step != self._saved:
+            self._save(trainer, pl_module, "last")
+
+    def on_validation_end(self, trainer, pl_module) -> None:
+        total = self.validation.last.get("total", math.nan)
+        if math.isfinite(total) and (self.best is None or total < self.best):
+            self.best, self.best_step = total, pl_module.steps_done
+            self._save(trainer, pl_module, "best")
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        if pl_module.steps_done != self._saved and pl_module.failure is None:
+            self._save(trainer, pl_module, "last")
+
+    def _save(self, trainer, pl_module, name: str) -> None:
+        if not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
+            return  # the checkpoint before is good, and the next look at the loss stops the training
+        if name == "last":
+            self._saved = pl_module.steps_done
+        with self.folder.new_checkpoint(name) as temporary:
+            trainer.save_checkpoint(temporary)  # all processes take part, one writes
 
 
 class PicturePanels(Callback):

@@ -1,6 +1,10 @@
 """The run folder's contract: which files a run leaves, and what is in them. Everything else reads runs through this.
 
     output.png           the picture; with several content images one <name>.png each
+    decoder.safetensors  of a training: what it made
+    checkpoints/         of a training: last.ckpt, from which the same command goes on, and best.ckpt
+    validation.csv       of a training: one row per validation
+    skipped.txt          of a training: pictures that could not be used, with the reason
     images/              the picture while it was made, <name>_<step>.jpg
     losses.csv           one row per logged step: image, step, total, every term (unweighted), seconds
     metrics.json         {image: its last numbers}
@@ -13,8 +17,10 @@
 import csv
 import json
 import logging
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,15 +56,21 @@ class Summary:
 
 
 class RunFolder:
-    """Writes the files of one run; every file appears complete or not at all (losses.csv grows by whole rows)."""
+    """Writes the files of one run; every file appears complete or not at all (losses.csv grows by whole rows).
 
-    def __init__(self, path: str | Path) -> None:
+    Args:
+        path: the folder.
+        writes: False in all but one of several processes that train together: nothing is written then.
+    """
+
+    def __init__(self, path: str | Path, writes: bool = True) -> None:
         self.path = Path(path)
+        self.writes = writes
         self.summary = Summary()
-        self._columns: list[str] | None = None
+        self._columns: dict[str, list[str]] = {}
 
     def write_config(self, text: str) -> None:
-        write_atomically(self.path / "config.yaml", lambda p: p.write_text(text, encoding="utf-8"))
+        self._write("config.yaml", text)
 
     def write_summary(self) -> None:
         self._write_json("summary.json", asdict(self.summary))
@@ -75,17 +87,82 @@ class RunFolder:
 
     def append_losses(self, row: Mapping[str, Any]) -> None:
         """One row of losses.csv; the first row fixes the columns."""
-        new = self._columns is None
-        self._columns = self._columns or list(row)
-        path = self.path / "losses.csv"
+        self._append("losses.csv", row)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        if not self.writes:
+            return
+        new = name not in self._columns
+        columns = self._columns.setdefault(name, list(row))
+        path = self.path / name
         try:
             with path.open("w" if new else "a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self._columns)
+                writer = csv.DictWriter(file, columns)
                 if new:
                     writer.writeheader()
                 writer.writerow(row)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+    def continue_losses(self, step: int) -> None:
+        """Keep the rows of losses.csv and validation.csv up to a step; a resumed run writes on behind them."""
+        for name in ("losses.csv", "validation.csv"):
+            path = self.path / name
+            if not self.writes or not path.exists():
+                continue
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                # A row that was cut off in the middle of writing has no value in its last column.
+                rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
+                columns = list(reader.fieldnames or [])
+            text = [columns, *([row[c] for c in columns] for row in rows)]
+
+            def write(temporary: Path, text: list[list[str]] = text) -> None:
+                with temporary.open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file).writerows(text)
+
+            write_atomically(path, write)
+            self._columns[name] = columns
+
+    def append_validation(self, row: Mapping[str, Any]) -> None:
+        """One row of validation.csv."""
+        self._append("validation.csv", row)
+
+    def read_skipped(self) -> list[str]:
+        """The lines of skipped.txt."""
+        path = self.path / "skipped.txt"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def write_skipped(self, lines: Iterable[str]) -> None:
+        """skipped.txt: one picture a line, with the reason."""
+        self._write("skipped.txt", "".join(f"{line}\n" for line in lines))
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Where a training goes on from; it may not exist yet."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @contextmanager
+    def new_checkpoint(self, name: str) -> Iterator[Path]:
+        """A name to write a checkpoint under; it becomes checkpoints/<name>.ckpt when it is complete.
+
+        Raises:
+            UserError: the disk is full or not writable; the checkpoint before is untouched.
+        """
+        path = self.path / "checkpoints" / f"{name}.ckpt"
+        temporary = path.with_name(f".writing-{name}.ckpt")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if self.writes:
+                os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            older = "the one before is still good" if path.exists() else "there is no earlier one"
+            raise UserError(f"{path}: the checkpoint cannot be written ({reason}); {older}") from error
+        finally:
+            if self.writes:
+                temporary.unlink(missing_ok=True)
 
     def record_metrics(self, name: str, numbers: Mapping[str, float]) -> None:
         """The last numbers of one picture, into metrics.json and the summary."""
@@ -93,7 +170,11 @@ class RunFolder:
         self._write_json("metrics.json", self.summary.metrics)
 
     def _write_json(self, file_name: str, content: Any) -> None:
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        self._write(file_name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def _write(self, file_name: str, text: str) -> None:
+        if not self.writes:
+            return
         write_atomically(self.path / file_name, lambda p: p.write_text(text, encoding="utf-8"))
 
 

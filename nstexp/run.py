@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nstexp import callbacks, loggers
 from nstexp.core.errors import Stopped, UserError
@@ -38,7 +39,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str,
     """
     quiet_lightning()
     started = time.perf_counter()
-    folder = RunFolder(run_dir)
+    folder = RunFolder(run_dir, writes=is_first_process())
     summary = folder.summary
     summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
     summary.task, summary.method, summary.overrides = choices.get("task"), choices.get("method"), overrides
@@ -73,6 +74,7 @@ def _run(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Path:
     torch.manual_seed(cfg.seed)
     device = _device(resolved["trainer"].get("accelerator", "auto"))
     encoder = instantiate(cfg.backbone, dtype=encoder_dtype(cfg.precision, device), _convert_="all")
+    encoder.to(device)
     losses = LossSet(instantiate(cfg.get("loss", {}), _convert_="all"), resolved.get("weights", {}))
     folder.summary.encoder, folder.summary.device = encoder.identity, str(device)
     folder.summary.precision = str(encoder.dtype).removeprefix("torch.")
@@ -84,10 +86,13 @@ def _run(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Path:
     log.debug("configuration:\n%s", OmegaConf.to_yaml(cfg, resolve=True))
     log.info("%s, %s, %s; configuration in %s", encoder.identity, folder.summary.precision, device, folder.path)
     task = instantiate(cfg.task, _convert_="all", _partial_=True)
-    active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in (cfg.logger or {}).values()]
+    data = {"data": instantiate(cfg.data, _convert_="all")} if "data" in cfg else {}
+    if is_first_process():
+        entries = (cfg.logger or {}).values()
+        active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in entries]
     loggers.log_config(active, resolved)
     begun = time.perf_counter()
-    result = task(method=method, folder=folder)
+    result = task(method=method, folder=folder, **data)
     loggers.log_numbers(active, {"seconds": time.perf_counter() - begun})
     for name, numbers in folder.summary.metrics.items():
         prefix = "" if len(folder.summary.metrics) == 1 else f"{name}/"
@@ -95,19 +100,22 @@ def _run(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Path:
     return result
 
 
-def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Callable[[], Trainer]:
+def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Callable[..., Trainer]:
     """Each picture, and each training, gets a fresh trainer with the run's loggers and callbacks."""
     settings = instantiate(cfg.trainer, _partial_=True, _convert_="all")
 
-    def make() -> Trainer:
-        watchers = [
+    def of_pictures() -> list[Callback]:
+        return [
             callbacks.ProgressBar(),
             callbacks.LossLog(folder, cfg.log_every_n_steps),
             callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
             callbacks.StopOnInterrupt(),
         ]
+
+    def make(callbacks: Sequence[Callback] | None = None, **more: Any) -> Trainer:
+        watchers = of_pictures() if callbacks is None else list(callbacks)
         try:
-            return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers)
+            return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers, **more)
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
@@ -156,9 +164,14 @@ def _peak_memory_mb() -> float | None:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes, among those that train together."""
+    return rank_zero_only.rank in (None, 0)
+
+
 def quiet_lightning() -> None:
     """Lightning's banners and tips would drown the lines that matter to the user."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*eval mode.*", ".*isinstance.treespec.*", ".*srun.*"):
-        warnings.filterwarnings("ignore", message=message)
+    for topic in ("broadcast_buffers", "does not have many workers", "eval mode", "isinstance.treespec", "srun"):
+        warnings.filterwarnings("ignore", message=f".*{topic}.*")

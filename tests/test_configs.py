@@ -12,6 +12,8 @@ from typing import Any
 import hydra
 import pytest
 import pytorch_lightning.loggers
+import pytorch_lightning.strategies
+import torch
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
@@ -19,26 +21,38 @@ from omegaconf import DictConfig, OmegaConf
 
 from nstexp.__main__ import CONF, _sweep_name
 from nstexp.core.losses import LossSet
+from nstexp.tasks.train import train
 
 # How many files each group has; a new one is added here, so that no file can be missed in silence.
 COUNTS = {
     ".": 1,
-    "backbone": 6,
-    "experiment": 10,
+    "backbone": 8,
+    "data": 2,
+    "experiment": 14,
     "hydra/help": 1,
     "hydra/hydra_logging": 1,
     "hydra/job_logging": 1,
     "hydra/output": 1,
-    "layers": 8,
+    "layers": 10,
     "logger": 4,
-    "loss": 4,
-    "method": 1,
-    "task": 1,
-    "trainer": 1,
-    "weights": 1,
+    "loss": 7,
+    "method": 2,
+    "task": 2,
+    "trainer": 2,
+    "weights": 2,
 }
 FILES = sorted(CONF.rglob("*.yaml"))
-NEEDED = {"backbone=vgg_file": ["backbone.weights.path=weights.pth"]}  # values that only the user can give
+# Values that only the user can give.
+DATA = ["data.content=photos", "data.style=paintings"]
+NEEDED = {
+    "backbone=vgg_file": ["backbone.weights.path=weights.pth"],
+    "task=train": ["method=adain", *DATA],
+    "data=folders": ["method=adain", "task=train", *DATA],
+    "data=shards": ["method=adain", "task=train", *DATA],
+    "experiment=adain2017": DATA,
+    "experiment=adain_bundled": DATA,
+    "experiment=smoke_adain": DATA,
+}
 # What run.py adds when it builds the objects; the first part of a key's path that matches decides.
 RUNTIME = {
     r"method": ("encoder", "losses", "trainer"),
@@ -46,7 +60,10 @@ RUNTIME = {
     r"trainer": ("logger", "default_root_dir", "callbacks"),
     r"logger\.\w+": ("save_dir",),
 }
-PASSES_KEYWORDS_ON = {pytorch_lightning.loggers.WandbLogger: wandb.init}
+PASSES_KEYWORDS_ON = {
+    pytorch_lightning.loggers.WandbLogger: wandb.init,
+    pytorch_lightning.strategies.DDPStrategy: torch.nn.parallel.DistributedDataParallel,
+}
 HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -93,6 +110,7 @@ def check(path: str, node: dict[str, Any]) -> None:
         if unknown:
             raise TypeError(f"{path}: nothing says whether {target} takes {sorted(unknown)}")
     runtime = next((names for pattern, names in RUNTIME.items() if re.fullmatch(pattern, path)), ())
+    runtime += ("data",) if target is train else ()
     bind = signature.bind_partial if node.get("_partial_") else signature.bind
     try:
         bind(**given, **dict.fromkeys(runtime))
@@ -110,7 +128,8 @@ def top_level() -> set[str]:
 
 def check_all(cfg: DictConfig) -> int:
     resolved = resolve(cfg)
-    if unknown := set(resolved) ^ top_level():
+    training = {"data"} if cfg.hydra.runtime.choices["task"] == "train" else set()
+    if unknown := set(resolved) ^ (top_level() | training):
         raise TypeError(f"config: nothing reads {sorted(unknown)}")
     found = list(nodes(resolved))
     for path, node in found:
@@ -136,7 +155,7 @@ def test_every_group_has_as_many_files_as_counted():
 def test_file_composes_resolves_and_binds(file):
     override = chosen(file)
     cfg = compose(*([override] if override else []), *NEEDED.get(override, []))
-    assert check_all(cfg) >= 8
+    assert check_all(cfg) >= 7
     group, name = file.parent.relative_to(CONF).as_posix(), file.stem
     choice = OmegaConf.to_container(cfg.hydra.runtime.choices).get(group, name)
     assert name in re.findall(r"\w+", choice), "another file was taken in its place"
@@ -156,7 +175,7 @@ def test_hydra_files_are_in_force():
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ("experiment", "layers")], ids=lambda f: f.stem)
 def test_layers_and_weights_fit_the_encoder_and_the_losses(file):
-    cfg = resolve(compose(chosen(file), "backbone=random"))
+    cfg = resolve(compose(chosen(file), "backbone=random", *NEEDED.get(chosen(file), [])))
     encoder = instantiate(cfg["backbone"], _convert_="all")
     losses = LossSet(instantiate(cfg["loss"], _convert_="all"), cfg["weights"])
     assert all(encoder.canonical(name) for name in losses.layers())

@@ -1,9 +1,9 @@
-"""Gram matrices: the closed form, symmetries, and half precision against float64."""
+"""Gram matrices, channel moments and AdaIN: closed forms, symmetries, and half precision against float64."""
 
 import pytest
 import torch
 
-from nstexp.core.stats import gram
+from nstexp.core.stats import adain, gram, moments, region_moments
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -67,3 +67,75 @@ def test_bfloat16_gram_is_close_to_float64(size, layout):
 def test_gram_of_large_half_precision_features_does_not_overflow(dtype):
     g = gram(torch.full((1, 4, 50, 50), 500.0, dtype=dtype))
     torch.testing.assert_close(g, torch.full((1, 4, 4), 500.0**2), rtol=5e-3, atol=0)
+
+
+# ---------------------------------------------------------------------------------------------------- moments and AdaIN
+
+CONTENT = torch.tensor([1.0, 2, 3, 4], dtype=torch.float64).view(1, 1, 2, 2)
+STYLE = torch.tensor([10.0, 14, 10, 14], dtype=torch.float64).view(1, 1, 2, 2)
+
+
+def test_adain_worked_example():
+    result = adain(CONTENT, moments(STYLE, 0), 0).flatten()
+    assert result.tolist() == pytest.approx([9.316718, 11.105573, 12.894427, 14.683282], abs=1e-6)
+    short = STYLE.flatten()[:2].view(1, 1, 1, 2)
+    result = adain(CONTENT, moments(short, 0, unbiased=True), 0, unbiased=True).flatten()
+    assert result.tolist() == pytest.approx([8.713665, 10.904555, 13.095445, 15.286335], abs=1e-6)
+
+
+def test_adain_stats():
+    content, style = rand(2, 5, 6, 7) * 3 + 1, rand(2, 5, 4, 4, seed=1) * 0.5 - 2
+    result = adain(content, moments(style))
+    torch.testing.assert_close(result.mean((2, 3)), style.mean((2, 3)), rtol=0, atol=1e-5)
+    own = content.var((2, 3), correction=0)
+    wanted = ((style.var((2, 3), correction=0) + 1e-5) * own / (own + 1e-5)).sqrt()
+    torch.testing.assert_close(result.std((2, 3), correction=0), wanted, rtol=1e-10, atol=0)
+    assert float(moments(adain(CONTENT, moments(STYLE)), 0)[1]) == pytest.approx(1.9999945, abs=3e-6)
+
+
+def test_adain_identity_affine_invariance_and_style_shuffle():
+    x, y = rand(1, 4, 5, 5), rand(1, 4, 3, 6, seed=1)
+    torch.testing.assert_close(adain(x, moments(x)), x)
+    gain, shift = torch.tensor([0.5, 2, 3, 10.0]).view(1, 4, 1, 1).double(), rand(1, 4, 1, 1, seed=2)
+    torch.testing.assert_close(adain(gain * x + shift, moments(y, 0), 0), adain(x, moments(y, 0), 0))
+    order = torch.randperm(18, generator=torch.Generator().manual_seed(3))
+    shuffled = y.flatten(2)[..., order].view_as(y)
+    torch.testing.assert_close(adain(x, moments(shuffled)), adain(x, moments(y)))
+
+
+def test_adain_const_content():
+    x = torch.full((1, 3, 4, 4), 2.5, dtype=torch.float64, requires_grad=True)
+    style = rand(1, 3, 4, 4)
+    result = adain(x, moments(style))
+    torch.testing.assert_close(result, style.mean((2, 3), keepdim=True).expand_as(result))
+    (gradient,) = torch.autograd.grad(result.square().sum(), x)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(3, 5), (16, 16), (37, 29)])
+def test_bfloat16_moments_and_their_gradient(layout, size):
+    f = (rand(2, 6, *size).relu() * 3 + 0.5).bfloat16().to(memory_format=layout).requires_grad_()
+    exact = f.detach().double().requires_grad_()
+    for mine, theirs in zip(moments(f), moments(exact), strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine.double(), theirs, rtol=6e-3, atol=0)
+    probe = rand(2, 6, 1, 1, seed=4)
+
+    def gradient(x):
+        mean, std = moments(x)
+        return torch.autograd.grad(((mean + 2 * std.square()) * probe.to(mean.dtype)).sum(), x)[0].double()
+
+    mine, theirs = gradient(f), gradient(exact)
+    assert (mine - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_region_moments_are_those_of_the_positions_inside():
+    f = rand(2, 3, 40, 60)
+    left = torch.zeros(40, 60)
+    left[:, :25] = 1
+    mean, std = region_moments(f, torch.stack([left, 1 - left, torch.ones(40, 60)]))
+    for k, part in enumerate((f[..., :25], f[..., 25:], f)):
+        wanted_mean, wanted_std = moments(part)
+        torch.testing.assert_close(mean[:, k].double(), wanted_mean[..., 0, 0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(std[:, k].double(), wanted_std[..., 0, 0], rtol=1e-5, atol=0)

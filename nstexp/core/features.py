@@ -89,8 +89,9 @@ class VGG(nn.Module):
         self.conv_names = tuple(weights.convs)
         for name, (weight, bias) in weights.convs.items():
             weight = weight.detach().to(dtype or weight.dtype, memory_format=torch.channels_last)
-            self.register_buffer(f"{name}_weight", weight)
-            self.register_buffer(f"{name}_bias", bias.detach().to(weight.dtype))
+            # Not persistent: a checkpoint of what is trained with an encoder does not carry its 80 MB.
+            self.register_buffer(f"{name}_weight", weight, persistent=False)
+            self.register_buffer(f"{name}_bias", bias.detach().to(weight.dtype), persistent=False)
         self.steps = _steps(self.conv_names)
         self.eval()
 
@@ -120,6 +121,34 @@ class VGG(nn.Module):
         until = self.canonical(name)
         passed = [step for step in self.steps[: self._step_index(until) + 1] if step.startswith("pool")]
         return 2 ** len(passed)
+
+    def input_of(self, conv: str) -> str:
+        """The layer whose values a convolution reads (the image's name, for the first)."""
+        before = self.steps.index(conv) - 1
+        return IMAGE if before < 0 else _relu(self.steps[before])
+
+    def reach_px(self, layer: str) -> int:
+        """How far from a position of a layer, in image pixels, the image can still change its value."""
+        reach, stride = 0, 1
+        for step in self.steps[: self._step_index(self.canonical(layer)) + 1]:
+            reach += stride
+            stride *= 2 if step.startswith("pool") else 1
+        return reach
+
+    def fingerprint(self, layer: str) -> list[float]:
+        """Numbers that tell the network up to a layer from any other, the same in every number format.
+
+        The preprocessing, and of every convolution the norm of its weights and their product with a fixed wave, which
+        another order of the channels would change. Compare with `same_network`.
+        """
+        p = self.preprocessing
+        numbers = [p.scale, float(p.bgr), *p.mean, *p.std]
+        last = self._step_index(self.canonical(layer))
+        for name in (step for step in self.steps[: last + 1] if not step.startswith("pool")):
+            weight = getattr(self, f"{name}_weight").double().flatten().cpu()
+            wave = torch.cos(torch.arange(len(weight), dtype=torch.float64))
+            numbers += [float(weight.norm()), float(weight @ wave)]
+        return [round(number, 6) for number in numbers]
 
     def min_side_px(self, layers: Iterable[str]) -> int:
         """Shortest image side with at least two positions in every one of these layers."""
@@ -206,6 +235,15 @@ class VGG(nn.Module):
     def train(self, mode: bool = True) -> "VGG":
         """Does nothing: the encoder is frozen and stays in evaluation mode inside any training module."""
         return super().train(False)
+
+
+def same_network(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether two `VGG.fingerprint`s are of one network, in whatever number formats."""
+    if len(first) != len(second):
+        return False
+    # Rounding to bfloat16 moves a norm by less than 1e-3 of itself and the wave's product by less than 1e-2 of a norm.
+    norms = [1.0] * 8 + [max(first[i], 1e-6) for i in range(8, len(first), 2) for _ in (0, 1)]
+    return all(abs(a - b) <= 0.01 * norm for a, b, norm in zip(first, second, norms, strict=True))
 
 
 def _steps(conv_names: Sequence[str]) -> tuple[str, ...]:

@@ -167,6 +167,12 @@ def size_for_longer_side(size: tuple[int, int], longer_px: int | None) -> tuple[
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+def size_for_shorter_side(size: tuple[int, int], shorter_px: int) -> tuple[int, int]:
+    """(height, width) scaled so that the shorter side is `shorter_px`, aspect kept."""
+    scale = shorter_px / min(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def size_for_pixels(size: tuple[int, int], pixels: float) -> tuple[int, int]:
     """(height, width) scaled to about `pixels` pixels in all, aspect kept."""
     scale = (pixels / (size[0] * size[1])) ** 0.5

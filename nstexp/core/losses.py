@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.features import IMAGE, Features
-from nstexp.core.stats import gram
+from nstexp.core.stats import gram, moments
 
 ContentForm = Literal["mse", "half_sum", "sum"]
 GramForm = Literal["gatys", "mse_hw", "mse_chw", "keras"]
 TVForm = Literal["jc", "sq", "mean", "keras", "l1", "pystiche"]
-Role = Literal["content", "style", "image"]
+Role = Literal["content", "style", "image", "identity"]
 ROLE_WEIGHTS = {"content": "alpha", "style": "beta"}
 
 
@@ -29,7 +29,9 @@ class LossTerm(Protocol):
     """What LossSet asks of a term (an nn.Module in practice)."""
 
     layers: Sequence[str]  # features it reads; empty when it needs the image only
-    role: Role  # whose features are the target; also which of alpha and beta is its weight
+    # Whose features are the target; also which of alpha and beta is its weight. `identity`: the picture itself, for
+    # what a network makes of a picture that it should reproduce.
+    role: Role
 
     def target(self, feats: Features) -> Any: ...
 
@@ -129,6 +131,81 @@ class GramLoss(nn.Module):
         ])
 
 
+def moments_loss(
+    x: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
+    """Channel means and standard deviations, two of (B, C, 1, 1), against a target's -> scalar, a mean over the batch.
+
+    Squared differences of the means plus those of the standard deviations (Huang & Belongie 2017, Eq. 13), their
+    `mean` or `sum` over the channels.
+    """
+    squares = (x[0] - target[0]).square() + (x[1] - target[1]).square()
+    return squares.mean() * (squares.shape[1] if reduction == "sum" else 1)
+
+
+class MomentsLoss(nn.Module):
+    """Style term of AdaIN: `moments_loss` weighed over layers.
+
+    Args:
+        layers: names of the layers; `image` is the picture itself, whose moments are a palette.
+        style_reduction: `mean` over the channels, or their `sum`, which favors deep layers by their width (the
+            authors' own code).
+        layer_weights: one factor per layer; null: 1 each.
+        eps, unbiased: see `stats.moments`.
+    """
+
+    role: Role = "style"
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        style_reduction: Literal["mean", "sum"] = "mean",
+        layer_weights: Sequence[float] | None = None,
+        eps: float = 1e-5,
+        unbiased: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.reduction = _known(style_reduction, ("mean", "sum"), "loss.moments.style_reduction")
+        self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.moments")
+        self.eps, self.unbiased = eps, unbiased
+
+    def target(self, feats: Features) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: moments(feats[name].detach(), self.eps, self.unbiased) for name in self.layers}
+
+    def forward(self, feats: Features, target: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        return _total([
+            factor * moments_loss(moments(feats[name], self.eps, self.unbiased), target[name], self.reduction)
+            for name, factor in zip(self.layers, self.factors, strict=True)
+        ])
+
+
+# ----------------------------------------------------------------------------------------------------------- identity
+
+
+class IdentityLoss(nn.Module):
+    """What a network loses of a picture that it is given to reproduce: mean squared error of pixels and features.
+
+    Args:
+        layers: names of the feature layers.
+        pixels: factor on the mean squared error of the pixels.
+    """
+
+    role: Role = "identity"
+
+    def __init__(self, layers: Sequence[str], pixels: float = 10.0) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.pixels = pixels
+
+    def target(self, feats: Features) -> Features:
+        return {name: feats[name].detach() for name in (IMAGE, *self.layers)}
+
+    def forward(self, feats: Features, target: Features) -> Tensor:
+        of_features = [content_loss(feats[name], target[name]) for name in self.layers]
+        return _total([self.pixels * content_loss(feats[IMAGE], target[IMAGE]), *of_features])
+
+
 # -------------------------------------------------------------------------------------------------------------- image
 
 
@@ -216,6 +293,18 @@ class LossValues:
     total: Tensor
     terms: dict[str, Tensor]
 
+    def __add__(self, other: "LossValues") -> "LossValues":
+        return LossValues(self.total + other.total, self.terms | other.terms)
+
+    def detached(self) -> "LossValues":
+        """The same values without their graphs."""
+        return LossValues(self.total.detach(), {name: value.detach() for name, value in self.terms.items()})
+
+    def numbers(self) -> dict[str, float]:
+        """`total` and every term as floats, fetched from the device at once."""
+        named = {"total": self.total, **self.terms}
+        return dict(zip(named, torch.stack([value.detach().float() for value in named.values()]).tolist(), strict=True))
+
 
 class LossSet(nn.Module):
     """Named terms and the numbers that multiply them.
@@ -262,29 +351,38 @@ class LossSet(nn.Module):
         return float(value)
 
     def layers(self, *roles: Role) -> tuple[str, ...]:
-        """Every layer that terms of these roles (none given: of all roles) read, each once."""
+        """Every layer that terms of these roles (none given: of all roles) read, each once; without the image."""
         wanted = [name for t in self.terms.values() if not roles or t.role in roles for name in t.layers]
-        return tuple(dict.fromkeys(wanted))
+        return tuple(name for name in dict.fromkeys(wanted) if name != IMAGE)
+
+    def has(self, role: Role) -> bool:
+        """Whether any term is of this role."""
+        return any(term.role == role for term in self.terms.values())
 
     def targets(self, role: Role, feats: Features) -> dict[str, Any]:
         """What the terms of one role have to match, from the features of their picture."""
         with torch.no_grad():
             return {name: term.target(feats) for name, term in self.terms.items() if term.role == role}
 
-    def forward(self, feats: Features, targets: Mapping[str, Sequence[tuple[float, Any]]]) -> LossValues:
-        """Evaluate every term.
+    def forward(
+        self, feats: Features, targets: Mapping[str, Sequence[tuple[float, Any]]], roles: Sequence[Role] = ()
+    ) -> LossValues:
+        """Evaluate every term, or those of some roles.
 
         Args:
             feats: features of the picture that is being made, and the picture itself under `image`.
             targets: term name -> pairs of (share, target); a term's value is the sum of share times loss. Image terms
                 need none.
+            roles: which terms; none given: all.
         """
         values = {}
-        for name, term in self.terms.items():
+        chosen = {name: term for name, term in self.terms.items() if not roles or term.role in roles}
+        for name, term in chosen.items():
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.weights[name] > 0):
                 pairs = targets.get(name) or [(1.0, None)]
                 values[name] = _total([share * term(feats, target) for share, target in pairs])
         total = _total([self.weights[name] * value for name, value in values.items() if self.weights[name] > 0])
+        total = total.to(feats[IMAGE].device)
         return LossValues(total, values)
 
 

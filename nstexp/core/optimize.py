@@ -11,7 +11,7 @@ from nstexp.core.color import match_color
 from nstexp.core.errors import UserError
 from nstexp.core.images import load_image, resize
 
-STARTS = ("content", "recolored", "noise", "style", "gray")
+STARTS = ("content", "recolored", "noise", "style", "gray", "adain")
 
 
 def starting_image(

@@ -114,7 +114,11 @@ def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 1
     return EncoderWeights(convs, TORCHVISION, f"vgg{depth}-random-{seed}")
 
 
-def normalized(weights: EncoderWeights, means: str | Mapping[str, Tensor] = "vgg19_caffe") -> EncoderWeights:
+def normalized(
+    weights: EncoderWeights,
+    means: str | Mapping[str, Tensor] = "vgg19_caffe",
+    per: Literal["filter", "layer"] = "filter",
+) -> EncoderWeights:
     """Rescale filters so that each has mean activation 1 over a set of images (Gatys et al. 2015, section Methods).
 
     With m_l the mean activations after ReLU of layer l, W'[i, j] = W[i, j] m_{l-1}[j] / m_l[i] and
@@ -124,6 +128,9 @@ def normalized(weights: EncoderWeights, means: str | Mapping[str, Tensor] = "vgg
         weights: what to normalize.
         means: layer -> mean activations (C,), or a safetensors file of `scripts/normalize_vgg.py`, or the name of a
             set that comes with nstexp (`vgg19_caffe`).
+        per: `filter` as the paper; `layer` gives all filters of a layer the same factor, so that their mean activation
+            is 1 on average. A filter that rarely fires keeps its small part in a loss then, where `filter` makes it
+            as loud as the others.
 
     Raises:
         UserError: no such file, or means of another network.
@@ -134,6 +141,8 @@ def normalized(weights: EncoderWeights, means: str | Mapping[str, Tensor] = "vgg
         if not file.is_file():
             raise UserError(f"backbone.weights.means={means}: no such file, and no set of this name in nstexp")
         means = _load_tensors(file)
+    if per not in ("filter", "layer"):
+        raise UserError(f"backbone.weights.per={per} is unknown, choose one of filter, layer")
     convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
     dead = sum(int((means[name] < 1e-8).sum()) for name in weights.convs if name in means)
     if dead:
@@ -142,9 +151,11 @@ def normalized(weights: EncoderWeights, means: str | Mapping[str, Tensor] = "vgg
         if name not in means or means[name].shape != bias.shape:
             raise UserError(f"backbone.weights.means: {name} is missing or of another size, these are not its means")
         mean = means[name].to(weight.dtype).clamp(min=1e-8)  # a filter that never fires stays finite
+        mean = mean if per == "filter" else mean.mean().expand_as(mean)
         convs[name] = (weight * (before.view(1, -1, 1, 1) / mean.view(-1, 1, 1, 1)), bias / mean)
         before = mean
-    return EncoderWeights(convs, weights.preprocessing, f"{weights.identity}-normalized")
+    suffix = "normalized" if per == "filter" else "layer-normalized"
+    return EncoderWeights(convs, weights.preprocessing, f"{weights.identity}-{suffix}")
 
 
 def save_weights(weights: Mapping[str, tuple[Tensor, Tensor]], path: Path) -> None:

@@ -1,5 +1,6 @@
 """Statistics of feature maps: pure functions of (B, C, H, W) tensors. Sums accumulate in float32 whatever comes in."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -58,3 +59,102 @@ class _LowPrecisionGram(torch.autograd.Function):
         b, c, h, w = ctx.shape
         symmetric = (grad + grad.transpose(1, 2)).to(f.dtype)
         return torch.bmm(f, symmetric).reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def moments(features: Tensor, eps: float = 1e-5, unbiased: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every channel over space: (B, C, H, W) -> two of (B, C, 1, 1), float32 or float64.
+
+    Args:
+        eps: added to the variance inside the root, whose gradient at 0 is infinite otherwise.
+        unbiased: divide the squares by H*W - 1 (some public AdaIN code), not by H*W (the paper's own).
+    """
+    n = features.shape[-2] * features.shape[-1]
+    if features.dtype == torch.bfloat16:
+        mean, variance = _LowPrecisionMoments.apply(features)
+    else:
+        f = features.float() if features.dtype == torch.float16 else features
+        variance, mean = torch.var_mean(f, (2, 3), correction=0, keepdim=True)
+    if unbiased:
+        variance = variance * (n / max(n - 1, 1))
+    return mean, (variance + eps).sqrt()
+
+
+class _LowPrecisionMoments(torch.autograd.Function):
+    """Mean and biased variance of bfloat16 features with float32 results.
+
+    As products with a vector of ones they run ten times faster on a CPU than a reduction over space.
+    """
+
+    @staticmethod
+    def forward(ctx, features: Tensor) -> tuple[Tensor, Tensor]:
+        b, c, h, w = features.shape
+        f = features.permute(0, 2, 3, 1).reshape(b, h * w, c)  # no copy in channels_last
+        mean = _sum_over_positions(f) / (h * w)
+        rounded = mean.to(f.dtype)
+        centered = f - rounded[:, None]
+        variance = _sum_over_positions(centered.square()) / (h * w) - (mean - rounded.float()).square()
+        ctx.save_for_backward(f, mean)
+        ctx.shape = features.shape
+        return mean[:, :, None, None], variance.clamp(min=0)[:, :, None, None]
+
+    @staticmethod
+    def backward(ctx, grad_mean: Tensor, grad_variance: Tensor) -> Tensor:
+        f, mean = ctx.saved_tensors
+        b, c, h, w = ctx.shape
+        slope = grad_variance[:, None, :, 0, 0] * (2 / (h * w))
+        offset = grad_mean[:, None, :, 0, 0] / (h * w) - slope * mean[:, None]
+        grad = torch.addcmul(offset.to(f.dtype), f, slope.to(f.dtype))
+        return grad.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def _sum_over_positions(f: Tensor) -> Tensor:
+    """(B, N, C) bfloat16 -> (B, C) float32. A partial sum is rounded to bfloat16 once, so there are many of them."""
+    b, n, c = f.shape
+    chunk = 256
+    whole = n // chunk * chunk
+    total = f[:, whole:].float().sum(1)
+    if whole:
+        ones = f.new_ones(1, 1, chunk).expand(b * (whole // chunk), 1, chunk)
+        parts = torch.bmm(ones, f[:, :whole].reshape(-1, chunk, c))
+        total = total + parts.view(b, -1, c).float().sum(1)
+    return total
+
+
+
+def region_moments(features: Tensor, regions: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and biased standard deviation of every channel inside each region.
+
+    Args:
+        features: (B, C, H, W).
+        regions: (K, H, W), how much each position belongs to each region.
+
+    Returns:
+        Two of (B, K, C), float32.
+    """
+    b, c, h, w = features.shape
+    f = features.permute(0, 2, 3, 1).reshape(b, h * w, c)
+    shares = regions.flatten(1).float().to(f.device)
+    shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
+
+    def weighted(of: Callable[[Tensor], Tensor]) -> Tensor:  # in chunks: float32 copies of large maps are gigabytes
+        return sum(
+            shares[:, i : i + CHUNK] @ of(f[:, i : i + CHUNK].float()) for i in range(0, h * w, CHUNK)
+        )
+
+    mean = weighted(lambda part: part)
+    center = mean.mean(1, keepdim=True)
+    square = weighted(lambda part: (part - center).square())
+    return mean, ((square - (mean - center).square()).clamp(min=0) + eps).sqrt()
+
+
+def adain(content: Tensor, style: tuple[Tensor, Tensor], eps: float = 1e-5, unbiased: bool = False) -> Tensor:
+    """Adaptive instance normalization (Huang & Belongie 2017, Eq. 8): content features (B, C, H, W) with the channel
+    means and standard deviations of the style, two of (B or 1, C, 1, 1) as `moments` returns them."""
+    mean, std = moments(content, eps, unbiased)
+    factor = style[1] / std
+    return affine(content, factor, style[0] - mean * factor)
+
+
+def affine(features: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
+    """factor * features + offset in the features' own dtype."""
+    return torch.addcmul(offset.to(features.dtype), features, factor.to(features.dtype))

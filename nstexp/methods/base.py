@@ -11,10 +11,16 @@ Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]
 
 @dataclass(frozen=True)
 class Style:
-    """One style picture (3, H, W), RGB in [0, 1], and its share among several."""
+    """One style picture (3, H, W), RGB in [0, 1], and its share among several.
+
+    Args:
+        mask: (H, W) in [0, 1], of the content's size: where this style applies. Either every style of a picture has
+            one, and they sum to 1 at each pixel, or none has.
+    """
 
     image: Tensor
     share: float = 1.0
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -18,7 +19,7 @@ from nstexp.core.features import VGG, Features
 from nstexp.core.images import resize, size_for_pixels
 from nstexp.core.losses import LossSet, LossValues
 from nstexp.core.memory import check_memory, release_freed
-from nstexp.methods.base import Combine, Controls, Style
+from nstexp.methods.base import Combine, Controls, Style, Stylizer
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,9 @@ class Gatys:
         losses: terms and weights.
         trainer: makes a fresh Lightning trainer for each picture.
         max_steps: evaluations of the loss (one forward and one backward pass each), over all levels.
-        init: `content`, `recolored`, `noise`, `style`, `gray`, or the path of a picture; see `starting_image`.
+        init: `content`, `recolored`, `noise`, `style`, `gray`, or the path of a picture: see `starting_image`; or
+            `adain`, the picture that the method of that name makes.
+        adain: makes that method, given a number format.
         optimizer: a key of `optimizers`.
         optimizers: name -> factory that takes the parameters.
         noise_std: of init=noise, in units of the [0, 1] range.
@@ -68,6 +71,7 @@ class Gatys:
         freeze_share: float = 0.05,
         style_resize: str = "area",
         style_scale: float = 1.0,
+        adain: Callable[[torch.dtype], Stylizer] | None = None,
     ) -> None:
         if optimizer not in optimizers:
             raise UserError(f"method.optimizer={optimizer} is unknown, choose one of {', '.join(optimizers)}")
@@ -83,15 +87,17 @@ class Gatys:
         self.levels, self.coarse_steps = levels, coarse_steps
         self.pyramid_levels, self.pyramid_gain = pyramid_levels, pyramid_gain
         self.margin_px, self.freeze_share = margin_px, freeze_share
-        self.style_resize, self.style_scale = style_resize, style_scale
+        self.style_resize, self.style_scale, self.adain = style_resize, style_scale, adain
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
         """Redraw `content` (1, 3, H, W) in the manner of `styles`.
 
         Raises:
             Stopped: interrupted, or the loss became NaN; carries the best picture until then.
-            UserError: a picture too small for the encoder's deepest layer, or too large for the memory.
+            UserError: a picture too small for the encoder's deepest layer, or too large for the memory; masks.
         """
+        if any(style.mask is not None for style in styles):
+            raise UserError("masks=...: method=gatys does not work by regions, use method=adain or leave masks out")
         self._check_sizes(content, styles)
         picture = PictureOptimization(self, content, styles, controls)
         self.trainer().fit(picture, train_dataloaders=_Endless())
@@ -100,6 +106,17 @@ class Gatys:
         if picture.interrupted:
             raise Stopped(f"interrupted at step {picture.steps_done}", picture.best_picture(), interrupted=True)
         return picture.best_picture()
+
+    def start(self, canvas: optimize.Canvas, styles: Sequence[Style], controls: Controls) -> Tensor:
+        """The image that the optimization begins with, of the canvas' size."""
+        if self.init == "adain" and self.adain is not None:
+            sized = [resize(style.image, self.style_size(style.image, canvas.picture_size)) for style in styles]
+            drafts = [replace(style, image=image) for style, image in zip(styles, sized, strict=True)]
+            device = next(self.encoder.buffers()).device
+            draft = self.adain(self.encoder.dtype).to(device).stylize(canvas.content, drafts, controls)
+            return draft.to(canvas.content).clone()  # made without gradients, which a clone may have
+        images, shares = [style.image for style in styles], [style.share for style in styles]
+        return optimize.starting_image(self.init, canvas.content, images, shares, self.noise_std, controls.seed)
 
     def style_size(self, style: Tensor, picture_size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
         """(height, width) of a style picture for a result of this size, times `scale` at coarser levels."""
@@ -146,10 +163,7 @@ class PictureOptimization(LightningModule):
             settings.max_steps,
             self.encoder.min_side_px(layers),
         )
-        images, shares = [style.image for style in styles], [style.share for style in styles]
-        self.start = optimize.starting_image(
-            settings.init, self.canvas.content, images, shares, settings.noise_std, controls.seed
-        )
+        self.start = settings.start(self.canvas, styles, controls)
         self.max_steps, self.steps_done, self.level_index = settings.max_steps, 0, 0
         self.image = self._parametrize(resize(self.start, self.levels[0].size))
         self.interrupted, self.failure = False, None
@@ -193,7 +207,7 @@ class PictureOptimization(LightningModule):
         best = self._best[1]
         if best is None:
             return {}
-        return _numbers(self.losses(self.encoder(best, self.losses.layers()), self._targets))
+        return self.losses(self.encoder(best, self.losses.layers()), self._targets).numbers()
 
     def _closure(self) -> Tensor:
         if self.steps_done >= self.levels[self.level_index].last_step:
@@ -212,7 +226,7 @@ class PictureOptimization(LightningModule):
         return self.losses(self.encoder(image, live) | self._frozen, self._targets)
 
     def _keep(self, image: Tensor, values: LossValues) -> None:
-        self._last = _numbers(values)
+        self._last = values.numbers()
         total = self._last["total"]
         if not math.isfinite(total):
             culprit = next((name for name in values.terms if not math.isfinite(self._last[name])), "total")
@@ -303,11 +317,6 @@ def _check_integers(smallest: int, **values: Any) -> None:
     for key, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
             raise UserError(f"method.{key}={value}: give a whole number, {smallest} or larger")
-
-
-def _numbers(values: LossValues) -> dict[str, float]:
-    named = {"total": values.total, **values.terms}
-    return dict(zip(named, torch.stack([value.detach() for value in named.values()]).tolist(), strict=True))
 
 
 def _restart(optimizer: Optimizer, params: list[torch.nn.Parameter]) -> None:

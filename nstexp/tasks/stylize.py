@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from nstexp.core.color import chroma, color_moments, luminance, match_color, match_moments
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.images import (
     WRITABLE,
@@ -19,10 +21,13 @@ from nstexp.core.images import (
     save_image,
     size_for_longer_side,
 )
+from nstexp.core.masks import load_masks
 from nstexp.methods.base import Combine, Controls, Style, Stylizer
 from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)
+
+Color = Literal["none", "preserve", "luminance", "match"]
 
 
 def stylize(
@@ -32,6 +37,9 @@ def stylize(
     style: str | Sequence[str],
     style_weights: Sequence[float] | None = None,
     style_combine: Combine = "weighted_loss",
+    masks: str | Sequence[str] | None = None,
+    color: Color = "none",
+    color_strength: float = 1.0,
     output: str | None = None,
     image_px: int | None = None,
     max_input_megapixels: float = 200.0,
@@ -45,6 +53,10 @@ def stylize(
         content, style: a file, a folder, a built-in name, or a list of these. All styles apply to every content.
         style_weights: one share per style picture; null: equal shares.
         style_combine: see `Controls`.
+        masks: like `style`, one gray picture per style picture, in the same order: where each applies (`load_masks`).
+            They hold for every content picture.
+        color: see `prepare_colors` and `finish_colors`.
+        color_strength: 0 (as color=none) to 1.
         output: a file (one content picture) or a folder that gets a copy of the result; null: the run folder only.
         image_px: longer side of the result; null: the content's own size.
         max_input_megapixels: limit on one input file.
@@ -55,10 +67,15 @@ def stylize(
         Stopped: ended early; the best picture until then is saved.
     """
     _check_values(image_px, max_input_megapixels, style_combine)
+    _check_color(color, color_strength)
     contents, style_paths = find_images(content, "content"), find_images(style, "style")
+    mask_paths = _find_masks(masks, len(style_paths))
     targets = _targets(contents, output)
-    _protect_inputs([*contents, *style_paths], [copy for _, copy in targets if copy is not None])
+    inputs = [*contents, *style_paths, *mask_paths]
+    _protect_inputs(inputs, [copy for _, copy in targets if copy is not None])
     styles = _load_styles(style_paths, style_weights, max_input_megapixels)
+    if mask_paths and not all(style.share for style in styles):
+        raise UserError(f"style_weights={style_weights}: with masks each is larger than 0, or a region has no style")
     failures = []
     for number, (path, (name, copy)) in enumerate(zip(contents, targets, strict=True), 1):
         several = len(contents) > 1
@@ -68,7 +85,9 @@ def stylize(
         try:
             image = load_image(path, max_input_megapixels)
             image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), image_px))
-            _save(method.stylize(image[None], styles, controls), name, copy, folder)
+            placed = _with_masks(styles, mask_paths, tuple(image.shape[-2:]), max_input_megapixels)
+            picture = _redraw(method, image[None], placed, controls, color, color_strength)
+            _save(picture, name, copy, folder)
         except UserError as error:
             if not several:
                 raise
@@ -82,6 +101,108 @@ def stylize(
     if failures:
         raise UserError(f"{len(failures)} of {len(contents)} pictures failed, the first: {failures[0]}")
     return _result_path(targets, folder, output)
+
+
+def prepare_colors(
+    color: Color, strength: float, content: Tensor, styles: Sequence[Style]
+) -> tuple[Tensor, Sequence[Style]]:
+    """What a method is given to work on: content (B, 3, H, W) and styles with the colors that `color` asks for.
+
+    Gatys et al. 2017, section 5. Each style is compared with the part of the content where its mask applies.
+        none, match: the very same objects.
+        preserve: the style pictures get the content's color mean and covariance (form `sym`), blended by `strength`.
+        luminance: content and styles lose the share `strength` of their chroma (1: they are gray), and the luminance of
+            each style is shifted by that share of the way to the content's mean.
+    """
+    if strength == 0 or color not in ("preserve", "luminance"):
+        return content, styles
+    if color == "preserve":
+        return content, [replace(style, image=_preserved(style, content, strength)) for style in styles]
+    gray = torch.lerp(content, luminance(content), strength)
+    return gray, [replace(style, image=_only_luminance(style, content, strength)) for style in styles]
+
+
+def finish_colors(color: Color, strength: float, picture: Tensor, content: Tensor, styles: Sequence[Style]) -> Tensor:
+    """The picture (B, 3, H, W) that a method made of `prepare_colors`, with the colors that `color` asks for.
+
+    none, preserve: as it is.
+    luminance: plus `strength` times the chroma of the content, as much as the method was not shown. At 1 any color that
+        the method invented is dropped, so that the chroma is the content's.
+    match: the styles' color mean and covariance (form `sym`), blended in by `strength`: averaged by the shares, or with
+        masks each style's in its own region, where masks overlap by mask times share.
+
+    Args:
+        content, styles: the originals, not what `prepare_colors` returned.
+    """
+    if strength == 0 or color not in ("luminance", "match"):
+        return picture
+    picture = picture.to(content)
+    if color == "luminance":
+        kept = luminance(picture) if strength == 1 else picture
+        return (kept + strength * chroma(content)).clamp(0, 1)
+    return torch.lerp(picture, _in_style_colors(picture, styles), strength).clamp(0, 1)
+
+
+def _preserved(style: Style, content: Tensor, strength: float) -> Tensor:
+    recolored = match_moments(style.image, color_moments(style.image), color_moments(content, style.mask))
+    return torch.lerp(style.image, recolored, strength).clamp(0, 1)
+
+
+def _only_luminance(style: Style, content: Tensor, strength: float) -> Tensor:
+    own_mean, wanted_mean = color_moments(style.image)[0], color_moments(content, style.mask)[0]
+    shift = float(luminance((wanted_mean - own_mean).view(3, 1, 1)))  # the luminance of the mean is the mean luminance
+    gray = (luminance(style.image) + shift).clamp(0, 1)
+    return torch.lerp(style.image, gray, strength)
+
+
+def _in_style_colors(picture: Tensor, styles: Sequence[Style]) -> Tensor:
+    if styles[0].mask is None:
+        return match_color(picture, [style.image for style in styles], [style.share for style in styles])
+    regions = torch.stack([style.share * style.mask for style in styles]).to(picture)
+    regions /= regions.sum(0)
+    result = torch.zeros_like(picture)
+    for style, region in zip(styles, regions, strict=True):
+        result += region * match_moments(picture, color_moments(picture, region), color_moments(style.image))
+    return result
+
+
+def _redraw(
+    method: Stylizer, content: Tensor, styles: Sequence[Style], controls: Controls, color: Color, strength: float
+) -> Tensor:
+    given, given_styles = prepare_colors(color, strength, content, styles)
+    try:
+        picture = method.stylize(given, given_styles, controls)
+    except Stopped as stop:
+        if stop.image is not None:
+            stop.image = finish_colors(color, strength, stop.image, content, styles)
+        raise
+    return finish_colors(color, strength, picture, content, styles)
+
+
+def _with_masks(
+    styles: list[Style], paths: list[Path], size: tuple[int, int], max_megapixels: float
+) -> Sequence[Style]:
+    """The styles with their masks at the content's (height, width); `image` stays the same object."""
+    if not paths:
+        return styles
+    masks = load_masks(paths, size, max_megapixels)
+    return [replace(style, mask=mask) for style, mask in zip(styles, masks, strict=True)]
+
+
+def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
+    if masks is None:
+        return []
+    paths = find_images(masks, "masks")
+    if len(paths) != styles:
+        raise UserError(f"masks has {len(paths)} pictures for {styles} style pictures: give one each, in their order")
+    return paths
+
+
+def _check_color(color: str, strength: float) -> None:
+    if color not in get_args(Color):
+        raise UserError(f"color={color} is unknown, choose one of {', '.join(get_args(Color))}")
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise UserError(f"color_strength={strength}: give a number from 0 to 1")
 
 
 def _check_values(image_px: int | None, max_input_megapixels: float, style_combine: str) -> None:
@@ -150,11 +271,11 @@ def _save(picture: Tensor, name: str, copy: Path | None, folder: RunFolder) -> P
 
 
 def _measure(picture: Tensor) -> dict[str, float]:
-    luminance = (picture * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0)
+    light = luminance(picture)
     clipped = ((picture <= 0) | (picture >= 1)).float().mean()
     return {
-        "luminance_mean": float(luminance.mean()),
-        "luminance_std": float(luminance.std(unbiased=False)),
+        "luminance_mean": float(light.mean()),
+        "luminance_std": float(light.std(unbiased=False)),
         "clipped_share": float(clipped),
     }
 

@@ -1,0 +1,207 @@
+"""One square crop of an image file, as 8-bit RGB, without decoding or resizing more of it than the crop needs."""
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from nstexp.core.errors import UserError
+from nstexp.core.images import _to_tensor, _without_pillow_limit
+
+ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class Unusable(Exception):
+    """Why one picture cannot be used; training goes on with another one."""
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """How a picture becomes a training crop.
+
+    Args:
+        crop_px: side of the crop.
+        resize_px: the picture is resized to this before; of a pair (lowest, highest) each sample draws its own,
+            log-uniformly.
+        resize: `short_side` keeps the aspect; `squash` makes the picture a square.
+        flip: mirror every other crop.
+        max_megapixels: larger files are unusable; their size is read from the header.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    crop_px: int
+    resize_px: int | tuple[int, int] | list[int]
+    resize: str
+    flip: bool
+    max_megapixels: float
+
+    def __post_init__(self) -> None:
+        check_multiple_of_8(crop_px=self.crop_px)
+        sides = self.resize_px if isinstance(self.resize_px, tuple | list) else [self.resize_px]
+        if not 1 <= len(sides) <= 2 or not all(map(is_whole, sides)) or min(sides) < 1 or sides[0] > sides[-1]:
+            raise UserError(f"data.resize_px={self.resize_px}: give one side in px, or the range [lowest, highest]")
+        if sides[0] < self.crop_px:
+            raise UserError(
+                f"data.resize_px={self.resize_px}: a picture resized to {sides[0]} px has no crop of "
+                f"data.crop_px={self.crop_px} px"
+            )
+        if self.resize not in ("short_side", "squash"):
+            raise UserError(f"data.resize={self.resize} is unknown, choose one of short_side, squash")
+        if not isinstance(self.flip, bool):
+            raise UserError(f"data.flip={self.flip}: give true or false")
+        check_megapixels(self.max_megapixels)
+
+    def side_px(self, share: float) -> int:
+        """A side of the range, `share` in [0, 1) of the way on a logarithmic scale."""
+        if not isinstance(self.resize_px, tuple | list):
+            return self.resize_px
+        lowest, highest = self.resize_px[0], self.resize_px[-1]
+        return min(highest, max(lowest, round(lowest * (highest / lowest) ** share)))
+
+
+def random_crop(source: str | bytes, rng: np.random.Generator, how: Cropping) -> Tensor:
+    """A random crop of an image file (its path or its bytes): uint8 (3, crop_px, crop_px).
+
+    Always takes four numbers from `rng`, whatever the picture.
+
+    Raises:
+        Unusable: not an image, damaged, empty, or too large.
+    """
+    size, across, down, mirror = rng.random(4)
+    crop = _crop(source, how.side_px(size), how.crop_px, (across, down), how.resize == "squash", how.max_megapixels)
+    return torch.from_numpy(crop[:, ::-1].copy() if how.flip and mirror < 0.5 else crop).permute(2, 0, 1).contiguous()
+
+
+def center_crop(source: str | bytes, side_px: int, max_megapixels: float) -> Tensor:
+    """The middle square of an image file, scaled to uint8 (3, side_px, side_px).
+
+    Raises:
+        Unusable: as for `random_crop`.
+    """
+    crop = _crop(source, side_px, side_px, (0.5, 0.5), False, max_megapixels)
+    return torch.from_numpy(crop).permute(2, 0, 1).contiguous()
+
+
+def open_rgb(
+    source: str | bytes, max_megapixels: float, needed: Callable[[tuple[int, int]], tuple[int, int]]
+) -> tuple[Image.Image, Box]:
+    """Decode an image file as 8-bit RGB, upright and opaque, at a fraction of its size where the format allows that.
+
+    Args:
+        source: a path, or the bytes of a file.
+        max_megapixels: limit on width times height in the header.
+        needed: from the picture's (width, height) to the smallest (width, height) that is of use.
+
+    Returns:
+        The decoded picture, and the part of it that holds the original: at a fraction of its size the outermost row
+        and column of pixels can be partly beyond it.
+
+    Raises:
+        Unusable: not an image, damaged, empty, or too large.
+    """
+    try:
+        with _without_pillow_limit(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.width * image.height > max_megapixels * 1e6:
+                raise Unusable(f"{image.width}x{image.height} px is over the limit of {max_megapixels:g} megapixels")
+            orientation, full = 1, None
+            if image.format in ("JPEG", "MPO"):
+                orientation = image.getexif().get(ORIENTATION, 1)
+                turned = orientation in (5, 6, 7, 8)
+                full = image.size[::-1] if turned else image.size
+                least = needed(full)
+                image.draft(None, least[::-1] if turned else least)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _opaque_rgb(image), _extent(image.size, full or image.size, orientation)
+    except Unusable:
+        raise
+    except FileNotFoundError as error:
+        raise Unusable("there is no such file") from error
+    except UnidentifiedImageError as error:
+        raise Unusable("the file is empty" if _is_empty(source) else "this is not an image file") from error
+    except PermissionError as error:
+        raise Unusable("no permission to read the file") from error
+    except Exception as error:  # every decoder of Pillow has errors of its own for a damaged file
+        reason = " ".join(str(error).split())
+        raise Unusable(f"the image is damaged or truncated ({reason})") from error
+
+
+def resized(size: tuple[int, int], side_px: int) -> tuple[int, int]:
+    """(width, height) scaled so that the shorter side is `side_px`, aspect kept."""
+    scale = side_px / min(size)
+    return max(side_px, round(size[0] * scale)), max(side_px, round(size[1] * scale))
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_integers(smallest: int, **values: Any) -> None:
+    for key, value in values.items():
+        if not is_whole(value) or value < smallest:
+            raise UserError(f"data.{key}={value}: give a whole number, {smallest} or larger")
+
+
+def check_multiple_of_8(**values: Any) -> None:
+    for key, value in values.items():
+        if not is_whole(value) or value < 1 or value % 8:
+            raise UserError(f"data.{key}={value}: give a positive multiple of 8, the decoder's step")
+
+
+def check_megapixels(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"data.max_megapixels={value}: give a number larger than 0")
+
+
+def _crop(
+    source: str | bytes, side_px: int, crop_px: int, place: tuple[float, float], squash: bool, max_megapixels: float
+) -> np.ndarray:
+    def target(size: tuple[int, int]) -> tuple[int, int]:
+        return (side_px, side_px) if squash else resized(size, side_px)
+
+    image, (left, top, right, bottom) = open_rgb(source, max_megapixels, target)
+    width, height = target((right - left, bottom - top))
+    # In pixels of the resized picture; only the part of the picture under the window is resized.
+    x, y = (
+        min(side - crop_px, int(share * (side - crop_px + 1)))
+        for share, side in zip(place, (width, height), strict=True)
+    )
+    box = (
+        left + (right - left) * x / width,
+        top + (bottom - top) * y / height,
+        min(right, left + (right - left) * (x + crop_px) / width),
+        min(bottom, top + (bottom - top) * (y + crop_px) / height),
+    )
+    return np.array(image.resize((crop_px, crop_px), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
+
+
+def _extent(decoded: tuple[int, int], full: tuple[int, int], orientation: int) -> Box:
+    scale = round(max(full) / max(decoded))
+    width, height = full[0] / scale, full[1] / scale
+    # Decoding fills up the last row and column; turning the picture may have made them the first ones.
+    left = decoded[0] - width if orientation in (2, 3, 6, 7) else 0
+    top = decoded[1] - height if orientation in (3, 4, 7, 8) else 0
+    return left, top, left + width, top + height
+
+
+def _opaque_rgb(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data or image.mode.startswith("I") or image.mode == "F":
+        pixels = (_to_tensor(image) * 255).round().to(torch.uint8)
+        return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    return image.convert("RGB") if image.mode != "RGB" else image
+
+
+def _is_empty(source: str | bytes) -> bool:
+    if isinstance(source, bytes):
+        return not source
+    with open(source, "rb") as file:
+        return not file.read(1)

@@ -1,0 +1,335 @@
+"""Training pairs from WebDataset shards: tar files of pictures that are read in sequence, from a disk or over HTTP."""
+
+import logging
+import random
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+from webdataset.shardlists import expand_urls
+from webdataset.tariterators import tar_file_iterator
+
+from nstexp.core.errors import UserError
+from nstexp.core.images import READABLE, find_images
+from nstexp.data.batches import (
+    ATTEMPTS,
+    Batch,
+    Endless,
+    Fixed,
+    as_batch,
+    fixed_batches,
+    none_usable,
+    position,
+    worker_loader,
+)
+from nstexp.data.pictures import Cropping, Unusable, check_integers, check_multiple_of_8, random_crop
+
+log = logging.getLogger(__name__)
+
+Spec = str | list[str]
+Member = tuple[str, bytes]  # "shard.tar/name.jpg" and the file's bytes
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+
+class ShardPairs(LightningDataModule):
+    """Pairs of a random content crop and a random style crop; batches are those of `FolderPairs`.
+
+    In each epoch the shards are dealt to the readers (processes times workers), each in an order of its own, and
+    shuffled within a buffer. Each reader goes from one epoch to the next by itself. A run that resumes with as many
+    processes and workers continues with the same pairs: what was used already is read again, but not decoded.
+
+    Args:
+        content: shards: a tar file, a pattern such as `shards/coco-{000000..000031}.tar`, a folder of tar files, an
+            http(s) address, or a list of these.
+        style: the same.
+        batch_size: pairs per process and step.
+        crop_px: side of the crops, a multiple of 8.
+        resize_px: see `Cropping`.
+        resize: see `Cropping`.
+        flip: see `Cropping`.
+        workers: processes that read and decode; 0: none but the trainer's own.
+        val_content: pictures for validation (not shards); None: the first ones of the first shard, kept from training.
+        val_style: the same for `style`.
+        val_pairs: how many pairs validation has; 0: no validation.
+        val_px: side of the validation pictures: short side resized to this, center cropped.
+        max_megapixels: larger pictures are skipped.
+        shuffle_buffer: encoded pictures in memory, per worker and role, among which the next one is drawn.
+        seed: of order and crops.
+
+    Raises:
+        UserError: a bad value; from `setup`, shards missing; from `train_dataloader`, fewer shards than readers.
+    """
+
+    def __init__(
+        self,
+        content: Spec,
+        style: Spec,
+        batch_size: int = 8,
+        crop_px: int = 256,
+        resize_px: int | list[int] = 512,
+        resize: str = "short_side",
+        flip: bool = False,
+        workers: int = 2,
+        val_content: Spec | None = None,
+        val_style: Spec | None = None,
+        val_pairs: int = 8,
+        val_px: int = 256,
+        max_megapixels: float = 200,
+        shuffle_buffer: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
+        check_integers(1, batch_size=batch_size, shuffle_buffer=shuffle_buffer)
+        check_integers(0, workers=workers, val_pairs=val_pairs, seed=seed)
+        check_multiple_of_8(val_px=val_px)
+        self.specs = {"content": (content, val_content), "style": (style, val_style)}
+        self.batch_size, self.workers, self.seed, self.shuffle_buffer = batch_size, workers, seed, shuffle_buffer
+        self.val_pairs, self.val_px = val_pairs, val_px
+        self._shards: dict[str, list[str]] = {}
+        self._validation: dict[str, list[tuple[str, str | bytes]]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._shards:
+            return
+        shards = {role: find_shards(spec, f"data.{role}") for role, (spec, _) in self.specs.items()}
+        for role, (_, val_spec) in self.specs.items():
+            self._validation[role] = self._find_validation(role, shards[role], val_spec)
+        self._shards = shards
+        log.info(
+            "%d content and %d style shards for training, %d pairs for validation",
+            len(shards["content"]),
+            len(shards["style"]),
+            max(map(len, self._validation.values())) if all(self._validation.values()) else 0,
+        )
+
+    def train_dataloader(self) -> Endless:
+        def loader(first_batch: int) -> Iterable[Batch]:
+            return worker_loader(
+                _Batches(self._readers, self.batch_size, rank, self.workers, first_batch), self.workers
+            )
+
+        self.setup()
+        _, rank, ranks = position(self.trainer)
+        self._check_share(ranks)
+        return Endless(loader, lambda: position(self.trainer)[0])
+
+    def val_dataloader(self) -> Fixed:
+        """The same batches in every process; decoded anew at each call."""
+        self.setup()
+        content, style = self._validation["content"], self._validation["style"]
+        return fixed_batches(content, style, self.val_px, self.cropping.max_megapixels)
+
+    def _readers(self, part: int) -> list["_Reader"]:
+        parts = position(self.trainer)[2] * max(1, self.workers)
+        return [
+            _Reader(
+                role,
+                self._shards[role],
+                self.val_pairs if val_spec is None else 0,
+                (part, parts),
+                self.shuffle_buffer,
+                self.seed,
+                self.cropping,
+            )
+            for role, (_, val_spec) in self.specs.items()
+        ]
+
+    def _check_share(self, ranks: int) -> None:
+        readers = ranks * max(1, self.workers)
+        for role, shards in self._shards.items():
+            if len(shards) < readers:
+                raise UserError(
+                    f"data.{role}: {len(shards)} shards are fewer than {readers} readers ({ranks} processes times "
+                    f"{max(1, self.workers)} workers): set data.workers lower or make more, smaller shards"
+                )
+
+    def _find_validation(self, role: str, shards: list[str], spec: Spec | None) -> list[tuple[str, str | bytes]]:
+        if self.val_pairs == 0:
+            return []
+        if spec is not None:
+            return [(str(path), str(path)) for path in find_images(spec, f"data.val_{role}")][: self.val_pairs]
+        problems: list[str] = []
+        found = list(islice(members(shards[0], problems), self.val_pairs + 1))
+        if problems and not found:
+            raise UserError(f"data.{role}: {problems[0]}")
+        if len(found) <= self.val_pairs:
+            raise UserError(
+                f"data.val_pairs={self.val_pairs}: the first shard of data.{role} has only {len(found)} pictures, and "
+                "some of them must be left for training"
+            )
+        return found[: self.val_pairs]
+
+
+def find_shards(spec: Spec, key: str) -> list[str]:
+    """Paths and addresses of tar files, in a stable order.
+
+    Raises:
+        UserError: a bad pattern, a folder without tar files, or files that are not there.
+    """
+    if not spec:
+        raise UserError(f"{key} is empty: give shards, such as {key}=shards/coco-{{000000..000031}}.tar")
+    if not isinstance(spec, str):
+        return [shard for item in spec for shard in find_shards(item, key)]
+    try:
+        shards = expand_urls(spec)
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"{key}={spec}: not a pattern of shards ({error})") from error
+    found = [path for shard in shards for path in ([shard] if _is_address(shard) else _local(shard, key))]
+    missing = [path for path in found if not _is_address(path) and not Path(path).is_file()]
+    if missing:
+        raise UserError(f"{key}={spec}: {len(missing)} of {len(found)} shards are not there, the first is {missing[0]}")
+    return found
+
+
+def members(shard: str, problems: list[str]) -> Iterator[Member]:
+    """Names and bytes of a shard's pictures; a damaged shard ends early and adds a "shard: reason" to `problems`."""
+    try:
+        with webdataset.gopen(shard) if _is_address(shard) else open(shard, "rb") as file:
+            for member in tar_file_iterator(file, select_files=lambda name: name.lower().endswith(READABLE)):
+                yield f"{shard}/{member['fname']}", member["data"]
+    except Exception as error:  # of the tar format, its compression, the disk or the network
+        curl = re.search(r"exit (\d+) \(read\)", str(error))
+        reason = f"curl ended with code {curl[1]}" if curl else " ".join(str(error).split())
+        problems.append(f"{shard}: the shard is damaged or cannot be read ({reason})")
+
+
+class _Reader:
+    """One part of the pictures of one role, in the order in which that part is used."""
+
+    def __init__(
+        self,
+        role: str,
+        shards: Sequence[str],
+        held_out: int,
+        part: tuple[int, int],
+        shuffle_buffer: int,
+        seed: int,
+        cropping: Cropping,
+    ) -> None:
+        self.role, self.shards, self.held_out, self.seed, self.cropping = role, shards, held_out, seed, cropping
+        self.part, self.parts = part
+        self.shuffle_buffer = shuffle_buffer
+        self._lengths: dict[str, int] = {}  # pictures of each shard that was read to its end
+        self._problems: list[str] = []  # not yet reported
+        self._without_pictures = 0  # shards in a row
+
+    def crops(self, skip: int, skipped: list[str]) -> Iterator[Tensor]:
+        """Endless crops, uint8 (3, crop_px, crop_px), from number `skip` on.
+
+        A picture that cannot be used is replaced by a crop of one that comes later (which still has its own turn), so
+        that the number of crops alone says how far the shards have been read.
+        """
+        pictures = self.pictures(skip)
+        ahead: deque[Member] = deque()
+        for number in count(skip):
+            for attempt in range(ATTEMPTS):
+                if attempt == len(ahead):
+                    ahead.append(next(pictures))
+                try:
+                    crop = random_crop(ahead[attempt][1], self._rng("crop", self.part, number, attempt), self.cropping)
+                    break
+                except Unusable as reason:
+                    skipped.append(f"{ahead[attempt][0]}: {reason}")
+            else:
+                raise UserError(none_usable(self.role, skipped))
+            skipped.extend(self._problems)
+            self._problems.clear()
+            ahead.popleft()
+            yield crop
+
+    def pictures(self, skip: int = 0) -> Iterator[Member]:
+        """Endless encoded pictures, epoch after epoch, without the first `skip`."""
+        for epoch in count():
+            # Reading the first epoch tells most lengths; later ones can then be skipped without reading them.
+            if skip and self._lengths:
+                length = sum(map(self._length, self._epoch_shards(epoch)))
+                if length <= skip:
+                    skip -= length
+                    continue
+            for picture in self._epoch(epoch):
+                if skip:
+                    skip -= 1
+                else:
+                    yield picture
+
+    def _epoch(self, epoch: int) -> Iterator[Member]:
+        order = random.Random(f"{self.role} shuffle {self.seed} {epoch} {self.part}")
+        pictures = (picture for shard in self._epoch_shards(epoch) for picture in self._members(shard))
+        return webdataset.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=order)(pictures)
+
+    def _epoch_shards(self, epoch: int) -> list[str]:
+        order = self._rng("shards", epoch).permutation(len(self.shards))
+        return [self.shards[i] for i in order[self.part :: self.parts]]
+
+    def _members(self, shard: str) -> Iterator[Member]:
+        kept_from_training = self.held_out if shard == self.shards[0] else 0
+        number = 0
+        for member in islice(members(shard, self._problems), kept_from_training, None):
+            number += 1
+            yield member
+        if number:
+            self._lengths[shard] = number
+        self._without_pictures = 0 if number else self._without_pictures + 1
+        if self._without_pictures > 10 * len(self.shards):  # a part may meet the same bad shard in several epochs
+            reason = self._problems[-1] if self._problems else f"{shard} holds no picture"
+            raise UserError(f"data.{self.role}: no picture in any shard; {reason}")
+
+    def _length(self, shard: str) -> int:
+        return self._lengths.get(shard) or sum(1 for _ in self._members(shard))
+
+    def _rng(self, purpose: str, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng([*f"{self.role} {purpose}".encode(), self.seed, *numbers])
+
+
+class _Batches(IterableDataset):
+    """The batches of one process from number `first_batch` on; worker w makes those with number % workers == w."""
+
+    def __init__(self, readers, batch_size: int, rank: int, workers: int, first_batch: int) -> None:
+        self.batch_size, self.first_batch, self.workers = batch_size, first_batch, max(1, workers)
+        self.readers = [readers(rank * self.workers + worker) for worker in range(self.workers)]
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        # The loader asks its workers in turn, beginning with 0: that one takes the first batch, whoever's it is.
+        local, worker = divmod(self.first_batch + (info.id if info else 0), self.workers)
+        skipped: list[str] = []
+        crops = {r.role: r.crops(local * self.batch_size, skipped) for r in self.readers[worker]}
+
+        def make(report: list[str]) -> Batch:
+            skipped.clear()
+            made = {role: torch.stack(list(islice(stream, self.batch_size))) for role, stream in crops.items()}
+            report.extend(skipped)
+            return made
+
+        while True:
+            batch = as_batch(make)
+            yield batch
+            if "error" in batch:
+                return
+
+
+def _local(path: str, key: str) -> list[str]:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return [str(folder)]
+    found = sorted(str(p) for p in folder.rglob("*") if _is_shard(p))
+    if not found:
+        raise UserError(f"{key}={path}: the folder holds no shard ({', '.join(TAR_SUFFIXES)})")
+    return found
+
+
+def _is_shard(path: Path) -> bool:
+    return path.name.lower().endswith(TAR_SUFFIXES) and not path.name.startswith(".") and path.is_file()
+
+
+def _is_address(shard: str) -> bool:
+    return shard.startswith(("http://", "https://"))

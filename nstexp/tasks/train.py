@@ -1,0 +1,144 @@
+"""Training of what a method needs before it can stylize."""
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
+
+from nstexp import callbacks
+from nstexp.core.errors import Stopped, UserError
+from nstexp.outputs import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+class Trainable(Protocol):
+    """A method that is trained: it has Lightning's module, and says how."""
+
+    init_pictures: int
+    max_steps: int
+
+    def trainer(self, **settings) -> Trainer: ...
+
+    def training_module(self) -> LightningModule: ...
+
+
+def train(
+    method: Trainable,
+    folder: RunFolder,
+    data: LightningDataModule,
+    log_every_n_steps: int = 10,
+    checkpoint_every_n_steps: int = 500,
+    validate_every_n_steps: int = 500,
+) -> Path:
+    """Train, or go on where a training in the same run folder stopped; returns the path of the weights.
+
+    Args:
+        method: what is trained.
+        folder: where the run writes; its checkpoints/last.ckpt is resumed.
+        data: batches of `content` and `style`.
+        log_every_n_steps, checkpoint_every_n_steps, validate_every_n_steps: in optimizer steps; 0 never validates.
+
+    Raises:
+        UserError: bad data or settings, or a checkpoint of something else.
+        Stopped: interrupted, or the loss became NaN.
+    """
+    _check_steps(1, checkpoint_every_n_steps=checkpoint_every_n_steps)
+    _check_steps(0, validate_every_n_steps=validate_every_n_steps)
+    module = method.training_module()
+    data.setup("fit")
+    last = folder.last_checkpoint
+    if last.exists():
+        done = _check_checkpoint(last, module)
+        if done >= method.max_steps:
+            log.info("%s is at step %d already: set method.max_steps larger to go on", last, done)
+        else:
+            log.info("going on at step %d of %d, from %s", done, method.max_steps, last)
+    else:
+        module.start(_pictures(data, method.init_pictures))
+    trainer = _make_trainer(method, folder, log_every_n_steps, checkpoint_every_n_steps, validate_every_n_steps)
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if module.failure:
+        raise Stopped(f"{module.failure}: a smaller learning rate may help; {_kept(last)}")
+    if module.interrupted:
+        raise Stopped(f"interrupted at step {module.steps_done}; {_kept(last)}", interrupted=True)
+    if trainer.is_global_zero:
+        module.save(folder.path / "decoder.safetensors")
+        folder.summary.outputs.append(str(folder.path / "decoder.safetensors"))
+        validation = next(c for c in trainer.callbacks if isinstance(c, callbacks.Validation))
+        folder.record_metrics("train", {**validation.last, "steps": module.steps_done})
+    return folder.path / "decoder.safetensors"
+
+
+def _make_trainer(
+    method: Trainable, folder: RunFolder, log_every: int, save_every: int, validate_every: int
+) -> Trainer:
+    validation = callbacks.Validation(folder)
+    watchers = [
+        callbacks.TrainingProgress(),
+        callbacks.TrainingLog(folder, log_every),
+        validation,
+        callbacks.Checkpoints(folder, save_every, validation),
+        callbacks.StopOnInterrupt(),
+    ]
+    trainer = method.trainer(
+        callbacks=watchers,
+        max_steps=method.max_steps,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data knows its share
+        check_val_every_n_epoch=None,
+    )
+    if validate_every:
+        trainer.val_check_interval = validate_every * trainer.accumulate_grad_batches
+    else:
+        trainer.limit_val_batches = 0
+    return trainer
+
+
+def _pictures(data: LightningDataModule, count: int) -> Tensor:
+    """The first `count` content pictures of the training and as many style pictures, (2 count, 3, H, W) in [0, 1]."""
+    found: list[Tensor] = []
+    for batch in data.train_dataloader():
+        found += [torch.cat([batch["content"], batch["style"]])]
+        if sum(len(part) for part in found) >= 2 * count:
+            break
+    return torch.cat(found)[: 2 * count].float() / 255
+
+
+def _check_checkpoint(path: Path, module: LightningModule) -> int:
+    """The step that a checkpoint was written at.
+
+    Raises:
+        UserError: damaged, of another method, layer or encoder.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        step, state, made = int(checkpoint["global_step"]), checkpoint["state_dict"], checkpoint["decoder"]
+    except Exception as error:  # damaged files raise a dozen types
+        raise UserError(
+            f"{path}: not a checkpoint of this training ({type(error).__name__}); delete it to begin again"
+        ) from error
+    info = module.info()
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if {name: tuple(value.shape) for name, value in state.items()} != expected or not info.agrees(made):
+        raise UserError(
+            f"{path} belongs to a training with the encoder {made['encoder']} at {made['layer']}, and this one has "
+            f"{info.encoder} at {info.layer}: choose another run_dir"
+        )
+    return step
+
+
+def _kept(last: Path) -> str:
+    if last.exists():
+        return f"the same command with run_dir={last.parent.parent} goes on from {last}"
+    return "there is no checkpoint yet"
+
+
+def _check_steps(smallest: int, **values: int) -> None:
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            raise UserError(f"task.{key}={value}: give a whole number, {smallest} or larger")

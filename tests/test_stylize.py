@@ -1,0 +1,400 @@
+"""The stylize task around a method that only records what it is given: colors, masks, and what is refused."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from nstexp.__main__ import CONF
+from nstexp.core.color import chroma, color_moments, luminance, match_color
+from nstexp.core.errors import Stopped, UserError
+from nstexp.core.images import load_image, save_image
+from nstexp.methods.base import Controls, Style
+from nstexp.methods.gatys import Gatys
+from nstexp.outputs import RunFolder
+from nstexp.tasks.stylize import finish_colors, prepare_colors, stylize
+
+ROUNDING = 0.5 / 255 + 1e-5  # of the saved picture
+STYLES = ["style_1.png", "style_2.png"]
+
+
+class Recorder:
+    """A method that keeps what it was given and answers with `answer(content)`."""
+
+    def __init__(self, answer: Callable[[Tensor], Tensor] = lambda content: content) -> None:
+        self.answer, self.contents, self.styles = answer, [], []
+
+    def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
+        self.contents.append(content)
+        self.styles.append(list(styles))
+        return self.answer(content)
+
+
+def image(height: int, width: int, seed: int, low: float = 0.3, high: float = 0.7) -> Tensor:
+    """A colored picture (3, H, W) whose values stay away from 0 and 1, so that nothing is clipped by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.rand(3, 3, generator=generator)
+    noise = torch.rand(3, height, width, generator=generator)
+    levels = (mix / mix.sum(1, keepdim=True) @ noise.flatten(1)).reshape(3, height, width)
+    return ((low + (high - low) * levels) * 255).round() / 255
+
+
+@pytest.fixture(autouse=True)
+def inputs(tmp_path, monkeypatch):
+    """Two content pictures (40x30, 20x16), two style pictures, and masks for the left and the right of 40x30."""
+    monkeypatch.chdir(tmp_path)
+    save_image(image(30, 40, 1), "photo.png")
+    save_image(image(16, 20, 2), "small.png")
+    save_image(image(24, 28, 3, 0.5, 0.9), "style_1.png")
+    save_image(image(20, 20, 4, 0.1, 0.5), "style_2.png")
+    left = np.zeros((30, 40), dtype=np.uint8)
+    left[:, :10] = 255
+    Image.fromarray(left).save("left.png")
+    Image.fromarray(255 - left).save("right.png")
+
+
+def run(method: Recorder, content: str | list[str] = "photo.png", style: str | list[str] = "style_1.png", **options):
+    """The finished picture (1, 3, H, W), or the folder's path for several contents."""
+    path = stylize(method, RunFolder("run"), content, style, **options)
+    return load_image(path)[None] if path.suffix else path
+
+
+def answer(low: float = 0.3, high: float = 0.7) -> Callable[[Tensor], Tensor]:
+    """Another picture of the content's size, whatever the content is."""
+    return lambda content: image(*content.shape[-2:], 9, low, high)[None]
+
+
+def photo() -> Tensor:
+    return load_image("photo.png")
+
+
+def style_1() -> Tensor:
+    return load_image("style_1.png")
+
+
+def style_2() -> Tensor:
+    return load_image("style_2.png")
+
+
+# --------------------------------------------------------------------------------------------------------------- none
+
+
+def test_without_color_the_very_styles_serve_every_content():
+    method = Recorder()
+    run(method, ["photo.png", "small.png", "photo.png"], STYLES)
+    first = method.styles[0]
+    assert len(method.styles) == 3
+    assert all(one is other for given in method.styles for one, other in zip(given, first, strict=True))
+    assert all(style.mask is None for style in first)
+    assert torch.equal(first[1].image, style_2())
+
+
+@pytest.mark.parametrize("color", ["preserve", "luminance", "match"])
+@pytest.mark.parametrize("strength", [0, 0.0])
+def test_strength_0_is_none(color, strength):
+    plain, method = Recorder(answer()), Recorder(answer())
+    expected = run(plain, style=STYLES)
+    assert torch.equal(run(method, style=STYLES, color=color, color_strength=strength), expected)
+    assert torch.equal(method.contents[0], plain.contents[0])
+    for given, original in zip(method.styles[0], plain.styles[0], strict=True):
+        assert torch.equal(given.image, original.image)
+
+
+@pytest.mark.parametrize("color", ["preserve", "luminance", "match"])
+def test_a_little_strength_changes_little(color):
+    expected = run(Recorder(), style=STYLES)
+    method = Recorder()
+    assert (run(method, style=STYLES, color=color, color_strength=0.01) - expected).abs().max() < 3 / 255
+    assert (method.contents[0] - photo()).abs().max() < 3 / 255
+    assert (method.styles[0][0].image - style_1()).abs().max() < 3 / 255
+
+
+# ----------------------------------------------------------------------------------------------------------- preserve
+
+
+def test_preserve_gives_every_style_the_contents_colors():
+    method = Recorder(answer())
+    result = run(method, style=STYLES, style_weights=[3, 1], color="preserve")
+    assert torch.equal(method.contents[0][0], photo())
+    for given, original in zip(method.styles[0], (style_1(), style_2()), strict=True):
+        assert torch.equal(given.image, match_color(original[None], [photo()], [1.0])[0].clamp(0, 1))
+        mean, cov = color_moments(given.image)
+        wanted_mean, wanted_cov = color_moments(photo())
+        assert torch.allclose(mean, wanted_mean, atol=1e-3)
+        assert torch.allclose(cov, wanted_cov, atol=1e-3)
+        assert not torch.allclose(color_moments(original)[0], wanted_mean, atol=0.05)
+    assert [style.share for style in method.styles[0]] == [3, 1]
+    assert torch.allclose(result, answer()(photo()), atol=ROUNDING)
+
+
+def test_preserve_half_is_halfway():
+    method = Recorder()
+    run(method, color="preserve", color_strength=0.5)
+    recolored = match_color(style_1()[None], [photo()], [1.0])[0]
+    assert torch.allclose(method.styles[0][0].image, (style_1() + recolored) / 2, atol=1e-6)
+
+
+def test_preserve_follows_each_content():
+    method = Recorder()
+    run(method, ["photo.png", "small.png"], color="preserve")
+    for (given,), content in zip(method.styles, method.contents, strict=True):
+        assert torch.allclose(color_moments(given.image)[0], color_moments(content)[0], atol=1e-3)
+    assert not torch.equal(method.styles[0][0].image, method.styles[1][0].image)
+
+
+# ---------------------------------------------------------------------------------------------------------- luminance
+
+
+def test_luminance_shows_the_method_gray_pictures_of_one_mean():
+    method = Recorder()
+    run(method, style=STYLES, color="luminance")
+    content_mean = float(luminance(photo()).mean())
+    (content,) = method.contents
+    assert content.shape == (1, 3, 30, 40)
+    assert torch.allclose(content, luminance(photo()).expand(3, -1, -1)[None], atol=1e-6)
+    for given, original in zip(method.styles[0], (style_1(), style_2()), strict=True):
+        assert given.image.shape == original.shape
+        assert (given.image.amax(0) - given.image.amin(0)).max() == 0
+        assert float(given.image[0].mean()) == pytest.approx(content_mean, abs=1e-3)
+        assert float(luminance(original).mean()) != pytest.approx(content_mean, abs=0.05)
+        # The mean only: light and dark keep their distance.
+        assert float(given.image[0].std()) == pytest.approx(float(luminance(original).std()), rel=0.02)
+
+
+def test_lum_only_the_chroma_of_the_result_is_the_contents():
+    result = run(Recorder(answer()), color="luminance")
+    made = answer()(photo())
+    assert torch.allclose(chroma(result), chroma(photo()[None]), atol=2 * ROUNDING)
+    assert torch.allclose(luminance(result), luminance(made), atol=ROUNDING)
+    assert (chroma(made) - chroma(photo()[None])).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("strength", [0.25, 0.5, 1.0])
+def test_a_gray_content_stays_gray(strength):
+    save_image(luminance(photo()).expand(3, -1, -1), "gray.png")
+    result = run(Recorder(), "gray.png", color="luminance", color_strength=strength)
+    assert (result.amax(1) - result.amin(1)).max() == 0
+    assert result.std() > 0.02
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.7, 1.0])
+def test_what_a_method_leaves_alone_keeps_its_colors_at_any_strength(strength):
+    method = Recorder()
+    result = run(method, color="luminance", color_strength=strength)
+    assert torch.allclose(result, photo()[None], atol=ROUNDING)
+    assert torch.allclose(chroma(method.contents[0]), (1 - strength) * chroma(photo()[None]), atol=1e-6)
+    assert torch.allclose(chroma(method.styles[0][0].image), (1 - strength) * chroma(style_1()), atol=1e-6)
+
+
+def test_shifted_luminance_is_clipped():
+    save_image(torch.full((3, 30, 40), 0.9), "bright.png")
+    method = Recorder()
+    run(method, "bright.png", color="luminance")
+    assert method.styles[0][0].image.max() == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- match
+
+
+def test_match_gives_the_picture_the_styles_colors():
+    method = Recorder(answer())
+    result = run(method, style=STYLES, style_weights=[3, 1], color="match")
+    assert torch.equal(method.contents[0][0], photo())
+    assert torch.equal(method.styles[0][0].image, style_1())
+    means, covs = zip(*(color_moments(style) for style in (style_1(), style_2())), strict=True)
+    mean, cov = color_moments(result)
+    assert torch.allclose(mean, 0.75 * means[0] + 0.25 * means[1], atol=2e-3)
+    assert torch.allclose(cov, 0.75 * covs[0] + 0.25 * covs[1], atol=1e-3)
+
+
+def test_match_blends_by_strength():
+    found = {s: run(Recorder(answer()), color="match", color_strength=s) for s in (0, 0.25, 1)}
+    assert torch.allclose(found[0.25], 0.75 * found[0] + 0.25 * found[1], atol=2 * ROUNDING)
+    assert (found[1] - found[0]).abs().max() > 0.1
+
+
+def test_match_keeps_the_styles_for_every_content():
+    method = Recorder()
+    run(method, ["photo.png", "small.png"], color="match")
+    assert method.styles[0][0] is method.styles[1][0]
+
+
+@pytest.mark.parametrize("color", ["preserve", "luminance", "match"])
+def test_pictures_without_color_or_contrast_come_through(color):
+    save_image(torch.full((3, 30, 40), 0.5), "flat.png")
+    for content, style in (("flat.png", "style_1.png"), ("photo.png", "flat.png"), ("flat.png", "flat.png")):
+        method = Recorder()
+        result = run(method, content, style, color=color)
+        assert method.styles[0][0].image.isfinite().all()
+        wanted = style_1() if (color, style) == ("match", "style_1.png") else load_image(content)
+        wanted = load_image(style) if color == "match" else wanted
+        assert torch.allclose(color_moments(result)[0], color_moments(wanted)[0], atol=3e-3)
+
+
+@pytest.mark.parametrize("color", ["luminance", "match"])
+def test_the_picture_of_a_stopped_run_gets_its_colors_too(color):
+    def stop(content: Tensor) -> Tensor:
+        raise Stopped("interrupted at step 3", answer()(content), interrupted=True)
+
+    expected = run(Recorder(answer()), color=color)
+    Path("run/output.png").unlink()
+    with pytest.raises(Stopped, match=r"the best picture so far is run/output\.png"):
+        run(Recorder(stop), color=color)
+    assert torch.equal(load_image("run/output.png")[None], expected)
+
+
+def test_a_stop_before_the_first_picture_is_told():
+    def stop(content: Tensor) -> Tensor:
+        raise Stopped("interrupted at step 0", None, interrupted=True)
+
+    with pytest.raises(Stopped, match="there is no picture yet"):
+        run(Recorder(stop), color="match")
+
+
+def test_a_batch_of_frames_is_colored_like_one():
+    frames, style = torch.stack([image(12, 10, seed) for seed in (5, 6)]), [Style(style_1())]
+    for color in ("preserve", "luminance", "match"):
+        given, _ = prepare_colors(color, 1.0, frames, style)
+        result = finish_colors(color, 1.0, given, frames, style)
+        assert result.shape == frames.shape
+        if color == "luminance":
+            assert torch.allclose(result, frames, atol=1e-6)
+
+
+# -------------------------------------------------------------------------------------------------------------- masks
+
+MASKS = ["left.png", "right.png"]
+
+
+def test_masks_arrive_at_the_contents_size_beside_the_same_pictures():
+    save_image(image(60, 80, 5), "large.png")
+    method = Recorder()
+    run(method, ["photo.png", "large.png"], STYLES, masks=MASKS, style_weights=[3, 1])
+    for content, styles in zip(method.contents, method.styles, strict=True):
+        assert [tuple(style.mask.shape) for style in styles] == [tuple(content.shape[-2:])] * 2
+        assert torch.allclose(styles[0].mask + styles[1].mask, torch.ones(content.shape[-2:]))
+        assert float(styles[0].mask.mean()) == pytest.approx(0.25, abs=0.02)
+        assert [style.share for style in styles] == [3, 1]
+    assert all(a.image is b.image for a, b in zip(*method.styles, strict=True))
+    assert method.styles[0][0].mask[:, :10].eq(1).all()
+    assert method.styles[0][0].mask[:, 10:].eq(0).all()
+
+
+def test_masks_follow_image_px():
+    method = Recorder()
+    result = run(method, style=STYLES, masks=MASKS, image_px=20)
+    assert result.shape == (1, 3, 15, 20)
+    assert all(style.mask.shape == (15, 20) for style in method.styles[0])
+
+
+def test_match_with_masks_goes_by_region():
+    made = answer()(photo()[None])
+    made[..., :10] *= 0.5
+    result = run(Recorder(lambda content: made), style=STYLES, masks=MASKS, color="match")
+    for part, style in ((result[..., :10], style_1()), (result[..., 10:], style_2())):
+        for found, wanted in zip(color_moments(part), color_moments(style), strict=True):
+            assert torch.allclose(found, wanted, atol=2e-3)
+
+
+def test_match_mixes_overlapping_masks_by_share():
+    styles = [Style(style_1(), 3.0, torch.full((30, 40), 0.5)), Style(style_2(), 1.0, torch.full((30, 40), 0.5))]
+    result = finish_colors("match", 1.0, photo()[None], photo()[None], styles)
+    wanted = 0.75 * color_moments(style_1())[0] + 0.25 * color_moments(style_2())[0]
+    assert torch.allclose(color_moments(result)[0], wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("masks", [(None, None), (torch.ones(30, 40), torch.ones(30, 40))])
+@pytest.mark.parametrize("color", ["luminance", "match"])
+def test_a_picture_of_another_type_takes_the_contents(color, masks):
+    styles = [Style(style, mask=mask) for style, mask in zip((style_1(), style_2()), masks, strict=True)]
+    made = answer()(photo()[None])
+    result = finish_colors(color, 0.5, made.double(), photo()[None], styles)
+    assert result.dtype == torch.float32
+    assert torch.equal(result, finish_colors(color, 0.5, made, photo()[None], styles))
+
+
+def test_preserve_and_luminance_with_masks_go_by_region():
+    halves = (photo()[..., :10], photo()[..., 10:] * 0.5)
+    save_image(torch.cat(halves, 2), "halves.png")
+    for color in ("preserve", "luminance"):
+        method = Recorder()
+        run(method, "halves.png", STYLES, masks=MASKS, color=color)
+        for given, half in zip(method.styles[0], halves, strict=True):
+            measure = color_moments if color == "preserve" else lambda x: [luminance(x).mean()]
+            assert torch.allclose(measure(given.image)[0], measure(half)[0], atol=5e-3)
+            assert given.mask.shape == (30, 40)
+
+
+@pytest.mark.parametrize("color", ["preserve", "luminance", "match"])
+def test_a_style_that_applies_nowhere_does_no_harm(color):
+    for name, value in {"white": 255, "black": 0}.items():
+        Image.new("L", (40, 30), value).save(f"{name}.png")
+    alone = run(Recorder(answer()), color=color)
+    method = Recorder(answer())
+    both = run(method, style=STYLES, masks=["white.png", "black.png"], color=color)
+    assert torch.allclose(both, alone, atol=ROUNDING)
+    assert all(style.image.isfinite().all() for style in method.styles[0])
+
+
+def test_a_mask_that_fits_one_content_only_does_not_stop_the_others():
+    method = Recorder()
+    save_image(image(40, 30, 5), "upright.png")
+    with pytest.raises(
+        UserError, match=r"1 of 2 pictures failed, the first: masks: left\.png is 40x30 px, another aspect"
+    ):
+        run(method, ["upright.png", "photo.png"], STYLES, masks=MASKS)
+    assert [tuple(content.shape[-2:]) for content in method.contents] == [(30, 40)]
+    assert Path("run/photo.png").exists()
+
+
+def test_gatys_refuses_masks():
+    with pytest.raises(UserError, match=r"masks=\.\.\.: method=gatys does not work by regions, use method=adain"):
+        Gatys.stylize(None, photo()[None], [Style(style_1()), Style(style_1(), mask=torch.ones(30, 40))], Controls())
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"color": "lum"}, "color=lum is unknown, choose one of none, preserve, luminance, match"),
+        ({"color": None}, "color=None is unknown"),
+        ({"color_strength": 1.5}, "color_strength=1.5: give a number from 0 to 1"),
+        ({"color_strength": -0.1}, "color_strength=-0.1: give a number from 0 to 1"),
+        ({"color_strength": float("nan")}, "color_strength=nan: give a number"),
+        ({"color_strength": "high"}, "color_strength=high: give a number"),
+        ({"color_strength": True}, "color_strength=True: give a number"),
+        ({"masks": "left.png"}, "masks has 1 pictures for 2 style pictures"),
+        ({"masks": [*MASKS, "left.png"]}, "masks has 3 pictures for 2 style pictures"),
+        ({"masks": []}, "masks is empty"),
+        ({"masks": ["left.png", "nowhere.png"]}, "masks=nowhere.png: there is no such file"),
+        ({"masks": MASKS, "style_weights": [1, 0]}, "style_weights=.* with masks each is larger than 0"),
+        ({"masks": MASKS, "output": "left.png"}, "output: the result would replace the input picture left.png"),
+        ({"masks": ["left.png", "left.png"]}, "masks: 75 % of the picture is black in every mask"),
+        ({"masks": ["left.png", "style_1.png"]}, "masks: style_1.png is 28x24 px, another aspect"),
+    ],
+)
+def test_a_bad_value_is_one_sentence_before_any_work(options, sentence):
+    method = Recorder()
+    with pytest.raises(UserError, match=sentence) as refused:
+        run(method, style=STYLES, **options)
+    assert "\n" not in str(refused.value)
+    assert method.contents == []
+    assert not Path("run").exists()
+
+
+def test_every_option_comes_from_the_key_of_its_name():
+    config = yaml.safe_load((CONF / "task/stylize.yaml").read_text(encoding="utf-8"))
+    options = set(inspect.signature(stylize).parameters) - {"method", "folder"}
+    assert config.pop("_target_") == "nstexp.tasks.stylize.stylize"
+    assert config == {name: f"${{{name}}}" for name in options}
+    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    for name in ("masks", "color", "color_strength"):
+        assert defaults[name] == inspect.signature(stylize).parameters[name].default
