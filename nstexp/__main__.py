@@ -67,6 +67,11 @@ def _job(cfg: DictConfig) -> None:
     try:
         if sweep and cfg.get("output") is not None:
             raise UserError("output=... in a sweep would be written by every job: leave it out, each has a run folder")
+        if sweep and "ddp" in str(cfg.trainer.get("strategy", "")).lower():
+            raise UserError(
+                "trainer=ddp starts this command once more for every device, which in a sweep would run "
+                "the whole sweep as often: use one device per job, or start the jobs one by one"
+            )
         result = run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices))
     except (UserError, Stopped) as error:
         interrupted = isinstance(error, Stopped) and error.interrupted

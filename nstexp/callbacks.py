@@ -93,6 +93,9 @@ class TrainingProgress(Callback):
             self._bar.set_postfix_str(f"loss {float(outputs['values'].total):.4g}", refresh=False)
         self._bar.update(pl_module.steps_done - self._bar.n)
 
+    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # before the sentence that the user is to read
+
     def teardown(self, trainer, pl_module, stage: str) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -100,8 +103,8 @@ class TrainingProgress(Callback):
 
 
 class TrainingLog(Callback):
-    """Every N steps, the unweighted terms of the step (their mean over all processes), the throughput and the share of
-    time spent waiting for data go to the loggers and to losses.csv; skipped pictures go to skipped.txt.
+    """Every N steps, the unweighted terms of the step (their mean over its parts and all processes), the throughput and
+    the share of time spent waiting for data go to the loggers and to losses.csv; skipped pictures go to skipped.txt.
 
     A loss that is not finite stops the training.
     """
@@ -113,7 +116,7 @@ class TrainingLog(Callback):
     def on_train_start(self, trainer, pl_module) -> None:
         self.folder.continue_losses(pl_module.steps_done)
         self.skipped = dict.fromkeys(self.folder.read_skipped())
-        self._step = pl_module.steps_done
+        self._step, self._parts = pl_module.steps_done, []
         self._restart()
 
     def _restart(self) -> None:
@@ -130,21 +133,23 @@ class TrainingLog(Callback):
             self.skipped |= new
             self.folder.write_skipped(self.skipped)
         step = pl_module.steps_done
-        if step > self._step and (step == 1 or step % self.every_n_steps == 0 or step == pl_module.max_steps):
-            self._write(trainer, pl_module, outputs["values"], step)
-            self._restart()
-        self._step = step
+        self._parts.append(outputs["values"])
+        if step > self._step:  # and not only another part of an accumulated batch
+            if step == 1 or step % self.every_n_steps == 0 or step == pl_module.max_steps:
+                self._write(trainer, pl_module, step)
+                self._restart()
+            self._step, self._parts = step, []
         self._idle_since = time.perf_counter()
 
     def on_validation_end(self, trainer, pl_module) -> None:
         self._restart()
 
-    def _write(self, trainer, pl_module, values: LossValues, step: int) -> None:
+    def _write(self, trainer, pl_module, step: int) -> None:
+        names = ("total", *self._parts[0].terms)
+        mean = torch.stack([torch.stack([v.total, *v.terms.values()]) for v in self._parts]).mean(0)
         if trainer.world_size > 1:
-            stacked = torch.stack([values.total, *(v.to(values.total.dtype) for v in values.terms.values())])
-            mean = trainer.strategy.reduce(stacked, reduce_op="mean")
-            values = LossValues(mean[0], dict(zip(values.terms, mean[1:], strict=True)))
-        numbers = values.numbers()
+            mean = trainer.strategy.reduce(mean, reduce_op="mean")
+        numbers = dict(zip(names, mean.tolist(), strict=True))
         seconds = time.perf_counter() - self._since
         speed = {"images_per_second": self._pictures / seconds, "data_wait": self._waited / seconds}
         if trainer.is_global_zero:
@@ -153,7 +158,7 @@ class TrainingLog(Callback):
             self.folder.append_losses(row | {key: round(value, 4) for key, value in speed.items()})
             named = {f"loss/{key}": value for key, value in numbers.items()}
             loggers.log_numbers(trainer.loggers, {**named, **speed, "lr": rate}, step=step)
-        culprit = next((key for key in (*values.terms, "total") if not math.isfinite(numbers[key])), None)
+        culprit = next((key for key in (*names[1:], "total") if not math.isfinite(numbers[key])), None)
         if culprit is not None:
             pl_module.failure = f"the loss '{culprit}' became {numbers[culprit]} at step {step}"
             trainer.should_stop = True

@@ -11,9 +11,9 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """The making of a picture ended early; `image` (B, 3, H, W) in [0, 1] is the best one until then, if any."""
+    """Work ended early; `image` (B, 3, H, W) in [0, 1] is the best picture until then, if any."""
 
-    def __init__(self, reason: str, image: "Tensor | None", interrupted: bool = False) -> None:
+    def __init__(self, reason: str, image: "Tensor | None" = None, interrupted: bool = False) -> None:
         super().__init__(reason)
         self.image = image
         self.interrupted = interrupted

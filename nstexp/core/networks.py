@@ -141,7 +141,7 @@ def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.d
     from safetensors.torch import save_file
 
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in decoder.state_dict().items()}
-    metadata = {"nstexp": "adain decoder", "info": json.dumps(asdict(info))}
+    metadata = {"info": json.dumps(asdict(info))}  # one entry: several come in random order, and files would differ
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 

@@ -46,6 +46,8 @@ def train(
         UserError: bad data or settings, or a checkpoint of something else.
         Stopped: interrupted, or the loss became NaN.
     """
+    if not hasattr(method, "training_module"):
+        raise UserError("task=train: method=gatys has nothing to train, it optimizes every picture by itself")
     _check_steps(1, checkpoint_every_n_steps=checkpoint_every_n_steps)
     _check_steps(0, validate_every_n_steps=validate_every_n_steps)
     module = method.training_module()
