@@ -14,7 +14,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from nstexp import loggers
-from nstexp.core.losses import LossValues
 from nstexp.outputs import RunFolder
 
 
