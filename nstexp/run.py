@@ -173,5 +173,6 @@ def quiet_lightning() -> None:
     """Lightning's banners and tips would drown the lines that matter to the user."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for topic in ("across ranks is zero", "broadcast_buffers", "does not have many workers", "eval mode", "isinstance.treespec", "srun"):
+    topics = "across ranks is zero", "broadcast_buffers", "many workers", "eval mode", "isinstance.treespec", "srun"
+    for topic in topics:
         warnings.filterwarnings("ignore", message=f".*{topic}.*")
