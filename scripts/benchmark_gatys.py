@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--px", type=int, default=512, help="longer side (512)")
     parser.add_argument("--factor", type=float, default=1.15, help="growth of the number of steps between tries (1.15)")
     parser.add_argument("--first-steps", type=int, default=80, help="steps of the first try (80)")
+    parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE", help="more settings for nstexp")
     parser.add_argument("--out", type=Path, help="also write every figure to this JSON file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -104,7 +105,9 @@ def _measure_pair(pair: str, args: argparse.Namespace, scratch: Path) -> dict:
         for iteration in CHECKPOINTS:
             target = reference[str(iteration)][kind]
             while True:
-                ours = runs[steps] = runs.get(steps) or _run_nstexp(photo, painting, steps, scratch, score)
+                if steps not in runs:
+                    runs[steps] = _run_nstexp(photo, painting, steps, args.override, scratch, score)
+                ours = runs[steps]
                 said = f"{steps} steps, {ours['seconds']:.1f} s, {ours['score']:.0f} for {target:.0f}"
                 print(f"{name}: {said}", file=sys.stderr)
                 if ours["score"] <= target:
@@ -141,11 +144,13 @@ def _run_pastiche(photo: Path, painting: Path, px: int, scratch: Path, score: Sc
     return found | {"seconds_per_step": (last - first) / (CHECKPOINTS[-1] - CHECKPOINTS[0])}
 
 
-def _run_nstexp(photo: Path, painting: Path, steps: int, scratch: Path, score: Scorer) -> dict:
+def _run_nstexp(
+    photo: Path, painting: Path, steps: int, overrides: list[str], scratch: Path, score: Scorer
+) -> dict:
     folder = Path(tempfile.mkdtemp(dir=scratch))
     command = [sys.executable, "-m", "nstexp", "experiment=pastiche", f"content={photo}", f"style={painting}"]
     command += ["image_px=null", f"method.max_steps={steps}", "logger=none", "picture_every_n_steps=0"]
-    command += ["log_every_n_steps=5", f"hydra.run.dir={folder}"]
+    command += ["log_every_n_steps=5", f"run_dir={folder}", *overrides]
     finished = _run(command)
     with (folder / "losses.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -9,7 +9,7 @@ from pytorch_lightning import Trainer
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.features import VGG
 from nstexp.core.lbfgs import LBFGS
-from nstexp.core.losses import ContentLoss, GramLoss, LossSet, TotalVariation
+from nstexp.core.losses import ContentLoss, GramLoss, IdentityLoss, LossSet, TotalVariation
 from nstexp.core.pretrained import random_vgg
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.gatys import Gatys, PictureOptimization
@@ -194,3 +194,33 @@ def test_strokes_grow_with_style_scale_and_squash_takes_the_results_shape():
     height, width = method().style_size(style, (60, 60))
     assert (height, width) == (85, 42)  # 3,570 of 3,600 pixels, aspect 2:1
     assert method(style_scale=2).style_size(style, (60, 60)) == (170, 84)
+
+
+def test_init_adain_starts_from_what_that_method_makes_of_the_whole_canvas():
+    class Draft:
+        def __init__(self, dtype):
+            assert dtype == torch.float32
+
+        def to(self, device):
+            return self
+
+        def stylize(self, content, styles, controls):
+            self.seen = [tuple(style.image.shape[-2:]) for style in styles]
+            with torch.inference_mode():
+                return torch.full_like(content, 0.25)
+
+    drafts = []
+    gatys = method(init="adain", adain=lambda dtype: drafts.append(Draft(dtype)) or drafts[-1], max_steps=1, levels=1)
+    watched = []
+    start = gatys.start
+    gatys.start = lambda *args: watched.append(start(*args)) or watched[-1]
+    result = stylize(gatys)
+    assert watched[0].shape == (1, 3, 56, 48) and (watched[0] == 0.25).all()  # the margin is drafted too
+    assert drafts[0].seen == [gatys.style_size(picture(40, 56), (48, 40))]
+    assert (result - 0.25).abs().mean() < 0.1
+
+
+def test_a_term_for_training_is_refused():
+    with pytest.raises(UserError, match=r"the loss term 'identity' is for training .* leave it out of loss"):
+        terms = {"content": ContentLoss(["relu3_2"]), "identity": IdentityLoss([])}
+        method(terms=terms, weights={"alpha": 1, "identity": 1})

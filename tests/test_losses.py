@@ -343,3 +343,73 @@ def test_bad_weights_raise_with_their_key(weights, key):
 def test_a_set_without_terms_raises():
     with pytest.raises(UserError, match="loss is empty"):
         LossSet({}, {"alpha": 1})
+
+
+# ----------------------------------------------------------------------------------------------- moments and identity
+
+
+def moments_term(**settings):
+    from nstexp.core.losses import MomentsLoss
+
+    return MomentsLoss(["a"], eps=0.0, **settings)
+
+
+def test_moments_loss_worked_example():
+    """One channel, c = 1..4 against s = 10, 14, 10, 14: 90.25 of the means and 0.7778640 of the deviations."""
+    content = {"a": torch.tensor([1.0, 2, 3, 4], dtype=torch.float64).view(1, 1, 2, 2)}
+    style = {"a": torch.tensor([10.0, 14, 10, 14], dtype=torch.float64).view(1, 1, 2, 2)}
+    term = moments_term()
+    assert float(term(content, term.target(style))) == pytest.approx(90.25 + 0.7778640, abs=1e-6)
+
+
+def test_moments_loss_sums_or_averages_the_channels_and_averages_the_batch():
+    torch.manual_seed(0)
+    x, y = ({"a": torch.randn(3, 5, 4, 4, dtype=torch.float64)} for _ in range(2))
+    mean, total = moments_term(), moments_term(style_reduction="sum")
+    assert float(total(x, total.target(y))) == pytest.approx(5 * float(mean(x, mean.target(y))))
+    singles = [
+        float(mean({"a": x["a"][i : i + 1]}, mean.target({"a": y["a"][i : i + 1]}))) for i in range(3)
+    ]
+    assert float(mean(x, mean.target(y))) == pytest.approx(sum(singles) / 3)
+
+
+def test_moments_loss_is_zero_at_the_style_and_where_positions_are_shuffled():
+    torch.manual_seed(0)
+    y = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    shuffled = y.flatten(2)[..., torch.randperm(12)].view_as(y).requires_grad_()
+    term = moments_term()
+    loss = term({"a": shuffled}, term.target({"a": y}))
+    loss.backward()
+    assert float(loss.detach()) < 1e-25 and shuffled.grad.abs().max() < 1e-12
+
+
+def test_the_image_is_a_layer_without_the_encoder():
+    from nstexp.core.losses import MomentsLoss
+
+    terms = {"palette": MomentsLoss(["image"]), "content": ContentLoss(["relu1_1"])}
+    losses = LossSet(terms, {"alpha": 1, "palette": 3})
+    assert losses.layers() == ("relu1_1",) and losses.layers("style") == ()
+    image, other = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 6, 6)
+    targets = {name: [(1.0, t)] for name, t in losses.targets("style", {"image": other}).items()}
+    values = losses({"image": image}, targets, ("style",))
+    wanted = (image.mean((2, 3)) - other.mean((2, 3))).square().mean()
+    wanted += (image.std((2, 3), correction=0) - other.std((2, 3), correction=0)).square().mean()
+    assert float(values.total) == pytest.approx(3 * float(wanted), rel=1e-3)
+    assert set(values.terms) == {"palette"}
+
+
+def test_identity_weighs_pixels_and_features():
+    from nstexp.core.losses import IdentityLoss
+
+    term = IdentityLoss(["relu1_1"], pixels=10)
+    made = {"image": torch.zeros(1, 3, 2, 2), "relu1_1": torch.zeros(1, 4, 2, 2)}
+    given = {"image": torch.full((1, 3, 2, 2), 0.5), "relu1_1": torch.full((1, 4, 2, 2), 2.0)}
+    assert float(term(made, term.target(given))) == pytest.approx(10 * 0.25 + 4)
+
+
+def test_loss_values_add_up():
+    from nstexp.core.losses import LossValues
+
+    first = LossValues(torch.tensor(2.0), {"a": torch.tensor(1.0)})
+    both = first + LossValues(torch.tensor(3.0), {"b": torch.tensor(4.0)})
+    assert both.numbers() == {"total": 5.0, "a": 1.0, "b": 4.0}

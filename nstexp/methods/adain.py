@@ -113,7 +113,7 @@ class AdaIN:
             own_mean, own_std = moments(features, self.eps, self.unbiased)
             factor = std / own_std
             shifted = self._blended(features, factor, mean - factor * own_mean)
-        return self.decode(shifted)[..., : size[0], : size[1]].clamp(0, 1)
+        return self.decode(shifted)[..., : size[0], : size[1]].clamp(0, 1).to(content.device)
 
     def to(self, device: torch.device) -> "AdaIN":
         """Move the networks."""
@@ -136,7 +136,7 @@ class AdaIN:
         return self._in_tiles(part, tuple(image.shape[-2:]), margin, stride, 1, stride)
 
     def decode(self, features: Tensor) -> Tensor:
-        """Features (B, C, h, w) -> RGB (B, 3, s h, s w), not clamped, on the CPU if it took several tiles."""
+        """Features (B, C, h, w) -> RGB (B, 3, s h, s w), not clamped."""
         decoder = self._decoder
         scale = decoder.scale
 

@@ -75,6 +75,8 @@ class Gatys:
     ) -> None:
         if optimizer not in optimizers:
             raise UserError(f"method.optimizer={optimizer} is unknown, choose one of {', '.join(optimizers)}")
+        if losses.has("identity"):
+            raise UserError("the loss term 'identity' is for training (task=train): leave it out of loss=[...]")
         if style_resize not in ("area", "squash", "none"):
             raise UserError(f"method.style_resize={style_resize} is unknown, choose one of area, squash, none")
         _check_integers(1, max_steps=max_steps, levels=levels, pyramid_levels=pyramid_levels)
