@@ -74,6 +74,8 @@ def _job(cfg: DictConfig) -> None:
             )
         result = run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices))
     except (UserError, Stopped) as error:
+        if isinstance(error, Stopped) and not run.is_first_process():
+            sys.exit(0)  # all stop together, and Lightning would take another code for a crash and kill the first
         interrupted = isinstance(error, Stopped) and error.interrupted
         if sweep and not interrupted:
             raise JobFailed(str(error)) from None

@@ -115,6 +115,7 @@ class TrainingLog(Callback):
     def on_train_start(self, trainer, pl_module) -> None:
         self.folder.continue_losses(pl_module.steps_done)
         self.skipped = dict.fromkeys(self.folder.read_skipped())
+        self._listed = len(self.skipped)
         self._step, self._parts = pl_module.steps_done, []
         self._restart()
 
@@ -124,13 +125,11 @@ class TrainingLog(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         self._waited += time.perf_counter() - self._idle_since
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # of this step; at its end it is the next one's
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         self._pictures += outputs["count"] * trainer.world_size
-        new = dict.fromkeys(line for line in batch.get("skipped", ()) if line not in self.skipped)
-        if new:
-            self.skipped |= new
-            self.folder.write_skipped(self.skipped)
+        self.skipped |= dict.fromkeys(batch.get("skipped", ()))
         step = pl_module.steps_done
         self._parts.append(outputs["values"])
         if step > self._step:  # and not only another part of an accumulated batch
@@ -152,15 +151,31 @@ class TrainingLog(Callback):
         seconds = time.perf_counter() - self._since
         speed = {"images_per_second": self._pictures / seconds, "data_wait": self._waited / seconds}
         if trainer.is_global_zero:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            row = {"image": pl_module.name, "step": step, **numbers, "lr": rate}
+            row = {"image": pl_module.name, "step": step, **numbers, "lr": self._rate}
             self.folder.append_losses(row | {key: round(value, 4) for key, value in speed.items()})
             named = {f"loss/{key}": value for key, value in numbers.items()}
-            loggers.log_numbers(trainer.loggers, {**named, **speed, "lr": rate}, step=step)
+            loggers.log_numbers(trainer.loggers, {**named, **speed, "lr": self._rate}, step=step)
+        self._write_skipped(trainer)
         culprit = next((key for key in (*names[1:], "total") if not math.isfinite(numbers[key])), None)
         if culprit is not None:
             pl_module.failure = f"the loss '{culprit}' became {numbers[culprit]} at step {step}"
             trainer.should_stop = True
+
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        self.skipped |= dict.fromkeys(batch.get("skipped", ()))
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        self._write_skipped(trainer)
+
+    def _write_skipped(self, trainer) -> None:
+        if trainer.world_size > 1:
+            everywhere: list[list[str]] = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(everywhere, list(self.skipped))
+            self.skipped = dict.fromkeys(line for lines in everywhere for line in lines)
+        if len(self.skipped) > self._listed:
+            self._listed = len(self.skipped)
+            self.folder.write_skipped(self.skipped)
 
 
 class Validation(Callback):
@@ -179,6 +194,8 @@ class Validation(Callback):
         self._pictures.append(outputs["pictures"].float().cpu())
 
     def on_validation_end(self, trainer, pl_module) -> None:
+        if pl_module.interrupted or not self._rows:  # Lightning validates once more when it is told to stop
+            return
         self.last = {key: sum(row[key] for row in self._rows) / len(self._rows) for key in self._rows[0]}
         step = pl_module.steps_done
         if not trainer.is_global_zero:
@@ -209,6 +226,10 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer, pl_module) -> None:
         self._saved = pl_module.steps_done
+        # The last checkpoint may be older than the validation at its step.
+        totals = [(float(row["total"]), int(row["step"])) for row in self.folder.read_validation()]
+        best = min((pair for pair in totals if math.isfinite(pair[0])), default=(None, 0))
+        self.best, self.best_step = trainer.strategy.broadcast(best)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         step = pl_module.steps_done
@@ -216,7 +237,10 @@ class Checkpoints(Callback):
             self._save(trainer, pl_module, "last")
 
     def on_validation_end(self, trainer, pl_module) -> None:
-        total = self.validation.last.get("total", math.nan)
+        if pl_module.interrupted:
+            return
+        # One process decides for all: rounding may differ, and all take part in saving.
+        total = trainer.strategy.broadcast(self.validation.last.get("total", math.nan))
         if math.isfinite(total) and (self.best is None or total < self.best):
             self.best, self.best_step = total, pl_module.steps_done
             self._save(trainer, pl_module, "best")
@@ -272,10 +296,18 @@ class StopOnInterrupt(Callback):
         def stop(signum, frame) -> None:
             self._restore()
             pl_module.interrupted = True
-            trainer.should_stop = True
 
         if threading.current_thread() is threading.main_thread():
             self._previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # in the middle of an optimizer step
+        stop = pl_module.interrupted
+        if trainer.world_size > 1:  # all have to stop at the same step
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            pl_module.interrupted = trainer.should_stop = True
 
     def teardown(self, trainer, pl_module, stage: str) -> None:
         self._restore()

@@ -97,7 +97,7 @@ class RunFolder:
         path = self.path / name
         try:
             with path.open("w" if new else "a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns)
+                writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
                 if new:
                     writer.writeheader()
                 writer.writerow(row)
@@ -115,6 +115,9 @@ class RunFolder:
                 # A row that was cut off in the middle of writing has no value in its last column.
                 rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
                 columns = list(reader.fieldnames or [])
+            if not rows:
+                path.unlink()
+                continue
             text = [columns, *([row[c] for c in columns] for row in rows)]
 
             def write(temporary: Path, text: list[list[str]] = text) -> None:
@@ -123,6 +126,14 @@ class RunFolder:
 
             write_atomically(path, write)
             self._columns[name] = columns
+
+    def read_validation(self) -> list[dict[str, str]]:
+        """The rows of validation.csv."""
+        path = self.path / "validation.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
 
     def append_validation(self, row: Mapping[str, Any]) -> None:
         """One row of validation.csv."""
@@ -156,8 +167,8 @@ class RunFolder:
             yield temporary
             if self.writes:
                 os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        except OSError as error:
+            reason = error.strerror or str(error)
             older = "the one before is still good" if path.exists() else "there is no earlier one"
             raise UserError(f"{path}: the checkpoint cannot be written ({reason}); {older}") from error
         finally:

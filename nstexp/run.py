@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import time
 import warnings
@@ -40,6 +41,8 @@ def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str,
     quiet_lightning()
     started = time.perf_counter()
     folder = RunFolder(run_dir, writes=is_first_process())
+    if not folder.writes:
+        logging.getLogger("nstexp").setLevel(logging.ERROR)
     summary = folder.summary
     summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
     summary.task, summary.method, summary.overrides = choices.get("task"), choices.get("method"), overrides
@@ -72,7 +75,7 @@ def _run(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Path:
     resolved = OmegaConf.to_container(cfg, resolve=True)
     _check_numbers(resolved)
     torch.manual_seed(cfg.seed)
-    device = _device(resolved["trainer"].get("accelerator", "auto"))
+    device = _device(resolved["trainer"].get("accelerator", "auto"), resolved["trainer"].get("devices"))
     encoder = instantiate(cfg.backbone, dtype=encoder_dtype(cfg.precision, device), _convert_="all")
     encoder.to(device)
     losses = LossSet(instantiate(cfg.get("loss", {}), _convert_="all"), resolved.get("weights", {}))
@@ -130,10 +133,11 @@ def _check_numbers(resolved: dict[str, Any]) -> None:
             raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
 
 
-def _device(accelerator: str) -> torch.device:
-    """The device Lightning will choose."""
+def _device(accelerator: str, devices: Any) -> torch.device:
+    """The device Lightning will choose for this process."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda")
+        local = int(os.environ.get("LOCAL_RANK") or 0)
+        return torch.device("cuda", devices[local] if isinstance(devices, list) else local)
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
@@ -166,7 +170,8 @@ def _peak_memory_mb() -> float | None:
 
 def is_first_process() -> bool:
     """Whether this is the process that writes, among those that train together."""
-    return rank_zero_only.rank in (None, 0)
+    node = int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
+    return rank_zero_only.rank in (None, 0) and node == 0
 
 
 def quiet_lightning() -> None:

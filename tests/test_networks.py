@@ -12,7 +12,7 @@ from nstexp.core.errors import UserError
 from nstexp.core.features import CAFFE, VGG, EncoderWeights, same_network
 from nstexp.core.networks import (
     Decoder,
-    DecoderInfo,
+    decoder_info,
     encoder_to_sequential,
     fit_decoder,
     load_decoder,
@@ -32,7 +32,7 @@ def encoder():
 
 
 def info_of(encoder, layer="relu4_1", **more):
-    return DecoderInfo(layer, encoder.identity, encoder.fingerprint(layer), **more)
+    return decoder_info(encoder, layer, **more)
 
 
 def test_decoder_params():
@@ -163,10 +163,19 @@ def test_a_decoder_of_another_encoder_is_refused(encoder, tmp_path):
     path = tmp_path / "d.safetensors"
     save_decoder(Decoder.mirror(encoder, "relu4_1"), info_of(encoder), path)
     other = VGG(random_vgg(seed=1), pad="reflect")
-    with pytest.raises(UserError, match="trained with the encoder vgg19-random-0, and the backbone is vgg19-random-1"):
+    with pytest.raises(UserError, match=r"with the encoder vgg19-random-0 .*, and the backbone is vgg19-random-1"):
         load_decoder(path, other, "relu4_1")
     with pytest.raises(UserError, match=r"trained for relu4_1, and layers\.content is relu3_1"):
         load_decoder(path, encoder, "relu3_1")
+
+
+@pytest.mark.parametrize("setting", [{"pool": "avg"}, {"pad": "zeros"}])
+def test_the_same_filters_with_other_settings_are_another_encoder(encoder, tmp_path, setting):
+    path = tmp_path / "d.safetensors"
+    save_decoder(Decoder.mirror(encoder, "relu4_1"), info_of(encoder), path)
+    other = VGG(random_vgg(), **{"pad": "reflect", **setting})
+    with pytest.raises(UserError, match=r"\(max pooling, reflect padding\), and the backbone is .*pooling"):
+        load_decoder(path, other, "relu4_1")
 
 
 def test_the_same_encoder_in_another_precision_is_no_other(encoder, tmp_path):

@@ -110,7 +110,7 @@ def test_a_training_leaves_what_it_says(run, tmp_path):
     with (folder / "losses.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(float(row["images_per_second"]) > 0 and 0 <= float(row["data_wait"]) <= 1 for row in rows)
-    assert float(rows[-1]["lr"]) == pytest.approx(1e-4 / (1 + 5e-5 * 6))
+    assert float(rows[-1]["lr"]) == pytest.approx(1e-4 / (1 + 5e-5 * 5))
     with (folder / "validation.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["3", "6"]
     info = read_info(folder / "decoder.safetensors")
@@ -173,17 +173,22 @@ def test_a_killed_training_continues_bit_for_bit(command, run, tmp_path, setting
     assert (tmp_path / "killed" / "validation.csv").read_text() == (tmp_path / "whole" / "validation.csv").read_text()
 
 
-def test_an_interrupted_training_says_how_to_go_on(command, run, tmp_path):
+@pytest.mark.parametrize("processes", [[], ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]], ids=len)
+def test_an_interrupted_training_says_how_to_go_on(command, run, tmp_path, processes):
     steps = ["method.max_steps=100000", "task.checkpoint_every_n_steps=100000", "task.validate_every_n_steps=0"]
-    process = subprocess.Popen(command(*steps), cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command(*steps, *processes), cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     losses = tmp_path / "run" / "losses.csv"
     while not (losses.exists() and len(losses.read_text().splitlines()) > 3):
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert f"the same command with run_dir={tmp_path / 'run'} goes on from" in stderr.splitlines()[-1]
+    assert process.returncode == 130, stderr
+    assert f"the same command with run_dir={tmp_path / 'run'} goes on from" in stderr
+    assert "Traceback" not in stderr
     done = int(trace(tmp_path / "run")[-1][0])
     run(f"method.max_steps={done + 2}")
     assert int(trace(tmp_path / "run")[-1][0]) == done + 2
@@ -270,6 +275,31 @@ def test_a_checkpoint_of_another_encoder_or_damaged_is_refused(run, tmp_path):
     last.write_bytes(last.read_bytes()[:5000])
     done = run("method.max_steps=9", code=2)
     assert f"{last}: not a checkpoint of this training" in done.stderr.splitlines()[-1]
+
+
+def test_another_optimizer_is_refused_and_another_rate_is_taken(run, tmp_path):
+    run()
+    done = run("method.optimizer=muon", "method.max_steps=9", code=2)
+    assert "was trained with another method.optimizer" in done.stderr.splitlines()[-1]
+    run("method.optimizers.adam.lr=1e-3", "method.max_steps=7")
+    assert float(trace(tmp_path / "run")[-1][-1]) == pytest.approx(1e-3 / (1 + 5e-5 * 6))
+
+
+def test_a_resumed_run_remembers_the_best_validation(run, tmp_path):
+    """The last checkpoint is written before the validation at its step."""
+    same = ["task.checkpoint_every_n_steps=3", "task.validate_every_n_steps=3"]
+    run(*same, "method.max_steps=3")
+    best = (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes()
+    table = tmp_path / "run" / "validation.csv"
+    header, row = table.read_text().splitlines()
+    table.write_text("\n".join([header, ",".join(["3", "0.001", *row.split(",")[2:]])]) + "\n")
+    run(*same, "method.max_steps=6")
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+def test_an_alias_of_the_layer_is_the_layer(run, tmp_path):
+    run("layers.content=[conv4_1]")
+    assert read_info(tmp_path / "run" / "decoder.safetensors").layer == "relu4_1"
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):

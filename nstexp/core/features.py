@@ -145,7 +145,7 @@ class VGG(nn.Module):
         numbers = [p.scale, float(p.bgr), *p.mean, *p.std]
         last = self._step_index(self.canonical(layer))
         for name in (step for step in self.steps[: last + 1] if not step.startswith("pool")):
-            weight = getattr(self, f"{name}_weight").double().flatten().cpu()
+            weight = getattr(self, f"{name}_weight").cpu().double().flatten()  # a Mac's GPU has no float64
             wave = torch.cos(torch.arange(len(weight), dtype=torch.float64))
             numbers += [float(weight.norm()), float(weight @ wave)]
         return [round(number, 6) for number in numbers]

@@ -120,20 +120,28 @@ class DecoderInfo:
         layer: the encoder layer that it inverts.
         encoder: the encoder's name.
         fingerprint: of that encoder, see `VGG.fingerprint`.
+        settings: how that encoder pools and pads.
         steps: how long it was trained.
-        recipe: in words, for people.
     """
 
     layer: str
     encoder: str
     fingerprint: list[float]
+    settings: str = ""
     steps: int = 0
-    recipe: str = ""
 
     def agrees(self, other: Mapping[str, Any]) -> bool:
         """Whether another file's record names the same layer of the same encoder."""
+        same_settings = self.settings == other.get("settings", "") or not (self.settings and other.get("settings"))
         same_layer = self.layer == other.get("layer")
-        return same_layer and same_network(self.fingerprint, other.get("fingerprint", ()))
+        return same_layer and same_settings and same_network(self.fingerprint, other.get("fingerprint", ()))
+
+
+def decoder_info(encoder: VGG, layer: str, steps: int = 0) -> DecoderInfo:
+    """The record of a decoder for a layer of an encoder."""
+    settings = f"{encoder.pool} pooling, {encoder.pad} padding"
+    own = encoder.canonical(layer)
+    return DecoderInfo(own, encoder.identity, encoder.fingerprint(layer), settings, steps)
 
 
 def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -161,10 +169,12 @@ def load_decoder(path: Path, encoder: VGG, layer: str, key: str = "method.decode
                 f"{key}={path} was trained for {info.layer}, and layers.content is {layer}: set layers.content="
                 f"[{info.layer}], or train another with task=train"
             )
-        if not same_network(info.fingerprint, encoder.fingerprint(layer)):
+        own = decoder_info(encoder, layer)
+        if not info.agrees(asdict(own)):
             raise UserError(
-                f"{key}={path} was trained with the encoder {info.encoder}, and the backbone is {encoder.identity}: "
-                "its pictures would be gray or garish; choose that backbone, or train another with task=train"
+                f"{key}={path} was trained with the encoder {info.encoder} ({info.settings}), and the backbone is "
+                f"{own.encoder} ({own.settings}): its pictures would be gray or garish; choose that backbone, or train "
+                "another decoder with task=train"
             )
     else:
         state = _from_sequential(state, decoder)
@@ -231,11 +241,11 @@ def _read_decoder(path: Path, key: str) -> tuple[dict[str, Tensor], DecoderInfo 
             info = DecoderInfo(**json.loads(metadata["info"])) if "info" in metadata else None
             return state, info
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(content, Mapping) and "decoder" in content and "state_dict" in content:
+            own = {k.removeprefix("decoder."): v for k, v in content["state_dict"].items() if k.startswith("decoder.")}
+            return own, DecoderInfo(**content["decoder"])
     except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
         raise UserError(f"{key}={path}: not a decoder file that loads safely ({type(error).__name__})") from error
-    if isinstance(content, Mapping) and "decoder" in content and "state_dict" in content:
-        state = {k.removeprefix("decoder."): v for k, v in content["state_dict"].items() if k.startswith("decoder.")}
-        return state, DecoderInfo(**content["decoder"])
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{key}={path}: a checkpoint of something else than an AdaIN decoder")
     return dict(content), None
@@ -283,7 +293,8 @@ def fit_decoder(
             moment += patches[0].T @ patches[1]
         penalty = torch.full((inputs + 1,), ridge * float(normal.diagonal()[:-1].mean()), device=images.device)
         penalty[-1] = 0
-        solution = torch.linalg.solve(normal.double() + penalty.double().diag(), moment.double()).float()
+        system = normal.cpu().double() + penalty.cpu().double().diag()  # a Mac's GPU has no float64
+        solution = torch.linalg.solve(system, moment.cpu().double()).float()
         kernel = solution[:-1].T.reshape(conv.out_channels, conv.in_channels, 3, 3)
         conv.weight.copy_(kernel)
         conv.bias.copy_(solution[-1])

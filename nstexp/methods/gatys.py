@@ -90,6 +90,8 @@ class Gatys:
         self.pyramid_levels, self.pyramid_gain = pyramid_levels, pyramid_gain
         self.margin_px, self.freeze_share = margin_px, freeze_share
         self.style_resize, self.style_scale, self.adain = style_resize, style_scale, adain
+        # Lightning moves the encoder back to the CPU behind every picture.
+        self._device, self._drafter = next(encoder.buffers()).device, None
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
         """Redraw `content` (1, 3, H, W) in the manner of `styles`.
@@ -114,8 +116,9 @@ class Gatys:
         if self.init == "adain" and self.adain is not None:
             sized = [resize(style.image, self.style_size(style.image, canvas.picture_size)) for style in styles]
             drafts = [replace(style, image=image) for style, image in zip(styles, sized, strict=True)]
-            device = next(self.encoder.buffers()).device
-            draft = self.adain(self.encoder.dtype).to(device).stylize(canvas.content, drafts, controls)
+            if self._drafter is None:
+                self._drafter = self.adain(self.encoder.dtype).to(self._device)
+            draft = self._drafter.stylize(canvas.content, drafts, controls)
             return draft.to(canvas.content).clone()  # made without gradients, which a clone may have
         images, shares = [style.image for style in styles], [style.share for style in styles]
         return optimize.starting_image(self.init, canvas.content, images, shares, self.noise_std, controls.seed)

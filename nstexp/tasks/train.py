@@ -1,6 +1,7 @@
 """Training of what a method needs before it can stylize."""
 
 import logging
+import signal
 from pathlib import Path
 from typing import Protocol
 
@@ -59,10 +60,10 @@ def train(
             log.info("%s is at step %d already: set method.max_steps larger to go on", last, done)
         else:
             log.info("going on at step %d of %d, from %s", done, method.max_steps, last)
-    else:
+    elif folder.writes:  # the other processes get the weights of the first
         module.start(_pictures(data, method.init_pictures))
     trainer = _make_trainer(method, folder, log_every_n_steps, checkpoint_every_n_steps, validate_every_n_steps)
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    _fit(trainer, module, data, last)
     if module.failure:
         raise Stopped(f"{module.failure}: a smaller learning rate may help; {_kept(last)}")
     if module.interrupted:
@@ -72,7 +73,21 @@ def train(
         folder.summary.outputs.append(str(folder.path / "decoder.safetensors"))
         validation = next(c for c in trainer.callbacks if isinstance(c, callbacks.Validation))
         folder.record_metrics("train", {**validation.last, "steps": module.steps_done})
+        if skipped := folder.read_skipped():
+            log.warning("%d pictures could not be used, see %s", len(skipped), folder.path / "skipped.txt")
     return folder.path / "decoder.safetensors"
+
+
+def _fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, last: Path) -> None:
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C before the first step
+        raise Stopped(f"interrupted; {_kept(last)}", interrupted=True) from None
+    except BaseException:
+        # The processes that Lightning started wait for this one for ever.
+        if hasattr(trainer.strategy.launcher, "kill"):
+            trainer.strategy.launcher.kill(signal.SIGTERM)
+        raise
 
 
 def _make_trainer(
@@ -124,6 +139,15 @@ def _check_checkpoint(path: Path, module: LightningModule) -> int:
         raise UserError(
             f"{path}: not a checkpoint of this training ({type(error).__name__}); delete it to begin again"
         ) from error
+    saved, own = (
+        set(group) - {"initial_lr"}
+        for group in (
+            checkpoint["optimizer_states"][0]["param_groups"][0],
+            module.settings.make_optimizer(module.parameters()).param_groups[0],
+        )
+    )
+    if saved != own:
+        raise UserError(f"{path} was trained with another method.optimizer: choose that one, or another run_dir")
     info = module.info()
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     if {name: tuple(value.shape) for name, value in state.items()} != expected or not info.agrees(made):
