@@ -166,19 +166,21 @@ class AdaIN:
         if size[0] * size[1] <= tile * tile:
             return part(slice(None), slice(None))
         whole = None
-        for top in range(0, size[0], tile):
-            for left in range(0, size[1], tile):
-                bottom, right = min(top + tile, size[0]), min(left + tile, size[1])
-                rows = slice(max(0, top - margin), min(size[0], bottom + margin))
-                columns = slice(max(0, left - margin), min(size[1], right + margin))
-                piece = part(rows, columns)
-                if whole is None:
-                    b, c = piece.shape[:2]
-                    whole = piece.new_empty(b, size[0] * up // down, size[1] * up // down, c).permute(0, 3, 1, 2)
-                inner = [slice((a - r.start) * up // down, (z - r.start) * up // down)
-                         for a, z, r in ((top, bottom, rows), (left, right, columns))]  # fmt: skip
-                outer = [slice(a * up // down, z * up // down) for a, z in ((top, bottom), (left, right))]
-                whole[..., outer[0], outer[1]] = piece[..., inner[0], inner[1]]
+        corners = [(top, left) for top in range(0, size[0], tile) for left in range(0, size[1], tile)]
+        for top, left in tqdm(corners, desc="decode" if up > down else "encode", unit="tile", leave=False):
+            bottom, right = min(top + tile, size[0]), min(left + tile, size[1])
+            rows = slice(max(0, top - margin), min(size[0], bottom + margin))
+            columns = slice(max(0, left - margin), min(size[1], right + margin))
+            piece = part(rows, columns)
+            if whole is None:
+                b, c = piece.shape[:2]
+                whole = piece.new_empty(b, size[0] * up // down, size[1] * up // down, c).permute(0, 3, 1, 2)
+            inner = [
+                slice((a - r.start) * up // down, (z - r.start) * up // down)
+                for a, z, r in ((top, bottom, rows), (left, right, columns))
+            ]
+            outer = [slice(a * up // down, z * up // down) for a, z in ((top, bottom), (left, right))]
+            whole[..., outer[0], outer[1]] = piece[..., inner[0], inner[1]]
         return whole
 
     def _style_moments(self, style: Style) -> tuple[Tensor, Tensor]:
