@@ -27,6 +27,15 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums are the same to the bit only with as many threads, and the processes started here have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Two folders of small pictures, nested as WikiArt is."""
