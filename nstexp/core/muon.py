@@ -17,8 +17,8 @@ class Muon(Optimizer):
     """Momentum orthogonalized (Jordan et al. 2024) for kernels, Adam for biases.
 
     torch's own Muon takes matrices only. A convolution's kernel (D, C, 3, 3) is taken as the matrix (D, 9C). The
-    update has the norm of `lr` times the kernel's own, so one rate suits layers of any scale; a decoder reaches the
-    losses that Adam has after 1,000 steps in about 150.
+    update has the norm of `lr` times the kernel's own, so one rate suits layers of any scale. An AdaIN decoder had a
+    style loss of 2.0 after 125 steps (lr 2e-3) where Adam (1e-4) had 2.6.
 
     Args:
         params: float32 parameters, of 4 dimensions or 1.
