@@ -161,7 +161,6 @@ class TrainingLog(Callback):
             pl_module.failure = f"the loss '{culprit}' became {numbers[culprit]} at step {step}"
             trainer.should_stop = True
 
-
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         self.skipped |= dict.fromkeys(batch.get("skipped", ()))
 
@@ -215,21 +214,13 @@ class Checkpoints(Callback):
     def __init__(self, folder: RunFolder, every_n_steps: int, validation: Validation) -> None:
         self.folder, self.every_n_steps, self.validation = folder, every_n_steps, validation
         self.best: float | None = None
-        self.best_step = 0
         self._saved = -1
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.best_step = state["best"], state["best_step"]
 
     def on_train_start(self, trainer, pl_module) -> None:
         self._saved = pl_module.steps_done
-        # The last checkpoint may be older than the validation at its step.
-        totals = [(float(row["total"]), int(row["step"])) for row in self.folder.read_validation()]
-        best = min((pair for pair in totals if math.isfinite(pair[0])), default=(None, 0))
-        self.best, self.best_step = trainer.strategy.broadcast(best)
+        # Not kept in the checkpoint, which is written before the validation at its step.
+        totals = [float(row["total"]) for row in self.folder.read_validation()]
+        self.best = trainer.strategy.broadcast(min(filter(math.isfinite, totals), default=None))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         step = pl_module.steps_done
@@ -242,7 +233,7 @@ class Checkpoints(Callback):
         # One process decides for all: rounding may differ, and all take part in saving.
         total = trainer.strategy.broadcast(self.validation.last.get("total", math.nan))
         if math.isfinite(total) and (self.best is None or total < self.best):
-            self.best, self.best_step = total, pl_module.steps_done
+            self.best = total
             self._save(trainer, pl_module, "best")
 
     def on_train_end(self, trainer, pl_module) -> None:

@@ -1,6 +1,6 @@
 """Exceptions whose text is the whole message for the user: one sentence, no traceback."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `nstexp samples` answers at once because nothing on its way imports torch
     from torch import Tensor
@@ -17,3 +17,15 @@ class Stopped(Exception):
         super().__init__(reason)
         self.image = image
         self.interrupted = interrupted
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, which True and False are not here."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_integers(section: str, smallest: int, **values: Any) -> None:
+    """Raise a UserError for a value that is no integer of at least `smallest`, naming it as `section.key`."""
+    for key, value in values.items():
+        if not is_whole(value) or value < smallest:
+            raise UserError(f"{section}.{key}={value}: give a whole number, {smallest} or larger")

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, check_integers
 from nstexp.core.images import find_images
 from nstexp.data.batches import (
     ATTEMPTS,
@@ -22,7 +22,7 @@ from nstexp.data.batches import (
     position,
     worker_loader,
 )
-from nstexp.data.pictures import Cropping, Unusable, check_integers, check_multiple_of_8, random_crop
+from nstexp.data.pictures import Cropping, Unusable, check_multiple_of_8, random_crop
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ class FolderPairs(LightningDataModule):
     ) -> None:
         super().__init__()
         self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
-        check_integers(1, batch_size=batch_size)
-        check_integers(0, workers=workers, val_pairs=val_pairs, seed=seed)
+        check_integers("data", 1, batch_size=batch_size)
+        check_integers("data", 0, workers=workers, val_pairs=val_pairs, seed=seed)
         check_multiple_of_8(val_px=val_px)
         self.specs = {"content": (content, val_content), "style": (style, val_style)}
         self.batch_size, self.workers, self.seed = batch_size, workers, seed

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, is_whole
 from nstexp.core.images import _to_tensor, _without_pillow_limit
 
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
@@ -139,16 +139,6 @@ def resized(size: tuple[int, int], side_px: int) -> tuple[int, int]:
     """(width, height) scaled so that the shorter side is `side_px`, aspect kept."""
     scale = side_px / min(size)
     return max(side_px, round(size[0] * scale)), max(side_px, round(size[1] * scale))
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def check_integers(smallest: int, **values: Any) -> None:
-    for key, value in values.items():
-        if not is_whole(value) or value < smallest:
-            raise UserError(f"data.{key}={value}: give a whole number, {smallest} or larger")
 
 
 def check_multiple_of_8(**values: Any) -> None:

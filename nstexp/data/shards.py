@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import tar_file_iterator
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, check_integers
 from nstexp.core.images import READABLE, find_images
 from nstexp.data.batches import (
     ATTEMPTS,
@@ -30,7 +30,7 @@ from nstexp.data.batches import (
     position,
     worker_loader,
 )
-from nstexp.data.pictures import Cropping, Unusable, check_integers, check_multiple_of_8, random_crop
+from nstexp.data.pictures import Cropping, Unusable, check_multiple_of_8, random_crop
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ class ShardPairs(LightningDataModule):
     ) -> None:
         super().__init__()
         self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
-        check_integers(1, batch_size=batch_size, shuffle_buffer=shuffle_buffer)
-        check_integers(0, workers=workers, val_pairs=val_pairs, seed=seed)
+        check_integers("data", 1, batch_size=batch_size, shuffle_buffer=shuffle_buffer)
+        check_integers("data", 0, workers=workers, val_pairs=val_pairs, seed=seed)
         check_multiple_of_8(val_px=val_px)
         self.specs = {"content": (content, val_content), "style": (style, val_style)}
         self.batch_size, self.workers, self.seed, self.shuffle_buffer = batch_size, workers, seed, shuffle_buffer

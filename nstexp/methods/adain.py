@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, check_integers
 from nstexp.core.features import IMAGE, VGG
 from nstexp.core.images import resize, size_for_shorter_side
 from nstexp.core.losses import LossSet, LossValues
@@ -72,8 +72,9 @@ class AdaIN:
         compile: bool = False,
     ) -> None:
         _check_number("alpha", alpha, 0, 1)
-        _check_integers(1, max_steps=max_steps, init_pictures=init_pictures, styles_per_content=styles_per_content)
-        _check_integers(64, tile_px=tile_px, **({} if style_px is None else {"style_px": style_px}))
+        check_integers("method", 1, max_steps=max_steps, init_pictures=init_pictures)
+        check_integers("method", 1, styles_per_content=styles_per_content)
+        check_integers("method", 64, tile_px=tile_px, **({} if style_px is None else {"style_px": style_px}))
         for key, value, known in (("optimizer", optimizer, optimizers), ("schedule", schedule, schedules)):
             if known is not None and value not in known:
                 raise UserError(f"method.{key}={value} is unknown, choose one of {', '.join(known)}")
@@ -400,12 +401,6 @@ def _padded(image: Tensor, multiple: int) -> Tensor:
         return image
     mode = "reflect" if extra[0] < width and extra[1] < height else "replicate"
     return F.pad(image, (0, extra[0], 0, extra[1]), mode=mode)
-
-
-def _check_integers(smallest: int, **values: Any) -> None:
-    for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-            raise UserError(f"method.{key}={value}: give a whole number, {smallest} or larger")
 
 
 def _check_number(key: str, value: Any, low: float, high: float) -> None:

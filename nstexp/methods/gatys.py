@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
 from nstexp.core import optimize
-from nstexp.core.errors import Stopped, UserError
+from nstexp.core.errors import Stopped, UserError, check_integers
 from nstexp.core.features import VGG, Features
 from nstexp.core.images import resize, size_for_pixels
 from nstexp.core.losses import LossSet, LossValues
@@ -79,8 +79,8 @@ class Gatys:
             raise UserError("the loss term 'identity' is for training (task=train): leave it out of loss=[...]")
         if style_resize not in ("area", "squash", "none"):
             raise UserError(f"method.style_resize={style_resize} is unknown, choose one of area, squash, none")
-        _check_integers(1, max_steps=max_steps, levels=levels, pyramid_levels=pyramid_levels)
-        _check_integers(0, coarse_steps=coarse_steps, margin_px=margin_px)
+        check_integers("method", 1, max_steps=max_steps, levels=levels, pyramid_levels=pyramid_levels)
+        check_integers("method", 0, coarse_steps=coarse_steps, margin_px=margin_px)
         if not isinstance(style_scale, int | float) or not 0 < style_scale < math.inf:
             raise UserError(f"method.style_scale={style_scale} must be a number larger than 0")
         self.encoder, self.losses, self.trainer = encoder, losses, trainer
@@ -316,12 +316,6 @@ class _Endless(IterableDataset):
 
     def __iter__(self) -> Iterator[int]:
         return count()
-
-
-def _check_integers(smallest: int, **values: Any) -> None:
-    for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-            raise UserError(f"method.{key}={value}: give a whole number, {smallest} or larger")
 
 
 def _restart(optimizer: Optimizer, params: list[torch.nn.Parameter]) -> None:

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from nstexp import callbacks
-from nstexp.core.errors import Stopped, UserError
+from nstexp.core.errors import Stopped, UserError, check_integers
 from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ def train(
     """
     if not hasattr(method, "training_module"):
         raise UserError("task=train: method=gatys has nothing to train, it optimizes every picture by itself")
-    _check_steps(1, checkpoint_every_n_steps=checkpoint_every_n_steps)
-    _check_steps(0, validate_every_n_steps=validate_every_n_steps)
+    check_integers("task", 1, checkpoint_every_n_steps=checkpoint_every_n_steps)
+    check_integers("task", 0, validate_every_n_steps=validate_every_n_steps)
     module = method.training_module()
     data.setup("fit")
     last = folder.last_checkpoint
@@ -84,9 +84,9 @@ def _fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, l
     except SystemExit:  # Lightning's answer to Ctrl-C before the first step
         raise Stopped(f"interrupted; {_kept(last)}", interrupted=True) from None
     except BaseException:
-        # The processes that Lightning started wait for this one for ever.
+        # The processes that Lightning started wait for this one for ever, where no gentler signal reaches them.
         if hasattr(trainer.strategy.launcher, "kill"):
-            trainer.strategy.launcher.kill(signal.SIGTERM)
+            trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
         raise
 
 
@@ -162,9 +162,3 @@ def _kept(last: Path) -> str:
     if last.exists():
         return f"the same command with run_dir={last.parent.parent} goes on from {last}"
     return "there is no checkpoint yet"
-
-
-def _check_steps(smallest: int, **values: int) -> None:
-    for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-            raise UserError(f"task.{key}={value}: give a whole number, {smallest} or larger")
