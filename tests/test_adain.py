@@ -242,7 +242,8 @@ def test_the_bundled_decoder_stylizes(bundled):
 
 
 def test_training_needs_one_content_layer(encoder):
-    from nstexp.core.losses import ContentLoss, LossSet, MomentsLoss
+    from nstexp.core.loss_set import LossSet
+    from nstexp.core.losses import ContentLoss, MomentsLoss
 
     losses = LossSet(
         {"content": ContentLoss(["relu3_1"]), "moments": MomentsLoss(["relu1_1"])}, {"alpha": 1, "beta": 10}

@@ -20,7 +20,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp.__main__ import CONF, _sweep_name
-from nstexp.core.losses import LossSet
+from nstexp.core.loss_set import LossSet
 from nstexp.tasks.train import train
 
 # How many files each group has; a new one is added here, so that no file can be missed in silence.
@@ -35,7 +35,7 @@ COUNTS = {
     "hydra/output": 1,
     "layers": 10,
     "logger": 4,
-    "loss": 7,
+    "loss": 11,
     "method": 2,
     "task": 2,
     "trainer": 2,

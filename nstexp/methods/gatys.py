@@ -3,9 +3,11 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
+from inspect import signature
 from itertools import count
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -15,11 +17,12 @@ from torch.utils.data import IterableDataset
 
 from nstexp.core import optimize
 from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.core.features import VGG, Features
+from nstexp.core.features import IMAGE, VGG, Features
 from nstexp.core.images import resize, size_for_pixels
-from nstexp.core.losses import LossSet, LossValues
+from nstexp.core.loss_set import LossSet, LossValues, Role, Shapes
+from nstexp.core.masks import Propagation, guides
 from nstexp.core.memory import check_memory, release_freed
-from nstexp.methods.base import Combine, Controls, Style, Stylizer
+from nstexp.methods.base import Controls, Style, Stylizer
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,8 @@ class Gatys:
         noise_std: of init=noise, in units of the [0, 1] range.
         lr_decay: the optimizer's learning rate is multiplied by this after every iteration.
         levels: coarse-to-fine stages; each is half as large as the next. 1 works at full size throughout.
-        coarse_steps: steps of each coarser level, at most an equal share of `max_steps`.
+        coarse_steps: steps of each coarser level, at most an equal share of `max_steps`; or a list of one number per
+            coarser level, from coarse to fine, together less than `max_steps`.
         pyramid_levels: depth of the pyramid the image is parametrized by (1: plain pixels).
         pyramid_gain: see `PyramidImage`.
         margin_px: see `Canvas`.
@@ -50,6 +54,12 @@ class Gatys:
         style_resize: `area` gives style pictures as many pixels as the result and keeps their aspect; `squash` makes
             them as high and wide as the result; `none` keeps their own size.
         style_scale: resizes the style pictures further: 2 makes strokes twice as large.
+        guide: what a mask becomes at deeper layers: `simple`, `inside` or `all`, see `masks.guides`.
+        fine_layers, fine_steps: of a style's fine strokes (`Style.fine`): the layers at which they are put onto the
+            style picture, and the evaluations that it takes (Gatys et al. 2017, section 6).
+        clamp: `on_save` clips the result; `project` also the picture after every step, for optimizers that do not
+            remember the loss as L-BFGS does.
+        normalize_gradients: see `LossSet.forward`; for `adam` and `sgd`.
     """
 
     def __init__(
@@ -64,7 +74,7 @@ class Gatys:
         noise_std: float = 0.25,
         lr_decay: float = 1.0,
         levels: int = 3,
-        coarse_steps: int = 35,
+        coarse_steps: int | Sequence[int] = 35,
         pyramid_levels: int = 7,
         pyramid_gain: float = 0.65,
         margin_px: int = 16,
@@ -72,6 +82,11 @@ class Gatys:
         style_resize: str = "area",
         style_scale: float = 1.0,
         adain: Callable[[torch.dtype], Stylizer] | None = None,
+        guide: Propagation = "simple",
+        fine_layers: Sequence[str] = ("relu1_1", "relu2_1"),
+        fine_steps: int = 100,
+        clamp: str = "on_save",
+        normalize_gradients: bool = False,
     ) -> None:
         if optimizer not in optimizers:
             raise UserError(f"method.optimizer={optimizer} is unknown, choose one of {', '.join(optimizers)}")
@@ -79,8 +94,19 @@ class Gatys:
             raise UserError("the loss term 'identity' is for training (task=train): leave it out of loss=[...]")
         if style_resize not in ("area", "squash", "none"):
             raise UserError(f"method.style_resize={style_resize} is unknown, choose one of area, squash, none")
+        if guide not in get_args(Propagation):
+            raise UserError(f"method.guide={guide} is unknown, choose one of {', '.join(get_args(Propagation))}")
+        if clamp not in ("on_save", "project"):
+            raise UserError(f"method.clamp={clamp} is unknown, choose one of on_save, project")
+        for key, wanted in (("clamp=project", clamp == "project"), ("normalize_gradients=true", normalize_gradients)):
+            if wanted and optimizer == "lbfgs":
+                raise UserError(
+                    f"method.{key}: L-BFGS has to see the loss and gradient that it steps by, use method.optimizer=adam"
+                )
         check_integers("method", 1, max_steps=max_steps, levels=levels, pyramid_levels=pyramid_levels)
-        check_integers("method", 0, coarse_steps=coarse_steps, margin_px=margin_px)
+        check_integers("method", 1, fine_steps=fine_steps)
+        check_integers("method", 0, margin_px=margin_px)
+        _check_coarse_steps(coarse_steps, levels, max_steps)
         if not isinstance(style_scale, int | float) or not 0 < style_scale < math.inf:
             raise UserError(f"method.style_scale={style_scale} must be a number larger than 0")
         self.encoder, self.losses, self.trainer = encoder, losses, trainer
@@ -90,6 +116,8 @@ class Gatys:
         self.pyramid_levels, self.pyramid_gain = pyramid_levels, pyramid_gain
         self.margin_px, self.freeze_share = margin_px, freeze_share
         self.style_resize, self.style_scale, self.adain = style_resize, style_scale, adain
+        self.guide, self.clamp, self.normalize_gradients = guide, clamp, normalize_gradients
+        self.fine_layers, self.fine_steps = tuple(fine_layers), fine_steps
         # Lightning moves the encoder back to the CPU behind every picture.
         self._device, self._drafter = next(encoder.buffers()).device, None
 
@@ -98,18 +126,64 @@ class Gatys:
 
         Raises:
             Stopped: interrupted, or the loss became NaN; carries the best picture until then.
-            UserError: a picture too small for the encoder's deepest layer, or too large for the memory; masks.
+            UserError: a picture too small for the encoder's deepest layer, or too large for the memory; loss terms that
+                do not work with several styles, or by regions, in the way that is asked for.
         """
-        if any(style.mask is not None for style in styles):
-            raise UserError("masks=...: method=gatys does not work by regions, use method=adain or leave masks out")
+        self._check_styles(styles, controls)
         self._check_sizes(content, styles)
-        picture = PictureOptimization(self, content, styles, controls)
+        size = tuple(content.shape[-2:])
+        styles = [style if style.fine is None else self._with_fine_strokes(style, size, controls) for style in styles]
+        return self._optimize(PictureOptimization(self, content, styles, controls))
+
+    def _optimize(self, picture: "PictureOptimization") -> Tensor:
         self.trainer().fit(picture, train_dataloaders=_Endless())
         if picture.failure:
             raise Stopped(picture.failure, picture.best_picture())
         if picture.interrupted:
             raise Stopped(f"interrupted at step {picture.steps_done}", picture.best_picture(), interrupted=True)
         return picture.best_picture()
+
+    def _with_fine_strokes(self, style: Style, size: tuple[int, int], controls: Controls) -> Style:
+        """The style with the statistics of its `fine` picture at shallow layers (Gatys et al. 2017, section 6.1)."""
+        coarse = resize(style.image[None], self.style_size(style.image, size))
+        fine = Style(style.fine, layers=self.fine_layers)
+        log.info("putting the fine strokes onto the style picture")
+        settings = copy(self)
+        settings.init, settings.max_steps, settings.style_resize = "content", self.fine_steps, "none"
+        if not isinstance(self.coarse_steps, int):
+            settings.levels, settings.coarse_steps = 1, 0
+        fine = replace(fine, image=resize(fine.image, self.style_size(fine.image, size)))
+        settings.style_scale = 1.0
+        named = replace(controls, name="fine strokes", log_prefix=f"{controls.log_prefix}fine_strokes/")
+        picture = PictureOptimization(settings, coarse, [fine], named, roles=("style", "image"))
+        try:
+            mixed = self._optimize(picture)
+        except Stopped as stop:
+            raise Stopped(f"{stop} of the fine strokes", None, stop.interrupted) from None
+        return replace(style, image=mixed[0], fine=None)
+
+    def _check_styles(self, styles: Sequence[Style], controls: Controls) -> None:
+        terms = {name: term for name, term in self.losses.terms.items() if term.role == "style"}
+        known = [self.encoder.canonical(layer) for layer in self.losses.layers("style")]
+        for style in styles:
+            for layer in style.layers or ():
+                if self.encoder.canonical(layer) not in known:
+                    raise UserError(f"style_layers: {layer} is not among the style layers {', '.join(known)}")
+        if any(style.fine is not None for style in styles):
+            missing = [layer for layer in self.fine_layers if self.encoder.canonical(layer) not in known]
+            if missing or not self.fine_layers:
+                raise UserError(
+                    f"method.fine_layers={list(self.fine_layers)}: give some of the style layers {', '.join(known)}"
+                )
+        if styles[0].mask is None:
+            return
+        if controls.combine != "weighted_loss":
+            raise UserError(
+                f"style_combine={controls.combine}: with masks each style has a place of its own, leave it out"
+            )
+        for name, term in terms.items():
+            if "guides" not in signature(term.forward).parameters:
+                raise UserError(f"masks=...: the loss term '{name}' does not work by regions")
 
     def start(self, canvas: optimize.Canvas, styles: Sequence[Style], controls: Controls) -> Tensor:
         """The image that the optimization begins with, of the canvas' size."""
@@ -135,6 +209,11 @@ class Gatys:
         smallest = self.encoder.min_side_px(layers)
         deepest = max(layers, key=self.encoder.depth, default="the image")
         size = tuple(content.shape[-2:])
+        if min(size) < self.losses.min_side_px:
+            raise UserError(
+                f"content: the picture is {size[1]}x{size[0]} px, but a loss needs {self.losses.min_side_px} px on "
+                "the shorter side: set image_px larger, or loss.laplacian.pool_px smaller"
+            )
         if min(size) < smallest:
             raise UserError(
                 f"content: the picture is {size[1]}x{size[0]} px, but {deepest} needs at least {smallest} px on the "
@@ -153,24 +232,36 @@ class Gatys:
 class PictureOptimization(LightningModule):
     """The optimization of one picture through every level; a training step is one iteration of the optimizer."""
 
-    def __init__(self, settings: Gatys, content: Tensor, styles: Sequence[Style], controls: Controls) -> None:
+    def __init__(
+        self,
+        settings: Gatys,
+        content: Tensor,
+        styles: Sequence[Style],
+        controls: Controls,
+        roles: Sequence[Role] = (),
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.settings, self.styles, self.combine = settings, styles, controls.combine
+        self.settings, self.combine, self.roles = settings, controls.combine, roles
         self.name, self.log_prefix = controls.name, controls.log_prefix
         self.encoder, self.losses = settings.encoder, settings.losses
-        layers = self.losses.layers()
-        self.canvas = optimize.Canvas(content, settings.margin_px, max(map(self.encoder.stride, layers), default=1))
+        self.layers = self._layers_in_use(styles)
+        self.canvas = optimize.Canvas(
+            content, settings.margin_px, max(map(self.encoder.stride, self.layers), default=1)
+        )
+        styles = [style if style.mask is None else self._on_canvas(style) for style in styles]
+        self.styles = styles
         self.levels = optimize.schedule(
             self.canvas.size,
             settings.levels,
             settings.coarse_steps,
             settings.max_steps,
-            self.encoder.min_side_px(layers),
+            max(self.encoder.min_side_px(self.layers), self.losses.min_side_px),
         )
         self.start = settings.start(self.canvas, styles, controls)
         self.max_steps, self.steps_done, self.level_index = settings.max_steps, 0, 0
         self.image = self._parametrize(resize(self.start, self.levels[0].size))
+        self.recorded = not roles  # of a picture that only prepares another one nothing is kept
         self.interrupted, self.failure = False, None
         self._best: tuple[float, Tensor | None] = (math.inf, None)  # loss and image of the whole canvas
         self._frozen: Features = {}
@@ -194,6 +285,8 @@ class PictureOptimization(LightningModule):
             self.trainer.should_stop = True
         for group in optimizer.optimizer.param_groups if self.settings.lr_decay != 1 else ():
             group["lr"] *= self.settings.lr_decay
+        if self.settings.clamp == "project":
+            self.image.clamp_()
         return self._last
 
     @torch.no_grad()
@@ -208,11 +301,36 @@ class PictureOptimization(LightningModule):
 
     @torch.no_grad()
     def final_losses(self) -> dict[str, float]:
-        """Every term of the best picture, unweighted, and the weighted total; no layer is left out."""
+        """Every term of the best picture, unweighted, and the weighted total; no layer is left out.
+
+        And `gram_trace_ratio`: how much energy the features at the style layers have for each unit that the styles have
+        (the traces of the Gram matrices, the styles' averaged by their shares; the mean over the layers). With several
+        styles also each style term against each style alone, `gram_style1` and so on.
+        """
         best = self._best[1]
         if best is None:
             return {}
-        return self.losses(self.encoder(best, self.losses.layers()), self._targets).numbers()
+        feats = self.encoder(best, self.layers)
+        numbers = self.losses(feats, self._targets, self.roles).numbers()
+        for name in self._of_styles[0] if len(self.styles) > 1 else ():
+            for number, (style, targets) in enumerate(zip(self.styles, self._of_styles, strict=True), 1):
+                alone = {name: [(1.0, targets[name], *self._guides(style))]}
+                numbers[f"{name}_style{number}"] = float(self.losses.one(name, feats, alone))
+        return numbers | self._trace_ratio(feats)
+
+    def _trace_ratio(self, feats: Features) -> dict[str, float]:
+        total = sum(style.share for style in self.styles)
+        ratios = []
+        for layer in (layer for layer in self.losses.layers("style") if layer in self.layers):
+            energy = sum(s.share / total * e[layer] for s, e in zip(self.styles, self._energy, strict=True))
+            ratios.append(_energy(feats[layer]) / max(energy, 1e-12))
+        return {"gram_trace_ratio": sum(ratios) / len(ratios)} if ratios else {}
+
+    def shapes(self) -> Shapes:
+        """Of all features at full size."""
+        return {IMAGE: (3, *self.canvas.size)} | {
+            layer: self.encoder.shape(layer, self.canvas.size) for layer in self.losses.layers()
+        }
 
     def _closure(self) -> Tensor:
         if self.steps_done >= self.levels[self.level_index].last_step:
@@ -227,8 +345,9 @@ class PictureOptimization(LightningModule):
         return values.total.detach()
 
     def _evaluate(self, image: Tensor) -> LossValues:
-        live = [name for name in self.losses.layers() if name not in self._frozen]
-        return self.losses(self.encoder(image, live) | self._frozen, self._targets)
+        live = [name for name in self.layers if name not in self._frozen]
+        feats = self.encoder(image, live) | self._frozen
+        return self.losses(feats, self._targets, self.roles, self.settings.normalize_gradients)
 
     def _keep(self, image: Tensor, values: LossValues) -> None:
         self._last = values.numbers()
@@ -264,9 +383,9 @@ class PictureOptimization(LightningModule):
 
     def _negligible_layer(self, image: Tensor) -> str | None:
         """The deepest layer, if the gradient hardly changes without it."""
-        deepest = max(self.losses.layers(), key=self.encoder.depth)
-        if len(self.losses.layers()) < 2:
+        if len(self.layers) < 2:
             return None
+        deepest = max(self.layers, key=self.encoder.depth)
         whole = self._image_gradient(image)
         self._frozen = {deepest: self._features(image, deepest)[deepest]}
         without, self._frozen = self._image_gradient(image), {}
@@ -281,26 +400,66 @@ class PictureOptimization(LightningModule):
 
     # ------------------------------------------------------------------------------------------------------ targets
 
-    def _make_targets(self) -> dict[str, list[tuple[float, Any]]]:
-        """What the terms have to match at the current level: term -> pairs of (share, target)."""
+    def _make_targets(self) -> dict[str, list[tuple[Any, ...]]]:
+        """What the terms have to match at the current level, as `LossSet.forward` takes it."""
         size = self.levels[self.level_index].size
-        scale = size[0] / self.canvas.size[0]
-        content = self._targets_of("content", resize(self.canvas.content, size))
-        found = {name: [(1.0, target)] for name, target in content.items()}
-        per_style = []
+        found = {}
+        if not self.roles or "content" in self.roles:
+            feats = self._features(resize(self.canvas.content, size), *self.losses.layers("content"))
+            found = {name: [(1.0, target)] for name, target in self.losses.targets("content", feats).items()}
+        self._of_styles, self._energy = [], []
         for style in self.styles:
-            style_size = self.settings.style_size(style.image, self.canvas.picture_size, scale)
-            per_style.append((style.share, self._targets_of("style", resize(style.image[None], style_size))))
-        for name in per_style[0][1] if per_style else ():
-            found[name] = _combined([(share, targets[name]) for share, targets in per_style], self.combine)
+            self._add_style(style, size[0] / self.canvas.size[0])
+        for name in self._of_styles[0]:
+            pairs = [(s.share, targets[name]) for s, targets in zip(self.styles, self._of_styles, strict=True)]
+            combined = self.losses.combined(name, pairs, self.combine)
+            placed = [self._guides(style) for style in self.styles]
+            found[name] = [(*goal, *place) for goal, place in zip(combined, placed, strict=False)]
         return found
 
-    def _targets_of(self, role: str, image: Tensor) -> dict[str, Any]:
-        return self.losses.targets(role, self._features(image.to(self.device), *self.losses.layers(role)))
+    def _add_style(self, style: Style, scale: float) -> None:
+        """The statistics and the energy of one style's features at its layers, at the scale of the current level."""
+        size = self.settings.style_size(style.image, self.canvas.picture_size, scale)
+        feats = self._features(resize(style.image[None], size), *self.losses.layers("style"))
+        names = None if style.layers is None else {IMAGE, *map(self.encoder.canonical, style.layers)}
+        place = self._guides(style)
+
+        def counts(layer: str) -> bool:
+            own = layer if layer == IMAGE else self.encoder.canonical(layer)
+            return (names is None or own in names) and (not place or layer in place[0])
+
+        targets = self.losses.targets("style", feats)
+        self._of_styles.append({
+            name: {layer: statistic for layer, statistic in target.items() if counts(layer)}
+            for name, target in targets.items()
+        })
+        self._energy.append({layer: _energy(x) for layer, x in feats.items() if layer != IMAGE})
+
+    def _guides(self, style: Style) -> tuple[dict[str, Tensor], ...]:
+        """The style's guides at the current level; empty where it applies everywhere."""
+        if style.mask is None:
+            return ()
+        mask = resize(style.mask[None, None], self.levels[self.level_index].size)[0, 0]
+        found = guides(mask, self.encoder, self.losses.layers("style"), self.settings.guide)
+        return ({name: guide.to(self.device) for name, guide in found.items()},)
+
+    def _on_canvas(self, style: Style) -> Style:
+        mask = self.canvas.extend(style.mask[None, None])[0, 0]
+        return replace(style, mask=mask)
+
+    def _layers_in_use(self, styles: Sequence[Style]) -> tuple[str, ...]:
+        """Those that terms of the roles read and, of the style layers, those that any style counts at."""
+        roles = self.roles or ("content", "style", "image")
+        wanted = list(self.losses.layers(*(role for role in roles if role != "style")))
+        for layer in self.losses.layers("style"):
+            own = self.encoder.canonical(layer)
+            if any(s.layers is None or own in map(self.encoder.canonical, s.layers) for s in styles):
+                wanted.append(layer)
+        return tuple(dict.fromkeys(wanted))
 
     @torch.no_grad()
     def _features(self, image: Tensor, *layers: str) -> Features:
-        return self.encoder(image, layers)
+        return self.encoder(image.to(self.device), layers)
 
 
 class _LevelFinished(Exception):
@@ -324,10 +483,20 @@ def _restart(optimizer: Optimizer, params: list[torch.nn.Parameter]) -> None:
     optimizer.state.clear()
 
 
-def _combined(targets: list[tuple[float, Any]], combine: Combine) -> list[tuple[float, Any]]:
-    """Targets of several styles as pairs of (share, target): kept apart, or merged into one Gram matrix."""
-    if combine == "weighted_loss" or len(targets) == 1:
-        return targets
-    scale = 1.0 if combine == "sum_gram" else 1 / sum(share for share, _ in targets)
-    names = targets[0][1]
-    return [(1.0, {name: sum(scale * share * target[name] for share, target in targets) for name in names})]
+def _energy(features: Tensor) -> float:
+    """Trace of the Gram matrix per position of (1, C, H, W) features: the mean of their squared length."""
+    return float(torch.linalg.vector_norm(features, dtype=torch.float32)) ** 2 / features[0, 0].numel()
+
+
+def _check_coarse_steps(coarse_steps: int | Sequence[int], levels: int, max_steps: int) -> None:
+    if isinstance(coarse_steps, int):
+        check_integers("method", 0, coarse_steps=coarse_steps)
+        return
+    check_integers("method", 0, **{f"coarse_steps[{index}]": steps for index, steps in enumerate(coarse_steps)})
+    if len(coarse_steps) != levels - 1:
+        raise UserError(
+            f"method.coarse_steps={list(coarse_steps)} has {len(coarse_steps)} numbers for the {levels - 1} coarser of "
+            f"method.levels={levels}"
+        )
+    if sum(coarse_steps) >= max_steps:
+        raise UserError(f"method.coarse_steps={list(coarse_steps)} leaves nothing of method.max_steps={max_steps}")

@@ -1,7 +1,7 @@
 """The default task: every content picture redrawn in the style, one file each."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -37,6 +37,8 @@ def stylize(
     style: str | Sequence[str],
     style_weights: Sequence[float] | None = None,
     style_combine: Combine = "weighted_loss",
+    style_layers: Sequence[Sequence[str]] | None = None,
+    fine_style: str | Sequence[str] | None = None,
     masks: str | Sequence[str] | None = None,
     color: Color = "none",
     color_strength: float = 1.0,
@@ -53,6 +55,8 @@ def stylize(
         content, style: a file, a folder, a built-in name, or a list of these. All styles apply to every content.
         style_weights: one share per style picture; null: equal shares.
         style_combine: see `Controls`.
+        style_layers: one list of style layers per style picture: where each counts; null: all at all.
+        fine_style: a picture, or one per style picture, whose small strokes the style pictures get first.
         masks: like `style`, one gray picture per style picture, in the same order: where each applies (`load_masks`).
             They hold for every content picture.
         color: see `prepare_colors` and `finish_colors`.
@@ -69,11 +73,16 @@ def stylize(
     _check_values(image_px, max_input_megapixels, style_combine)
     _check_color(color, color_strength)
     contents, style_paths = find_images(content, "content"), find_images(style, "style")
+    if style_combine != "weighted_loss" and len(style_paths) == 1:
+        raise UserError(f"style_combine={style_combine} needs two or more pictures in style=[...], there is 1")
     mask_paths = _find_masks(masks, len(style_paths))
+    fine_paths = [] if fine_style is None else find_images(fine_style, "fine_style")
     targets = _targets(contents, output)
-    inputs = [*contents, *style_paths, *mask_paths]
+    inputs = [*contents, *style_paths, *mask_paths, *fine_paths]
     _protect_inputs(inputs, [copy for _, copy in targets if copy is not None])
     styles = _load_styles(style_paths, style_weights, max_input_megapixels)
+    styles = _with_layers(styles, style_layers)
+    styles = _with_fine(styles, fine_paths, max_input_megapixels)
     if mask_paths and not all(style.share for style in styles):
         raise UserError(f"style_weights={style_weights}: with masks each is larger than 0, or a region has no style")
     failures = []
@@ -110,16 +119,17 @@ def prepare_colors(
 
     Gatys et al. 2017, section 5. Each style is compared with the part of the content where its mask applies.
         none, match: the very same objects.
-        preserve: the style pictures get the content's color mean and covariance (form `sym`), blended by `strength`.
+        preserve: the style pictures, and those of their fine strokes, get the content's color mean and covariance (form
+            `sym`), blended by `strength`.
         luminance: content and styles lose the share `strength` of their chroma (1: they are gray), and the luminance of
             each style is shifted by that share of the way to the content's mean.
     """
     if strength == 0 or color not in ("preserve", "luminance"):
         return content, styles
     if color == "preserve":
-        return content, [replace(style, image=_preserved(style, content, strength)) for style in styles]
+        return content, [_preserved(style, content, strength) for style in styles]
     gray = torch.lerp(content, luminance(content), strength)
-    return gray, [replace(style, image=_only_luminance(style, content, strength)) for style in styles]
+    return gray, [_only_luminance(style, content, strength) for style in styles]
 
 
 def finish_colors(color: Color, strength: float, picture: Tensor, content: Tensor, styles: Sequence[Style]) -> Tensor:
@@ -143,16 +153,27 @@ def finish_colors(color: Color, strength: float, picture: Tensor, content: Tenso
     return torch.lerp(picture, _in_style_colors(picture, styles), strength).clamp(0, 1)
 
 
-def _preserved(style: Style, content: Tensor, strength: float) -> Tensor:
-    recolored = match_moments(style.image, color_moments(style.image), color_moments(content, style.mask))
-    return torch.lerp(style.image, recolored, strength).clamp(0, 1)
+def _preserved(style: Style, content: Tensor, strength: float) -> Style:
+    wanted = color_moments(content, style.mask)
+
+    def recolor(image: Tensor) -> Tensor:
+        return torch.lerp(image, match_moments(image, color_moments(image), wanted), strength).clamp(0, 1)
+
+    return _recolored(style, recolor)
 
 
-def _only_luminance(style: Style, content: Tensor, strength: float) -> Tensor:
-    own_mean, wanted_mean = color_moments(style.image)[0], color_moments(content, style.mask)[0]
-    shift = float(luminance((wanted_mean - own_mean).view(3, 1, 1)))  # the luminance of the mean is the mean luminance
-    gray = (luminance(style.image) + shift).clamp(0, 1)
-    return torch.lerp(style.image, gray, strength)
+def _only_luminance(style: Style, content: Tensor, strength: float) -> Style:
+    wanted = color_moments(content, style.mask)[0]
+
+    def without_chroma(image: Tensor) -> Tensor:
+        shift = float(luminance((wanted - color_moments(image)[0]).view(3, 1, 1)))  # that of the mean is the mean's
+        return torch.lerp(image, (luminance(image) + shift).clamp(0, 1), strength)
+
+    return _recolored(style, without_chroma)
+
+
+def _recolored(style: Style, recolor: Callable[[Tensor], Tensor]) -> Style:
+    return replace(style, image=recolor(style.image), fine=None if style.fine is None else recolor(style.fine))
 
 
 def _in_style_colors(picture: Tensor, styles: Sequence[Style]) -> Tensor:
@@ -223,6 +244,25 @@ def _load_styles(paths: list[Path], weights: Sequence[float] | None, max_megapix
     if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
         raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
     return [Style(load_image(p, max_megapixels), share) for p, share in zip(paths, shares, strict=True)]
+
+
+def _with_layers(styles: list[Style], layers: Sequence[Sequence[str]] | None) -> list[Style]:
+    if layers is None:
+        return styles
+    lists = [] if isinstance(layers, str) or not isinstance(layers, Sequence) else layers
+    if not lists or any(isinstance(names, str) or not isinstance(names, Sequence) or not names for names in lists):
+        raise UserError(f"style_layers={layers}: give one list of layers per style picture: [[relu1_1],[relu4_1]]")
+    if len(lists) != len(styles):
+        raise UserError(f"style_layers has {len(lists)} lists for {len(styles)} style pictures")
+    return [replace(style, layers=tuple(map(str, names))) for style, names in zip(styles, lists, strict=True)]
+
+
+def _with_fine(styles: list[Style], paths: list[Path], max_megapixels: float) -> list[Style]:
+    if len(paths) not in (0, 1, len(styles)):
+        raise UserError(f"fine_style has {len(paths)} pictures for {len(styles)} style pictures: give one, or one each")
+    pictures = [load_image(path, max_megapixels) for path in paths]
+    each = (pictures or [None]) * (1 if len(pictures) > 1 else len(styles))
+    return [replace(style, fine=picture) for style, picture in zip(styles, each, strict=True)]
 
 
 def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path | None]]:
