@@ -80,7 +80,8 @@ def _say_coefficients(folder: RunFolder, losses: LossSet, shapes: Shapes) -> Non
     found = losses.coefficients(shapes)
     if found != folder.summary.coefficients:
         folder.summary.coefficients = found
-        log.info("the loss is the sum of\n%s", "\n".join(f"  {line}" for line in losses.describe(shapes)))
+        for line in losses.describe(shapes):
+            log.info("loss: %s", line)
 
 
 class TrainingProgress(Callback):

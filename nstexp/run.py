@@ -57,6 +57,9 @@ def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str,
         cause = _user_error_behind(error) or UserError(" ".join(str(error).split()))
         summary.status, summary.error = "failed", str(cause)
         raise cause from None
+    except UserError as error:
+        summary.status, summary.error = "failed", str(error)
+        raise
     except BaseException as error:
         summary.status, summary.error = "failed", f"{type(error).__name__}: {error}"
         raise
@@ -109,8 +112,8 @@ def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -
 
     def of_pictures() -> list[Callback]:
         return [
+            callbacks.LossLog(folder, cfg.log_every_n_steps),  # before the bar: it says a few lines at the start
             callbacks.ProgressBar(),
-            callbacks.LossLog(folder, cfg.log_every_n_steps),
             callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
             callbacks.StopOnInterrupt(),
         ]

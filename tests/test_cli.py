@@ -1,5 +1,6 @@
 """The real command line: what a run leaves, and one sentence for everything that can be wrong with the input."""
 
+import atexit
 import errno
 import json
 import logging
@@ -21,7 +22,7 @@ from nstexp.outputs import read_summary
 
 SMOKE = ("experiment=smoke_gatys", "method.max_steps=2", "picture_every_n_steps=0", "precision=fp32")
 CONTRACT = {".hydra", "config.yaml", "images", "losses.csv", "metrics.json", "nstexp.log", "output.png", "summary.json"}
-PROGRESS = re.compile(r"\d+%\||; configuration in |^picture \d+ of |^\[sweep\] ")
+PROGRESS = re.compile(r"\d+%\||; configuration in |^picture \d+ of |^\[sweep\] |^loss: ")
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,7 @@ def nstexp(monkeypatch, capfd):
         GlobalHydra.instance().clear()
         monkeypatch.setattr(logging.getLogger(), "handlers", [])  # the last run's hold its closed stderr
         monkeypatch.setattr(sys, "argv", ["nstexp", *args])
+        monkeypatch.setattr(atexit, "register", lambda function: None)  # a failed sweep's report
         code = 0
         try:
             cli.main()
@@ -290,7 +292,8 @@ def test_a_sweep_makes_one_run_folder_each(nstexp):
     assert [read_summary(run).status for run in run_folders()] == ["completed", "completed"]
     betas = [yaml.safe_load((run / "config.yaml").read_text())["weights"]["beta"] for run in run_folders()]
     assert betas == [1, 2]
-    assert (run_folders()[-1] / "output.png").resolve() == result.path
+    assert result.path == run_folders()[0].parent.resolve() / "grid.png"
+    assert result.path.exists()
 
 
 def test_a_failing_job_of_a_sweep_does_not_stop_the_others(nstexp):

@@ -29,6 +29,7 @@ COUNTS = {
     "backbone": 8,
     "data": 2,
     "experiment": 14,
+    "hydra/callbacks": 1,
     "hydra/help": 1,
     "hydra/hydra_logging": 1,
     "hydra/job_logging": 1,

@@ -137,11 +137,11 @@ class LossSet(nn.Module):
         for name, layers in self.coefficients(shapes).items():
             term = self.terms[name]
             factors = ", ".join(f"{layer} {factor:.4g}".strip() for layer, factor in layers.items())
-            line = f"{name}: {factors} x {getattr(term, 'unit', 'its value')}"
+            line = f"{name} = {factors} x {getattr(term, 'unit', 'its value')}"
             if hasattr(term, "as_published"):
                 unit, published = term.as_published(shapes)
                 factors = ", ".join(f"{published[layer] * factor:.4g}" for layer, factor in layers.items())
-                line += f" = {factors} x {unit}"
+                line += f", or {factors} x {unit}"
             lines.append(line)
         return lines
 
