@@ -28,7 +28,7 @@ COUNTS = {
     ".": 1,
     "backbone": 8,
     "data": 2,
-    "experiment": 14,
+    "experiment": 29,
     "hydra/callbacks": 1,
     "hydra/help": 1,
     "hydra/hydra_logging": 1,
