@@ -22,7 +22,10 @@ CHEAP_TRAINING = [
     "backbone=random", "logger=none", "method.max_steps=1", "data.crop_px=32", "data.resize_px=32", "data.val_pairs=0",
     "data.workers=0", "data.batch_size=2", "trainer.devices=1",
 ]  # fmt: skip
-CHEAP = ["backbone=random", "image_px=48", "method.max_steps=2", "logger=none", "precision=fp32", "style_weights=null"]
+CHEAP = [
+    "backbone=random", "image_px=72", "method.max_steps=2", "method.coarse_steps=1", "method.fine_steps=1",
+    "logger=none", "precision=fp32", "style_weights=null",
+]  # fmt: skip
 
 
 def run(*command, **options) -> subprocess.CompletedProcess:
@@ -76,7 +79,7 @@ def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
     args = shlex.split(command.removeprefix("python -m "))[1:]
     shows_only = args == ["samples"] or any(arg in ("--help", "--cfg", "--info") for arg in args)
     if not shows_only:
-        cheap = CHEAP_ADAIN if "method=adain" in args else CHEAP
+        cheap = CHEAP_ADAIN if any("method=adain" in arg or "=adain_" in arg for arg in args) else CHEAP
         cheap = CHEAP_TRAINING if any(arg.startswith("data.content=") for arg in args) else cheap
         if (decoder := next((arg for arg in args if arg.startswith("method.decoder=")), None)) is not None:
             shutil.copytree(BUNDLED.parent, Path(decoder.removeprefix("method.decoder=")).parent)

@@ -184,7 +184,9 @@ class GramLoss(nn.Module):
             for name, factor in _used(self, target)
         ])
 
-    blend = staticmethod(lambda parts: sum(factor * statistic for factor, statistic in parts))
+    @staticmethod
+    def blend(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
+        return sum(factor * statistic for factor, statistic in parts)
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         _, height, width = shapes[IMAGE]

@@ -99,6 +99,8 @@ class AdaIN:
         """
         if any(style.layers is not None or style.fine is not None for style in styles):
             raise UserError("style_layers and fine_style are for method=gatys: AdaIN exchanges statistics at one layer")
+        if controls.combine != "weighted_loss":
+            raise UserError(f"style_combine={controls.combine} is for method=gatys: AdaIN averages by style_weights")
         size = tuple(content.shape[-2:])
         self._check_side("content", size, "image_px")
         self._prepare()

@@ -189,10 +189,10 @@ class Gatys:
         """The image that the optimization begins with, of the canvas' size."""
         if self.init == "adain" and self.adain is not None:
             sized = [resize(style.image, self.style_size(style.image, canvas.picture_size)) for style in styles]
-            drafts = [replace(style, image=image) for style, image in zip(styles, sized, strict=True)]
+            drafts = [replace(style, image=image, layers=None) for style, image in zip(styles, sized, strict=True)]
             if self._drafter is None:
                 self._drafter = self.adain(self.encoder.dtype).to(self._device)
-            draft = self._drafter.stylize(canvas.content, drafts, controls)
+            draft = self._drafter.stylize(canvas.content, drafts, replace(controls, combine="weighted_loss"))
             return draft.to(canvas.content).clone()  # made without gradients, which a clone may have
         images, shares = [style.image for style in styles], [style.share for style in styles]
         return optimize.starting_image(self.init, canvas.content, images, shares, self.noise_std, controls.seed)
