@@ -16,7 +16,6 @@ from nstexp.core.color import chroma, color_moments, luminance, match_color
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
-from nstexp.methods.gatys import Gatys
 from nstexp.outputs import RunFolder
 from nstexp.tasks.stylize import finish_colors, prepare_colors, stylize
 
@@ -351,11 +350,6 @@ def test_a_mask_that_fits_one_content_only_does_not_stop_the_others():
         run(method, ["upright.png", "photo.png"], STYLES, masks=MASKS)
     assert [tuple(content.shape[-2:]) for content in method.contents] == [(30, 40)]
     assert Path("run/photo.png").exists()
-
-
-def test_gatys_refuses_masks():
-    with pytest.raises(UserError, match=r"masks=\.\.\.: method=gatys does not work by regions, use method=adain"):
-        Gatys.stylize(None, photo()[None], [Style(style_1()), Style(style_1(), mask=torch.ones(30, 40))], Controls())
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals

@@ -100,8 +100,9 @@ class LaplacianLoss(nn.Module):
         self, pool_px: Sequence[int] = (4,), pool_weights: Sequence[float] | None = None, pixel_scale: float = 255.0
     ) -> None:
         super().__init__()
-        if not pool_px or not all(is_whole(side) and side >= 1 for side in pool_px):
-            raise UserError(f"loss.laplacian.pool_px={list(pool_px)}: give whole numbers of pixels, 1 or larger")
+        sides = pool_px if isinstance(pool_px, Sequence) and not isinstance(pool_px, str) else ()
+        if not sides or not all(is_whole(side) and side >= 1 for side in sides):
+            raise UserError(f"loss.laplacian.pool_px={pool_px}: give a list of whole numbers of pixels, such as [4,16]")
         self.pool_px = tuple(pool_px)
         self.factors = _factors(self.pool_px, pool_weights, "loss.laplacian.pool_weights", "entries of pool_px")
         self.pixel_scale = pixel_scale
@@ -250,6 +251,9 @@ class MomentsLoss(nn.Module):
         if guides is None:
             return moments(x, self.eps, self.unbiased)
         mean, std = region_moments(x, guides[name].square()[None], self.eps)  # (B, 1, C)
+        if self.unbiased:
+            n = x.shape[-2] * x.shape[-1]
+            std = ((std.square() - self.eps) * (n / max(n - 1, 1)) + self.eps).sqrt()
         return mean[:, 0, :, None, None], std[:, 0, :, None, None]
 
     @staticmethod
@@ -312,7 +316,7 @@ class CovarianceLoss(nn.Module):
             for name, factor in _used(self, target)
         ])
 
-    blend = MomentsLoss.blend
+    blend = staticmethod(MomentsLoss.blend)
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         return dict(zip(self.layers, self.factors, strict=True))
@@ -465,7 +469,7 @@ class SlicedWassersteinLoss(nn.Module):
         channels = feats[name].shape[1]
         return directions(channels, self.directions or channels, self.seed).to(feats[name])
 
-    blend = HistogramLoss.blend
+    blend = staticmethod(HistogramLoss.blend)
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         return dict(zip(self.layers, self.factors, strict=True))

@@ -109,7 +109,9 @@ def schedule(
     else:
         each = list(coarse_steps)[len(coarse_steps) - len(sizes) + 1 :]
     ends = [*accumulate(each), max_steps]
-    return tuple(Level(s, end) for s, end in zip(sizes, ends, strict=True) if end)
+    return tuple(
+        Level(s, end) for s, begin, end in zip(sizes, [0, *ends], ends, strict=False) if end > begin
+    )
 
 
 def enlarge(image: Tensor, start: Tensor, size: tuple[int, int]) -> Tensor:

@@ -145,17 +145,18 @@ class Gatys:
 
     def _with_fine_strokes(self, style: Style, size: tuple[int, int], controls: Controls) -> Style:
         """The style with the statistics of its `fine` picture at shallow layers (Gatys et al. 2017, section 6.1)."""
-        coarse = resize(style.image[None], self.style_size(style.image, size))
-        fine = Style(style.fine, layers=self.fine_layers)
         log.info("putting the fine strokes onto the style picture")
+        coarse, fine = style.image, style.fine
+        if self.style_resize != "none":  # else both are scaled when the style is used
+            coarse, fine = (resize(image, self.style_size(image, size)) for image in (coarse, fine))
         settings = copy(self)
-        settings.init, settings.max_steps, settings.style_resize = "content", self.fine_steps, "none"
+        settings.init, settings.max_steps = "content", self.fine_steps
+        settings.style_resize, settings.style_scale = "none", 1.0
         if not isinstance(self.coarse_steps, int):
             settings.levels, settings.coarse_steps = 1, 0
-        fine = replace(fine, image=resize(fine.image, self.style_size(fine.image, size)))
-        settings.style_scale = 1.0
         named = replace(controls, name="fine strokes", log_prefix=f"{controls.log_prefix}fine_strokes/")
-        picture = PictureOptimization(settings, coarse, [fine], named, roles=("style", "image"))
+        strokes = Style(fine, layers=self.fine_layers)
+        picture = PictureOptimization(settings, coarse[None], [strokes], named, roles=("style", "image"))
         try:
             mixed = self._optimize(picture)
         except Stopped as stop:
@@ -164,17 +165,13 @@ class Gatys:
 
     def _check_styles(self, styles: Sequence[Style], controls: Controls) -> None:
         terms = {name: term for name, term in self.losses.terms.items() if term.role == "style"}
-        known = [self.encoder.canonical(layer) for layer in self.losses.layers("style")]
         for style in styles:
-            for layer in style.layers or ():
-                if self.encoder.canonical(layer) not in known:
-                    raise UserError(f"style_layers: {layer} is not among the style layers {', '.join(known)}")
+            if style.layers is not None:
+                self._check_style_layers("style_layers", style.layers)
         if any(style.fine is not None for style in styles):
-            missing = [layer for layer in self.fine_layers if self.encoder.canonical(layer) not in known]
-            if missing or not self.fine_layers:
-                raise UserError(
-                    f"method.fine_layers={list(self.fine_layers)}: give some of the style layers {', '.join(known)}"
-                )
+            self._check_style_layers("method.fine_layers", self.fine_layers)
+            if not any(self.losses.weights[name] for name in terms):
+                raise UserError("fine_style: no style term that could make strokes has a weight above 0, see weights.*")
         if styles[0].mask is None:
             return
         if controls.combine != "weighted_loss":
@@ -184,6 +181,12 @@ class Gatys:
         for name, term in terms.items():
             if "guides" not in signature(term.forward).parameters:
                 raise UserError(f"masks=...: the loss term '{name}' does not work by regions")
+
+    def _check_style_layers(self, key: str, layers: Sequence[str]) -> None:
+        known = [self.encoder.canonical(layer) for layer in self.losses.layers("style")]
+        aliases = {layer: layer.replace("conv", "relu") if self.encoder.tap == "post" else layer for layer in layers}
+        if not layers or any(own not in known for own in aliases.values()):
+            raise UserError(f"{key}={list(layers)}: give some of the style layers {', '.join(known)}")
 
     def start(self, canvas: optimize.Canvas, styles: Sequence[Style], controls: Controls) -> Tensor:
         """The image that the optimization begins with, of the canvas' size."""
@@ -219,11 +222,13 @@ class Gatys:
                 f"content: the picture is {size[1]}x{size[0]} px, but {deepest} needs at least {smallest} px on the "
                 "shorter side: set image_px larger, or layers.* to shallower layers"
             )
-        for style in styles:
-            height, width = self.style_size(style.image, size)
+        images = [("style", style.image) for style in styles]
+        images += [("fine_style", style.fine) for style in styles if style.fine is not None]
+        for key, image in images:
+            height, width = self.style_size(image, size)
             if min(height, width) < smallest:
                 raise UserError(
-                    f"style: at the result's scale the style picture is {width}x{height} px, but {deepest} needs at "
+                    f"{key}: at the result's scale the style picture is {width}x{height} px, but {deepest} needs at "
                     f"least {smallest} px on the shorter side: take a less elongated picture or a larger image_px"
                 )
         check_memory(self.encoder.activation_bytes(size, layers), size)
@@ -485,11 +490,12 @@ def _restart(optimizer: Optimizer, params: list[torch.nn.Parameter]) -> None:
 
 def _energy(features: Tensor) -> float:
     """Trace of the Gram matrix per position of (1, C, H, W) features: the mean of their squared length."""
-    return float(torch.linalg.vector_norm(features, dtype=torch.float32)) ** 2 / features[0, 0].numel()
+    kind = torch.promote_types(features.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(features, dtype=kind)) ** 2 / features[0, 0].numel()
 
 
 def _check_coarse_steps(coarse_steps: int | Sequence[int], levels: int, max_steps: int) -> None:
-    if isinstance(coarse_steps, int):
+    if isinstance(coarse_steps, str) or not isinstance(coarse_steps, Sequence):
         check_integers("method", 0, coarse_steps=coarse_steps)
         return
     check_integers("method", 0, **{f"coarse_steps[{index}]": steps for index, steps in enumerate(coarse_steps)})
