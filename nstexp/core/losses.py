@@ -405,8 +405,12 @@ class HistogramLoss(nn.Module):
 
 
 def project(x: Tensor, onto: Tensor) -> Tensor:
-    """Features (B, C, H, W) along unit vectors (C, D) -> (B, D, H W)."""
-    return onto.to(x).T @ x.flatten(2)
+    """Features (B, C, H, W) along unit vectors (C, D) -> (B, D, H W), in float32 or float64.
+
+    In bfloat16 the rounding of a projection would be larger than what two similar distributions differ by.
+    """
+    kind = torch.promote_types(x.dtype, torch.float32)
+    return onto.to(x.device, kind).T @ x.flatten(2).to(kind)
 
 
 def sliced_wasserstein_loss(x: Tensor, reference: Tensor, onto: Tensor, guide: Tensor | None = None) -> Tensor:
@@ -467,7 +471,7 @@ class SlicedWassersteinLoss(nn.Module):
     def onto(self, name: str, feats: Features) -> Tensor:
         """The directions (C, D) at a layer, always the same for as many channels."""
         channels = feats[name].shape[1]
-        return directions(channels, self.directions or channels, self.seed).to(feats[name])
+        return directions(channels, self.directions or channels, self.seed)
 
     blend = staticmethod(HistogramLoss.blend)
 

@@ -85,13 +85,16 @@ def quantile(reference: Tensor, share: Tensor) -> Tensor:
     return torch.lerp(low, high, at - below)
 
 
+@lru_cache(maxsize=16)
 def directions(channels: int, count: int, seed: int) -> Tensor:
     """Random unit vectors (channels, count), float32; up to `channels` of them orthogonal to each other, and so on."""
     generator = torch.Generator().manual_seed(seed)
-    frames = [
-        torch.linalg.qr(torch.randn(channels, channels, generator=generator))[0] for _ in range(-(-count // channels))
-    ]
-    return torch.cat(frames, 1)[:, :count]
+    with torch.inference_mode(False):  # kept for calls that need gradients
+        frames = [
+            torch.linalg.qr(torch.randn(channels, channels, generator=generator))[0]
+            for _ in range(-(-count // channels))
+        ]
+        return torch.cat(frames, 1)[:, :count]
 
 
 # ------------------------------------------------------------------------------------------------------------- sorting

@@ -226,6 +226,8 @@ class Gatys:
         images += [("fine_style", style.fine) for style in styles if style.fine is not None]
         for key, image in images:
             height, width = self.style_size(image, size)
+            if self.style_resize == "none":  # the size at which fine strokes are made
+                height, width = min((height, width), tuple(image.shape[-2:]))
             if min(height, width) < smallest:
                 raise UserError(
                     f"{key}: at the result's scale the style picture is {width}x{height} px, but {deepest} needs at "

@@ -52,10 +52,9 @@ def train(
     check_integers("task", 1, checkpoint_every_n_steps=checkpoint_every_n_steps)
     check_integers("task", 0, validate_every_n_steps=validate_every_n_steps)
     module = method.training_module()
-    if data.cropping.crop_px < module.losses.min_side_px:
-        raise UserError(
-            f"data.crop_px={data.cropping.crop_px}: a loss term needs crops of {module.losses.min_side_px} px or more"
-        )
+    for key, side_px in {"crop_px": data.cropping.crop_px, "val_px": data.val_px}.items():
+        if side_px < module.losses.min_side_px:
+            raise UserError(f"data.{key}={side_px}: a loss term needs {module.losses.min_side_px} px or more")
     data.setup("fit")
     last = folder.last_checkpoint
     if last.exists():
