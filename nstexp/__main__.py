@@ -67,6 +67,8 @@ def _job(cfg: DictConfig) -> None:
     try:
         if sweep and cfg.get("output") is not None:
             raise UserError("output=... in a sweep would be written by every job: leave it out, each has a run folder")
+        if sweep and any(override.startswith("run_dir=") for override in overrides):
+            raise UserError("run_dir=... would be one folder for all jobs of a sweep: set hydra.sweep.dir=... instead")
         if sweep and "ddp" in str(cfg.trainer.get("strategy", "")).lower():
             raise UserError(
                 "trainer=ddp starts this command once more for every device, which in a sweep would run "

@@ -55,7 +55,7 @@ class LossLog(Callback):
 
     def on_fit_start(self, trainer, pl_module) -> None:
         self._next, self._started = 0, time.perf_counter()
-        if pl_module.recorded:
+        if pl_module.recorded and pl_module.weighs:
             _say_coefficients(self.folder, pl_module.losses, pl_module.shapes())
 
     def on_train_batch_end(self, trainer, pl_module, outputs: Mapping[str, Any], batch, batch_idx) -> None:

@@ -52,7 +52,8 @@ class Summary:
     precision: str | None = None
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    # Term -> layer -> its factor in the total, in units that other codes share: see LossSet.coefficients.
+    # Term -> layer -> its factor in the total, in units that other codes share: see LossSet.coefficients. Some depend
+    # on the picture's size; these are of the last picture.
     coefficients: dict[str, dict[str, float]] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 

@@ -304,6 +304,13 @@ def test_a_failing_job_of_a_sweep_does_not_stop_the_others(nstexp):
     assert "Traceback" not in result.err
 
 
+def test_one_run_folder_for_a_sweep_is_refused(nstexp):
+    result = nstexp("-m", "run_dir=here", "weights.beta=1,2")
+    assert result.code != 0
+    assert "set hydra.sweep.dir=... instead" in result.err
+    assert not Path("here").exists()
+
+
 def test_output_in_a_sweep_is_refused(nstexp):
     result = nstexp("-m", "output=out.png", "weights.beta=1,2")
     assert result.code != 0

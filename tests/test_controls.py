@@ -131,11 +131,37 @@ def test_statistics_are_averaged_where_several_styles_count():
     torch.testing.assert_close(target["relu3_1"], two["relu3_1"])
 
 
-def test_a_term_with_no_layer_left_counts_nothing():
+def test_a_term_with_no_layer_left_is_refused_unless_it_is_logged_only():
     terms = {"gram": GramLoss(STYLE_LAYERS), "histogram": HistogramLoss(["relu3_1"])}
-    run = finished(method(terms, {"beta": 1.0}, max_steps=2, **BARE), [Style(ONE, layers=("relu1_1",))])
+    style = Style(ONE, layers=("relu1_1",))
+    with pytest.raises(UserError, match=r"^style_layers: the loss term 'histogram' has none of these layers"):
+        finished(method(terms, {"beta": 1.0}, max_steps=2, **BARE), [style])
+    run = finished(method(terms, {"beta": 1.0, "histogram": 0.0}, max_steps=2, **BARE), [style])
     assert run.final_losses()["histogram"] == 0
     assert run.final_losses()["gram"] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "style", "settings"),
+    [
+        ((100, 100), Style(ONE), {"style_scale": 0.5}),
+        ((128, 128), Style(picture(30, 200)[0]), {}),
+        ((48, 40), Style(ONE, layers=("relu1_1",)), {}),
+        ((48, 48), Style(ONE, fine=FINE), {}),
+    ],
+    ids=["fine strokes", "elongated", "shallow", "with strokes"],
+)
+def test_coarse_levels_at_which_a_style_would_vanish_are_left_out(content, style, settings):
+    terms = {"content": ContentLoss(["relu3_2"]), "gram": GramLoss([*STYLE_LAYERS, "relu4_1", "relu5_1"])}
+    gatys = method(terms, levels=4, coarse_steps=2, fine_steps=2, max_steps=9, **settings)
+    assert gatys.stylize(picture(*content), [style], Controls()).shape[-2:] == content
+
+
+def test_strokes_are_made_once_for_pictures_of_one_size():
+    gatys, style = method(fine_steps=2, max_steps=2, **BARE), Style(ONE, fine=FINE)
+    made = [len(all_finished(gatys, [style])) for _ in range(2)]
+    assert made == [2, 1]
+
 
 
 @pytest.mark.parametrize("combine", ["weighted_loss", "mean_gram"])
@@ -195,7 +221,6 @@ def test_only_the_fine_layers_and_the_style_terms_make_the_strokes():
     assert set(first.final_losses()) == {"total", "gram", "tv", "gram_trace_ratio"}
     assert first.layers == ("relu1_1",)
     assert (first.recorded, second.recorded) == (False, True)
-    assert (first.log_prefix, second.log_prefix) == ("photo/fine_strokes/", "photo/")
     assert (first.steps_done, second.steps_done) == (3, 12)
 
 
@@ -501,7 +526,7 @@ def test_a_pyramid_is_clamped_and_what_is_in_range_stays(size):
 def test_normalized_gradients_lower_the_losses(optimizer):
     settings = {"optimizer": optimizer, "normalize_gradients": True, "init": "noise", "max_steps": 40, **BARE}
     gatys = method(weights={"alpha": 1.0, "beta": 2.0}, **settings)
-    gatys.make_optimizer = {"adam": OPTIMIZERS["adam"], "sgd": partial(torch.optim.SGD, lr=5.0)}[optimizer]
+    gatys.make_optimizer = {"adam": OPTIMIZERS["adam"], "sgd": partial(torch.optim.SGD, lr=1.0)}[optimizer]
     run = PictureOptimization(gatys, CONTENT, [Style(ONE)], Controls())
     run._targets = run._make_targets()
     with torch.no_grad():
@@ -510,6 +535,28 @@ def test_normalized_gradients_lower_the_losses(optimizer):
     assert after["content"] < 0.9 * before["content"]
     assert after["gram"] < 0.5 * before["gram"]
     assert after["total"] == pytest.approx(after["content"] + 2 * after["gram"], rel=1e-5)
+
+
+def test_normalized_gradients_keep_the_newest_picture():
+    """The total may rise while every term does what its weight says."""
+    settings = {"optimizer": "adam", "normalize_gradients": True, "max_steps": 12, **BARE}
+    history = []
+    gatys = method(weights={"alpha": 1.0, "beta": 20.0}, **settings)
+    run = PictureOptimization(gatys, CONTENT, [Style(ONE)], Controls())
+    keep = run._keep
+    run._keep = lambda image, values: (history.append(image.detach().clone()), keep(image, values))
+    run.settings.trainer().fit(run, [0] * 100)
+    assert len(history) == 12
+    assert torch.equal(run.best_picture(), history[-1].clamp(0, 1))
+
+
+def test_normalized_gradients_give_each_layer_its_own_weight():
+    changes = []
+    for weights in ([1, 1, 1], [1, 1, 100]):
+        terms = {"content": ContentLoss(["relu3_2"]), "gram": GramLoss(STYLE_LAYERS, layer_weights=weights)}
+        settings = {"optimizer": "adam", "normalize_gradients": True, "max_steps": 3, **BARE}
+        changes.append(finished(method(terms, {"alpha": 1.0, "beta": 1.0}, **settings), [Style(ONE)]).best_picture())
+    assert not torch.allclose(changes[0], changes[1], atol=1e-3)
 
 
 def test_normalized_gradients_make_the_weights_forget_the_size_of_a_loss():
@@ -678,6 +725,8 @@ def test_everything_together_from_the_command_line(monkeypatch, capfd):
     assert [(row["image"], row["step"]) for row in rows] == [("output", str(step)) for step in (1, 2, 3, 4, 5)]
     assert all(float(row[name]) >= 0 for row in rows for name in (*style_terms, "content", "laplacian", "range"))
     assert all(path.name.startswith("output_") for path in Path("out/images").iterdir())
-    coefficients = json.loads(Path("out/summary.json").read_text())["coefficients"]
-    assert set(coefficients) == {"content", "gram", "cov", "swd", "histogram", "laplacian", "range"}
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["coefficients"] == {}  # with normalized gradients the weights are no factors
+    terms = {"content", "gram", "cov", "swd", "histogram", "laplacian", "range"}
+    assert terms <= set(summary["metrics"]["output"])
     assert "Traceback" not in capfd.readouterr().err

@@ -633,6 +633,36 @@ def test_idea2_onehot_is_the_single_style(term, combine):
     assert torch.equal(grad, expected_grad)
 
 
+@pytest.mark.parametrize("term", [GramLoss, MomentsLoss, CovarianceLoss, HistogramLoss, SlicedWassersteinLoss])
+def test_a_sum_asks_every_statistic_for_features_of_the_same_strength(term):
+    """Two equal styles: twice the Gram matrix is that of features sqrt(2) times as strong."""
+    arguments = {"eps": 0.0} if term is MomentsLoss else {}
+    set_ = LossSet({"term": term(["a"], **arguments)}, {"beta": 1})
+    ((_, merged),) = of_two(set_, (0.5, 0.5), "sum_gram", A, A)
+    expected = set_.targets("style", {"a": 2**0.5 * A})["term"]["a"]
+    torch.testing.assert_close(merged["a"], expected)
+
+
+@pytest.mark.parametrize("term", [GramLoss, CovarianceLoss, MomentsLoss, HistogramLoss, SlicedWassersteinLoss])
+def test_half_precision_of_a_training_does_not_reach_the_statistics(term):
+    set_ = LossSet({"term": term(["a"])}, {"beta": 1})
+    x, style = (1e3 * rand(1, 4, 16, 16, seed=seed).abs().float() for seed in (0, 1))  # products pass 65504
+
+    def loss() -> torch.Tensor:
+        targets = {"term": [(1.0, set_.targets("style", {"a": style})["term"])]}
+        return set_({"a": x, IMAGE: x[:, :3]}, targets).total
+
+    with torch.autocast("cpu", torch.float16):
+        mixed = loss()
+    assert mixed.isfinite()
+    torch.testing.assert_close(mixed, loss())
+
+
+def test_settings_of_a_term_that_is_left_out_are_named():
+    with pytest.raises(UserError, match=r"^loss.tv has settings, but the term is not in loss=\[...\]: add it there$"):
+        LossSet({"gram": GramLoss(["a"]), "tv": {"form": "jc"}}, {"beta": 1})
+
+
 def test_weighted_losses_keep_their_shares_as_they_are():
     set_ = gatys_set()
     goals = of_two(set_, (3, 1), "weighted_loss")

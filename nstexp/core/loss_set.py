@@ -21,7 +21,8 @@ class LossTerm(Protocol):
     """What LossSet asks of a term (an nn.Module in practice).
 
     Beyond this a term may have
-        blend(parts): the statistic of one layer that several (factor, statistic) amount to, for style_combine;
+        blend(parts, strength): the statistic of one layer that several (share, statistic) amount to, of shares that sum
+            to 1, for features `strength` times as strong; for style_combine;
         coefficients(shapes) and unit: layer -> what the term multiplies a quantity by that other codes share, and what
             that quantity is, so that weights compare;
         as_published(shapes): another unit, and layer -> how many of it make the first;
@@ -34,7 +35,8 @@ class LossTerm(Protocol):
     role: Role
 
     def target(self, feats: Features) -> Any:
-        """What to match. Of a style term: layer name -> statistic; `forward` uses the layers that it finds there."""
+        """What to match. Of a style term: layer name -> statistic, of those of its layers that `feats` has; `forward`
+        uses the layers that it finds there."""
 
     def forward(self, feats: Features, target: Any) -> Tensor:
         """The unweighted loss, a scalar. A style term with a third argument, `guides`, works by regions: layer name ->
@@ -79,6 +81,9 @@ class LossSet(nn.Module):
         super().__init__()
         if not terms:
             raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
+        for name, term in terms.items():
+            if not isinstance(term, nn.Module):
+                raise UserError(f"loss.{name} has settings, but the term is not in loss=[...]: add it there")
         self.terms = nn.ModuleDict(dict(terms))
         self.weights = {name: self._weight_of(name, term.role, weights) for name, term in terms.items()}
         if not any(self.weights[name] for name, term in terms.items() if term.role != "image"):
@@ -147,7 +152,7 @@ class LossSet(nn.Module):
 
     def targets(self, role: Role, feats: Features) -> dict[str, Any]:
         """What the terms of one role have to match, from the features of their picture."""
-        with torch.no_grad():
+        with torch.no_grad(), _full_range(feats):
             return {name: term.target(feats) for name, term in self.terms.items() if term.role == role}
 
     def combined(
@@ -157,8 +162,8 @@ class LossSet(nn.Module):
 
         weighted_loss: each by itself; the term's value is the sum of share times loss.
         mean_gram: one target, the statistics averaged by the shares.
-        sum_gram: as many times that as there are styles: with equal shares the plain sum, as though the statistics of
-            one picture with all that is in either were asked for.
+        sum_gram: as many times that as there are styles with a share: with equal shares the plain sum of the Gram
+            matrices. Features with n times the Gram matrix are sqrt(n) times as strong, and so are other statistics.
 
         With Gram matrices, weighted_loss and mean_gram have the same gradient if the shares sum to 1: the loss is
         quadratic in the Gram matrix.
@@ -174,9 +179,10 @@ class LossSet(nn.Module):
         merged = {}
         for layer in dict.fromkeys(layer for _, target in targets for layer in target):
             having = [(share, target[layer]) for share, target in targets if layer in target and share]
+            total = sum(share for share, _ in having)
             if having:
-                scale = (len(having) if combine == "sum_gram" else 1) / sum(share for share, _ in having)
-                merged[layer] = term.blend([(scale * share, statistic) for share, statistic in having])
+                strength = len(having) ** 0.5 if combine == "sum_gram" else 1.0
+                merged[layer] = term.blend([(share / total, statistic) for share, statistic in having], strength)
         return [(1.0, merged)]
 
     def forward(
@@ -193,27 +199,37 @@ class LossSet(nn.Module):
             targets: term name -> tuples of (share, target) or (share, target, guides); a term's value is the sum of
                 share times loss. Image terms need none.
             roles: which terms; none given: all.
-            normalize_gradients: what reaches a layer from a term has its weight as sum of absolute values, however
-                large the loss is; the gradient is then not that of `total`. Image terms are left as they are.
+            normalize_gradients: what reaches a layer from a term has the term's weight (times the layer's, if the term
+                has `factors`) as sum of absolute values, however large the loss is; the gradient is then not that of
+                `total`. Image terms are left as they are.
         """
         values = {}
         chosen = {name: term for name, term in self.terms.items() if not roles or term.role in roles}
         for name, term in chosen.items():
             weight = self.weights[name]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0), _full_range(feats):
                 own = feats
                 if normalize_gradients and term.role != "image":
-                    own = {layer: _NormalizedGradient.apply(x, weight) for layer, x in feats.items()}
+                    factors = dict(zip(term.layers, getattr(term, "factors", ()), strict=False))
+                    own = {
+                        layer: _NormalizedGradient.apply(x, weight * factors.get(layer, 1.0))
+                        for layer, x in feats.items()
+                    }
                 values[name] = self.one(name, own, targets)
         total = total_of([self.weights[name] * value for name, value in values.items() if self.weights[name] > 0])
         total = total.to(feats[IMAGE].device)
         return LossValues(total, values)
 
-
     def one(self, name: str, feats: Features, targets: Mapping[str, Sequence[tuple[Any, ...]]]) -> Tensor:
         """The unweighted value of one term; arguments as of `forward`."""
         goals = targets.get(name) or [(1.0, None)]
-        return total_of([share * self.terms[name](feats, *goal) for share, *goal in goals])
+        values = [share * self.terms[name](feats, *goal) for share, *goal in goals]
+        return total_of([value.to(feats[IMAGE].device) for value in values])  # a term without a layer gives a bare 0
+
+
+def _full_range(feats: Features) -> torch.autocast:
+    """No mixed precision here: products of activations, summed over positions, pass the range of float16."""
+    return torch.autocast(next(iter(feats.values())).device.type, enabled=False)
 
 
 class _NormalizedGradient(torch.autograd.Function):

@@ -176,7 +176,7 @@ class GramLoss(nn.Module):
         self.factors = _layer_factors(self.layers, layer_weights, reduction, "loss.gram")
 
     def target(self, feats: Features) -> Features:
-        return {name: gram(feats[name].detach(), "hw") for name in self.layers}
+        return {name: gram(feats[name].detach(), "hw") for name in self.layers if name in feats}
 
     def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
         image_px = feats[IMAGE].shape[-2] * feats[IMAGE].shape[-1]
@@ -186,8 +186,8 @@ class GramLoss(nn.Module):
         ])
 
     @staticmethod
-    def blend(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
-        return sum(factor * statistic for factor, statistic in parts)
+    def blend(parts: Sequence[tuple[float, Tensor]], strength: float = 1.0) -> Tensor:
+        return strength**2 * sum(share * statistic for share, statistic in parts)
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         _, height, width = shapes[IMAGE]
@@ -239,7 +239,7 @@ class MomentsLoss(nn.Module):
         self.eps, self.unbiased = eps, unbiased
 
     def target(self, feats: Features) -> dict[str, Moments]:
-        return {name: moments(feats[name].detach(), self.eps, self.unbiased) for name in self.layers}
+        return {name: moments(feats[name].detach(), self.eps, self.unbiased) for name in self.layers if name in feats}
 
     def forward(self, feats: Features, target: Mapping[str, Moments], guides: Guides | None = None) -> Tensor:
         return total_of([
@@ -257,8 +257,10 @@ class MomentsLoss(nn.Module):
         return mean[:, 0, :, None, None], std[:, 0, :, None, None]
 
     @staticmethod
-    def blend(parts: Sequence[tuple[float, Moments]]) -> Moments:
-        return sum(f * mean for f, (mean, _) in parts), sum(f * std for f, (_, std) in parts)
+    def blend(parts: Sequence[tuple[float, Moments]], strength: float = 1.0) -> Moments:
+        mean = sum(share * mean for share, (mean, _) in parts)
+        std = sum(share * std for share, (_, std) in parts)
+        return strength * mean, strength * std
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         layers = zip(self.layers, self.factors, strict=True)
@@ -307,7 +309,7 @@ class CovarianceLoss(nn.Module):
         self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.cov")
 
     def target(self, feats: Features) -> dict[str, Moments]:
-        return {name: covariance(feats[name].detach()) for name in self.layers}
+        return {name: covariance(feats[name].detach()) for name in self.layers if name in feats}
 
     def forward(self, feats: Features, target: Mapping[str, Moments], guides: Guides | None = None) -> Tensor:
         guides = guides or {}
@@ -316,7 +318,11 @@ class CovarianceLoss(nn.Module):
             for name, factor in _used(self, target)
         ])
 
-    blend = staticmethod(MomentsLoss.blend)
+    @staticmethod
+    def blend(parts: Sequence[tuple[float, Moments]], strength: float = 1.0) -> Moments:
+        mean = sum(share * mean for share, (mean, _) in parts)
+        cov = sum(share * cov for share, (_, cov) in parts)
+        return strength * mean, strength**2 * cov
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         return dict(zip(self.layers, self.factors, strict=True))
@@ -327,8 +333,8 @@ def histogram_loss(
 ) -> Tensor:
     """Squared distance of features to themselves with the histogram of a reference -> scalar, a mean over the batch.
 
-    Risser, Wilmot & Barnes 2017: ||O - R(O)||^2 per channel, R(O) treated as constant, which makes it the squared
-    Wasserstein distance of the two histograms and its gradient that of half of it, 2 (O - R).
+    Risser, Wilmot & Barnes 2017: ||O - R(O)||^2 per channel, R(O) treated as constant: the squared Wasserstein distance
+    of the two histograms, and its gradient 2 (O - R).
 
     Args:
         x: (B, C, H, W).
@@ -384,7 +390,7 @@ class HistogramLoss(nn.Module):
         }
 
     def target(self, feats: Features) -> Features:
-        return {name: feats[name].detach().flatten(2).sort(-1).values for name in self.layers}
+        return {name: feats[name].detach().flatten(2).sort(-1).values for name in self.layers if name in feats}
 
     def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
         guides = guides or {}
@@ -394,10 +400,10 @@ class HistogramLoss(nn.Module):
         ])
 
     @staticmethod
-    def blend(parts: Sequence[tuple[float, Tensor]]) -> Tensor:
-        """Factors times quantiles: with factors that sum to 1 the Wasserstein barycenter of each channel's values."""
+    def blend(parts: Sequence[tuple[float, Tensor]], strength: float = 1.0) -> Tensor:
+        """Averaged quantiles: the Wasserstein barycenter of each channel's values."""
         count = max(reference.shape[-1] for _, reference in parts)
-        return sum(factor * quantiles(reference, count) for factor, reference in parts)
+        return strength * sum(share * quantiles(reference, count) for share, reference in parts)
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         layers = zip(self.layers, self.factors, strict=True)
@@ -459,7 +465,8 @@ class SlicedWassersteinLoss(nn.Module):
         self.directions, self.seed = directions, seed
 
     def target(self, feats: Features) -> Features:
-        return {name: project(feats[name].detach(), self.onto(name, feats)).sort(-1).values for name in self.layers}
+        names = [name for name in self.layers if name in feats]
+        return {name: project(feats[name].detach(), self.onto(name, feats)).sort(-1).values for name in names}
 
     def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
         guides = guides or {}

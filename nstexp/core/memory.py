@@ -14,18 +14,20 @@ OVER_ACTIVATIONS = 1.5
 BYTES_PER_PIXEL = 800
 
 
-def check_memory(activation_bytes: int, size: tuple[int, int], device: torch.device | None = None) -> None:
+def check_memory(
+    activation_bytes: int, size: tuple[int, int], key: str = "content", device: torch.device | None = None
+) -> None:
     """Fail if optimizing a picture of (height, width) would need more memory than is free.
 
     Raises:
-        UserError: names the picture size that would fit.
+        UserError: names the picture, by its config key, and the size that would fit.
     """
     free = free_bytes(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     needed = OVER_ACTIVATIONS * activation_bytes + BYTES_PER_PIXEL * size[0] * size[1]
     if free is not None and needed > free:
         fitting = int(max(size) * (0.9 * free / needed) ** 0.5) // 16 * 16
         raise UserError(
-            f"content: a picture of {size[1]}x{size[0]} px needs about {needed / 1e9:.1f} GB of memory and "
+            f"{key}: a picture of {size[1]}x{size[0]} px needs about {needed / 1e9:.1f} GB of memory and "
             f"{free / 1e9:.1f} GB are free: set image_px={fitting} or less"
         )
 

@@ -105,6 +105,8 @@ class Gatys:
                 )
         check_integers("method", 1, max_steps=max_steps, levels=levels, pyramid_levels=pyramid_levels)
         check_integers("method", 1, fine_steps=fine_steps)
+        if isinstance(fine_layers, str) or not isinstance(fine_layers, Sequence):
+            raise UserError(f"method.fine_layers={fine_layers}: give a list of layers, such as [relu1_1,relu2_1]")
         check_integers("method", 0, margin_px=margin_px)
         _check_coarse_steps(coarse_steps, levels, max_steps)
         if not isinstance(style_scale, int | float) or not 0 < style_scale < math.inf:
@@ -120,6 +122,7 @@ class Gatys:
         self.fine_layers, self.fine_steps = tuple(fine_layers), fine_steps
         # Lightning moves the encoder back to the CPU behind every picture.
         self._device, self._drafter = next(encoder.buffers()).device, None
+        self._stroked: list[tuple[Tensor, Tensor, tuple[int, int], Tensor]] = []  # style, fine, size, result
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
         """Redraw `content` (1, 3, H, W) in the manner of `styles`.
@@ -145,22 +148,27 @@ class Gatys:
 
     def _with_fine_strokes(self, style: Style, size: tuple[int, int], controls: Controls) -> Style:
         """The style with the statistics of its `fine` picture at shallow layers (Gatys et al. 2017, section 6.1)."""
-        log.info("putting the fine strokes onto the style picture")
         coarse, fine = style.image, style.fine
+        for image, strokes, at, mixed in self._stroked:  # the same for every content picture of this size
+            if image is coarse and strokes is fine and at == size:
+                return replace(style, image=mixed, fine=None)
+        log.info("putting the fine strokes onto the style picture")
         if self.style_resize != "none":  # else both are scaled when the style is used
             coarse, fine = (resize(image, self.style_size(image, size)) for image in (coarse, fine))
+        check_memory(self.encoder.activation_bytes(own := tuple(coarse.shape[-2:]), self.fine_layers), own, "style")
         settings = copy(self)
         settings.init, settings.max_steps = "content", self.fine_steps
         settings.style_resize, settings.style_scale = "none", 1.0
         if not isinstance(self.coarse_steps, int):
             settings.levels, settings.coarse_steps = 1, 0
-        named = replace(controls, name="fine strokes", log_prefix=f"{controls.log_prefix}fine_strokes/")
+        named = replace(controls, name="fine strokes")
         strokes = Style(fine, layers=self.fine_layers)
         picture = PictureOptimization(settings, coarse[None], [strokes], named, roles=("style", "image"))
         try:
             mixed = self._optimize(picture)
         except Stopped as stop:
             raise Stopped(f"{stop} of the fine strokes", None, stop.interrupted) from None
+        self._stroked = [*self._stroked[-3:], (style.image, style.fine, size, mixed[0])]
         return replace(style, image=mixed[0], fine=None)
 
     def _check_styles(self, styles: Sequence[Style], controls: Controls) -> None:
@@ -170,8 +178,11 @@ class Gatys:
                 self._check_style_layers("style_layers", style.layers)
         if any(style.fine is not None for style in styles):
             self._check_style_layers("method.fine_layers", self.fine_layers)
-            if not any(self.losses.weights[name] for name in terms):
+            if not any(self.losses.weights[name] and self._meets(terms[name], self.fine_layers) for name in terms):
                 raise UserError("fine_style: no style term that could make strokes has a weight above 0, see weights.*")
+        for name, term in terms.items():
+            if self.losses.weights[name] and not any(self._meets(term, style.layers) for style in styles):
+                raise UserError(f"style_layers: the loss term '{name}' has none of these layers, leave it out of loss")
         if styles[0].mask is None:
             return
         if controls.combine != "weighted_loss":
@@ -181,6 +192,10 @@ class Gatys:
         for name, term in terms.items():
             if "guides" not in signature(term.forward).parameters:
                 raise UserError(f"masks=...: the loss term '{name}' does not work by regions")
+
+    def _meets(self, term: torch.nn.Module, layers: Sequence[str] | None) -> bool:
+        own = self.encoder.canonical
+        return layers is None or any(x == IMAGE or own(x) in map(own, layers) for x in term.layers)
 
     def _check_style_layers(self, key: str, layers: Sequence[str]) -> None:
         known = [self.encoder.canonical(layer) for layer in self.losses.layers("style")]
@@ -263,12 +278,13 @@ class PictureOptimization(LightningModule):
             settings.levels,
             settings.coarse_steps,
             settings.max_steps,
-            max(self.encoder.min_side_px(self.layers), self.losses.min_side_px),
+            max(self.encoder.min_side_px(self.layers), self.losses.min_side_px, self._min_side_for(styles)),
         )
         self.start = settings.start(self.canvas, styles, controls)
         self.max_steps, self.steps_done, self.level_index = settings.max_steps, 0, 0
         self.image = self._parametrize(resize(self.start, self.levels[0].size))
         self.recorded = not roles  # of a picture that only prepares another one nothing is kept
+        self.weighs = not settings.normalize_gradients  # whether the weights are factors of the losses
         self.interrupted, self.failure = False, None
         self._best: tuple[float, Tensor | None] = (math.inf, None)  # loss and image of the whole canvas
         self._frozen: Features = {}
@@ -311,8 +327,8 @@ class PictureOptimization(LightningModule):
         """Every term of the best picture, unweighted, and the weighted total; no layer is left out.
 
         And `gram_trace_ratio`: how much energy the features at the style layers have for each unit that the styles have
-        (the traces of the Gram matrices, the styles' averaged by their shares; the mean over the layers). With several
-        styles also each style term against each style alone, `gram_style1` and so on.
+        (the traces of the Gram matrices, the styles' averaged by their shares; the mean over the layers; not with
+        masks). With several styles also each style term against each style alone, `gram_style1` and so on.
         """
         best = self._best[1]
         if best is None:
@@ -320,17 +336,20 @@ class PictureOptimization(LightningModule):
         feats = self.encoder(best, self.layers)
         numbers = self.losses(feats, self._targets, self.roles).numbers()
         for name in self._of_styles[0] if len(self.styles) > 1 else ():
-            for number, (style, targets) in enumerate(zip(self.styles, self._of_styles, strict=True), 1):
-                alone = {name: [(1.0, targets[name], *self._guides(style))]}
+            for number, (targets, place) in enumerate(zip(self._of_styles, self._places, strict=True), 1):
+                alone = {name: [(1.0, targets[name], *place)]}
                 numbers[f"{name}_style{number}"] = float(self.losses.one(name, feats, alone))
         return numbers | self._trace_ratio(feats)
 
     def _trace_ratio(self, feats: Features) -> dict[str, float]:
-        total = sum(style.share for style in self.styles)
+        if any(self._places):
+            return {}  # the styles' energies belong to their regions
         ratios = []
         for layer in (layer for layer in self.losses.layers("style") if layer in self.layers):
-            energy = sum(s.share / total * e[layer] for s, e in zip(self.styles, self._energy, strict=True))
-            ratios.append(_energy(feats[layer]) / max(energy, 1e-12))
+            having = [(s.share, e[layer]) for s, e in zip(self.styles, self._energy, strict=True) if layer in e]
+            if total := sum(share for share, _ in having):
+                energy = sum(share / total * own for share, own in having)
+                ratios.append(_energy(feats[layer]) / max(energy, 1e-12))
         return {"gram_trace_ratio": sum(ratios) / len(ratios)} if ratios else {}
 
     def shapes(self) -> Shapes:
@@ -362,7 +381,8 @@ class PictureOptimization(LightningModule):
         if not math.isfinite(total):
             culprit = next((name for name in values.terms if not math.isfinite(self._last[name])), "total")
             raise _NonFinite(f"the loss '{culprit}' became {self._last[culprit]} at step {self.steps_done}")
-        if total < self._best[0]:
+        # With normalized gradients the total is not what falls: the newest picture counts.
+        if total < self._best[0] or self.settings.normalize_gradients:
             self._best = (total, image.detach().clone())
 
     # ------------------------------------------------------------------------------------------------------- levels
@@ -414,33 +434,36 @@ class PictureOptimization(LightningModule):
         if not self.roles or "content" in self.roles:
             feats = self._features(resize(self.canvas.content, size), *self.losses.layers("content"))
             found = {name: [(1.0, target)] for name, target in self.losses.targets("content", feats).items()}
+        self._places = [self._guides(style) for style in self.styles]
         self._of_styles, self._energy = [], []
-        for style in self.styles:
-            self._add_style(style, size[0] / self.canvas.size[0])
+        for style, place in zip(self.styles, self._places, strict=True):
+            self._add_style(style, place, size[0] / self.canvas.size[0])
         for name in self._of_styles[0]:
             pairs = [(s.share, targets[name]) for s, targets in zip(self.styles, self._of_styles, strict=True)]
             combined = self.losses.combined(name, pairs, self.combine)
-            placed = [self._guides(style) for style in self.styles]
-            found[name] = [(*goal, *place) for goal, place in zip(combined, placed, strict=False)]
+            found[name] = [(*goal, *place) for goal, place in zip(combined, self._places, strict=False)]
         return found
 
-    def _add_style(self, style: Style, scale: float) -> None:
+    def _add_style(self, style: Style, place: tuple[Mapping[str, Tensor], ...], scale: float) -> None:
         """The statistics and the energy of one style's features at its layers, at the scale of the current level."""
         size = self.settings.style_size(style.image, self.canvas.picture_size, scale)
-        feats = self._features(resize(style.image[None], size), *self.losses.layers("style"))
-        names = None if style.layers is None else {IMAGE, *map(self.encoder.canonical, style.layers)}
-        place = self._guides(style)
-
-        def counts(layer: str) -> bool:
-            own = layer if layer == IMAGE else self.encoder.canonical(layer)
-            return (names is None or own in names) and (not place or layer in place[0])
-
-        targets = self.losses.targets("style", feats)
+        wanted = [layer for layer in self.losses.layers("style") if self._counts(style, place, layer)]
+        feats = self._features(resize(style.image[None], size), *wanted)
         self._of_styles.append({
-            name: {layer: statistic for layer, statistic in target.items() if counts(layer)}
-            for name, target in targets.items()
+            name: {layer: part for layer, part in target.items() if self._counts(style, place, layer)}
+            for name, target in self.losses.targets("style", feats).items()
         })
         self._energy.append({layer: _energy(x) for layer, x in feats.items() if layer != IMAGE})
+
+    def _counts(self, style: Style, place: tuple[Mapping[str, Tensor], ...], layer: str) -> bool:
+        """Whether a style counts at a layer: it is among the style's own, and in reach of its region."""
+        if place and layer not in place[0]:
+            return False
+        if style.layers is None:
+            return True
+        # The picture's own colors are no stroke; styles with layers of their own still have them.
+        own = self.encoder.canonical
+        return not self.roles if layer == IMAGE else own(layer) in map(own, style.layers)
 
     def _guides(self, style: Style) -> tuple[dict[str, Tensor], ...]:
         """The style's guides at the current level; empty where it applies everywhere."""
@@ -453,6 +476,15 @@ class PictureOptimization(LightningModule):
     def _on_canvas(self, style: Style) -> Style:
         mask = self.canvas.extend(style.mask[None, None])[0, 0]
         return replace(style, mask=mask)
+
+    def _min_side_for(self, styles: Sequence[Style]) -> int:
+        """The shorter side of the canvas below which a style picture is too small for its deepest layer."""
+        sides = [1]
+        for style in styles:
+            layers = [layer for layer in self.losses.layers("style") if self._counts(style, (), layer)]
+            side = min(self.settings.style_size(style.image, self.canvas.picture_size))
+            sides.append(math.ceil(self.encoder.min_side_px(layers) * min(self.canvas.size) / side))
+        return max(sides)
 
     def _layers_in_use(self, styles: Sequence[Style]) -> tuple[str, ...]:
         """Those that terms of the roles read and, of the style layers, those that any style counts at."""
