@@ -50,6 +50,10 @@ def _leave(sentence: str, code: int) -> None:
 
 
 def _with_cause(error: Exception) -> str:
+    group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    if group and (CONF / group).is_dir():  # Hydra would list its search path, and of a list's options none
+        known = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+        return f"Could not find '{group}/{option}': {group}=... takes {known}"
     cause = error.__cause__
     return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
 

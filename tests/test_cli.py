@@ -246,7 +246,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(nstexp, args):
     [
         ("contnet=a.jpg", "Could not override 'contnet'"),
         ("method.steps=3", "Could not override 'method.steps'"),
-        ("backbone=vgg1000", "Could not find 'backbone/vgg1000'"),
+        ("backbone=vgg1000", "Could not find 'backbone/vgg1000': backbone=... takes"),
+        ("loss=[content,gramm]", "Could not find 'loss/gramm': loss=... takes content, cov, gram,"),
         ("experiment=nothing", "Could not find 'experiment/nothing'"),
         ("content=a=b.jpg", "mismatched input '='"),
     ],
