@@ -37,13 +37,7 @@ OPTIMIZERS = {"lbfgs": LBFGS, "adam": partial(torch.optim.Adam, lr=0.02), "sgd":
 BARE = {"levels": 1, "margin_px": 0, "style_resize": "none"}  # the picture is the canvas, the styles are as they are
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads wait longer for each other than such small pictures take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:

@@ -24,13 +24,7 @@ from nstexp.methods.adain import DecoderTraining
 TERMS = sorted(file.stem for file in (CONF / "loss").glob("*.yaml"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads wait longer for each other than such small pictures take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_there_are_as_many_terms_as_counted():

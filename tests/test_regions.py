@@ -36,13 +36,7 @@ STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1"]
 OPTIMIZERS = {"lbfgs": LBFGS, "adam": partial(torch.optim.Adam, lr=0.02)}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads wait longer for each other than such small pictures take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:

@@ -37,13 +37,7 @@ A = torch.tensor([[1, 0], [1, 1], [0, 2]], dtype=torch.float64).view(1, 3, 1, 2)
 B = torch.tensor([[0, 1], [2, 0], [1, 1]], dtype=torch.float64).view(1, 3, 1, 2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two threads wait longer for each other than such small pictures take."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:

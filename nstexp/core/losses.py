@@ -352,7 +352,7 @@ def histogram_loss(
 
 class HistogramLoss(nn.Module):
     """Style term: `histogram_loss` weighed over layers. Many distributions share a Gram matrix; few share their
-    histograms as well, so the result is more stable (Risser et al. 2017).
+    histograms as well, which Risser et al. 2017 find to be more stable.
 
     Differs from the paper in fixed weights, as in its authors' later code; the paper tunes them by the gradients.
 

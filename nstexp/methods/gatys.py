@@ -199,8 +199,11 @@ class Gatys:
 
     def _check_style_layers(self, key: str, layers: Sequence[str]) -> None:
         known = [self.encoder.canonical(layer) for layer in self.losses.layers("style")]
-        aliases = {layer: layer.replace("conv", "relu") if self.encoder.tap == "post" else layer for layer in layers}
-        if not layers or any(own not in known for own in aliases.values()):
+        try:
+            fits = bool(layers) and all(self.encoder.canonical(layer) in known for layer in layers)
+        except UserError:  # no layer of the network
+            fits = False
+        if not fits:
             raise UserError(f"{key}={list(layers)}: give some of the style layers {', '.join(known)}")
 
     def start(self, canvas: optimize.Canvas, styles: Sequence[Style], controls: Controls) -> Tensor:
@@ -271,16 +274,15 @@ class PictureOptimization(LightningModule):
         self.canvas = optimize.Canvas(
             content, settings.margin_px, max(map(self.encoder.stride, self.layers), default=1)
         )
-        styles = [style if style.mask is None else self._on_canvas(style) for style in styles]
-        self.styles = styles
+        self.styles = [style if style.mask is None else self._on_canvas(style) for style in styles]
         self.levels = optimize.schedule(
             self.canvas.size,
             settings.levels,
             settings.coarse_steps,
             settings.max_steps,
-            max(self.encoder.min_side_px(self.layers), self.losses.min_side_px, self._min_side_for(styles)),
+            max(self.encoder.min_side_px(self.layers), self.losses.min_side_px, self._min_side_for_styles()),
         )
-        self.start = settings.start(self.canvas, styles, controls)
+        self.start = settings.start(self.canvas, self.styles, controls)
         self.max_steps, self.steps_done, self.level_index = settings.max_steps, 0, 0
         self.image = self._parametrize(resize(self.start, self.levels[0].size))
         self.recorded = not roles  # of a picture that only prepares another one nothing is kept
@@ -477,10 +479,10 @@ class PictureOptimization(LightningModule):
         mask = self.canvas.extend(style.mask[None, None])[0, 0]
         return replace(style, mask=mask)
 
-    def _min_side_for(self, styles: Sequence[Style]) -> int:
+    def _min_side_for_styles(self) -> int:
         """The shorter side of the canvas below which a style picture is too small for its deepest layer."""
         sides = [1]
-        for style in styles:
+        for style in self.styles:
             layers = [layer for layer in self.losses.layers("style") if self._counts(style, (), layer)]
             side = min(self.settings.style_size(style.image, self.canvas.picture_size))
             sides.append(math.ceil(self.encoder.min_side_px(layers) * min(self.canvas.size) / side))
@@ -489,12 +491,9 @@ class PictureOptimization(LightningModule):
     def _layers_in_use(self, styles: Sequence[Style]) -> tuple[str, ...]:
         """Those that terms of the roles read and, of the style layers, those that any style counts at."""
         roles = self.roles or ("content", "style", "image")
-        wanted = list(self.losses.layers(*(role for role in roles if role != "style")))
-        for layer in self.losses.layers("style"):
-            own = self.encoder.canonical(layer)
-            if any(s.layers is None or own in map(self.encoder.canonical, s.layers) for s in styles):
-                wanted.append(layer)
-        return tuple(dict.fromkeys(wanted))
+        others = self.losses.layers(*(role for role in roles if role != "style"))
+        counting = [x for x in self.losses.layers("style") if any(self._counts(style, (), x) for style in styles)]
+        return tuple(dict.fromkeys([*others, *counting]))
 
     @torch.no_grad()
     def _features(self, image: Tensor, *layers: str) -> Features:
