@@ -41,7 +41,9 @@ class SweepReport(Callback):
 
             # Without a job the sweep was refused, which has been said already.
             if report.job_folders(folder):
-                print(report.write_report(folder), flush=True)
+                path, text = report.write_report(folder)
+                print(text, file=sys.stderr, flush=True)
+                print(path, flush=True)
         except KeyboardInterrupt:
             _explain(folder, "interrupted")
         except Exception as error:  # a bug of the report's must not pass for a failure of the sweep

@@ -189,10 +189,10 @@ def draw_grid(jobs: Sequence[Job], path: Path) -> bool:
     return True
 
 
-def write_report(folder: str | Path) -> Path:
-    """Write table.csv and grid.png into a sweep's folder and the comparison to stderr.
+def write_report(folder: str | Path) -> tuple[Path, str]:
+    """Write table.csv and grid.png into a sweep's folder.
 
-    Returns the path of grid.png, or of table.csv when there are no pictures.
+    Returns the path of grid.png, or of table.csv when there are no pictures, and the `comparison`.
 
     Raises:
         UserError: no such folder, no runs in it, or it cannot be written.
@@ -200,8 +200,8 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder).expanduser().absolute()
     jobs = read_sweep(folder)
     write_table(jobs, folder / "table.csv")
-    print(comparison(jobs), file=sys.stderr, flush=True)
-    return folder / ("grid.png" if draw_grid(jobs, folder / "grid.png") else "table.csv")
+    name = "grid.png" if draw_grid(jobs, folder / "grid.png") else "table.csv"
+    return folder / name, comparison(jobs)
 
 
 def _read_job(path: Path, place: int) -> Job:
@@ -579,10 +579,12 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folder", help="a sweep's folder, such as multirun/nstexp/2026-01-31_12-00-00-000000")
     try:
-        print(write_report(parser.parse_args(args).folder))
+        path, text = write_report(parser.parse_args(args).folder)
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    print(text, file=sys.stderr, flush=True)
+    print(path)
 
 
 if __name__ == "__main__":

@@ -408,7 +408,7 @@ def test_a_sweep_of_trainings_has_a_table_and_no_grid(tmp_path):
     for number in range(2):
         path = make_job(tmp_path, number, {"seed": number}, pictures=("train",))
         (path / "train.png").unlink()
-    assert report.write_report(tmp_path) == tmp_path / "table.csv"
+    assert report.write_report(tmp_path)[0] == tmp_path / "table.csv"
     assert [row["total"] for row in read_table(tmp_path)] == ["0.5", "1.5"]
     assert not (tmp_path / "grid.png").exists()
 
