@@ -21,7 +21,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,10 @@ class Summary:
     # on the picture's size; these are of the last picture.
     coefficients: dict[str, dict[str, float]] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    # The same measures of what no method made: picture -> "photo" (nothing was done) and "painting" -> its numbers.
+    references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    # Measure -> the network, weights and layers behind it.
+    measured_with: dict[str, str] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -195,11 +199,17 @@ class RunFolder:
 def read_summary(folder: str | Path) -> Summary:
     """The record of a run folder.
 
+    What another version of nstexp recorded besides is left out.
+
     Raises:
         FileNotFoundError: the folder holds no summary.json.
+        ValueError: it is damaged.
     """
     record = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
-    return Summary(**record)
+    if not isinstance(record, dict) or "status" not in record:
+        raise ValueError("no record of a run")
+    known = {f.name for f in fields(Summary)}
+    return Summary(**{key: value for key, value in record.items() if key in known})
 
 
 def is_unused(run_dir: Path) -> bool:
