@@ -5,6 +5,7 @@ import netrc
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -17,7 +18,10 @@ CONNECT_SECONDS = 2.0
 
 
 def online_or_offline(
-    logger: Callable[..., Logger], save_dir: str, base_url: str = "https://api.wandb.ai"
+    logger: Callable[..., Logger],
+    save_dir: str,
+    base_url: str = "https://api.wandb.ai",
+    picture: Callable[[str], Any] | None = None,
 ) -> Logger:
     """Build a W&B logger, online when an account and the server are there, else offline; never asks, never hangs.
 
@@ -25,7 +29,20 @@ def online_or_offline(
         logger: takes `save_dir` and `offline`.
         save_dir: the run folder.
         base_url: the W&B server; the environment variable WANDB_BASE_URL wins.
+        picture: makes of a file what W&B shows in a table.
     """
+    mode = os.environ.get("WANDB_MODE")
+    try:
+        built = _online_or_offline(logger, save_dir, base_url)
+    finally:
+        # Lightning sets it for an offline run, and the next job of a sweep is to try the server again.
+        os.environ.pop("WANDB_MODE", None)
+        os.environ.update({} if mode is None else {"WANDB_MODE": mode})
+    built.as_picture = picture
+    return built
+
+
+def _online_or_offline(logger: Callable[..., Logger], save_dir: str, base_url: str) -> Logger:
     url = os.environ.get("WANDB_BASE_URL", base_url)
     offline_because = _why_offline(url)
     if offline_because is None:
@@ -69,6 +86,34 @@ def log_picture(loggers: Iterable[Logger], key: str, image: Tensor, step: int) -
             logger.log_image(key, [np.ascontiguousarray(pixels)], step=step)
         elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
             logger.experiment.add_image(key, pixels, global_step=step, dataformats="HWC")
+
+
+def log_pictures(
+    loggers: Iterable[Logger], key: str, files: Mapping[str, Path], numbers: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """A table with a row per picture: its name, the picture, and its numbers or texts; to the loggers that have tables.
+
+    Args:
+        files: name -> PNG file.
+        numbers: name -> column -> value.
+    """
+    columns = list(dict.fromkeys(column for name in files for column in numbers.get(name, {})))
+    for logger in loggers:
+        show = getattr(logger, "as_picture", None)
+        if show is None or not files:
+            continue
+        rows = [
+            [name, show(str(file)), *(numbers.get(name, {}).get(column) for column in columns)]
+            for name, file in files.items()
+        ]
+        logger.log_table(key, columns=["name", "picture", *columns], data=rows)
+
+
+def log_file(loggers: Iterable[Logger], file: Path, name: str, kind: str) -> None:
+    """Keep a file with the run, where the logger has a place for files (W&B: an artifact)."""
+    for logger in loggers:
+        if hasattr(logger, "as_picture"):
+            logger.experiment.log_artifact(str(file), name=name, type=kind)
 
 
 def log_config(loggers: Iterable[Logger], config: Mapping[str, Any]) -> None:

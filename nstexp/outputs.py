@@ -6,6 +6,8 @@
     validation.csv       of a training: one row per validation
     skipped.txt          of a training: pictures that could not be used, with the reason
     images/              the picture while it was made, <name>_<step>.jpg
+    scores.csv           of an evaluation: one row per pair and method; grid.png: all its pictures
+    curve.csv            of an evaluation: the scores of unfinished pictures
     losses.csv           one row per logged step: image, step, total, every term (unweighted), seconds
     metrics.json         {image: its last numbers}
     summary.json         one record of the run: see `Summary`
@@ -19,12 +21,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from torch import Tensor
 
 from nstexp.core.errors import UserError
@@ -87,6 +90,11 @@ class RunFolder:
         path = self.path / file_name
         save_image(image, path)
         return path
+
+    def write_rows(self, file_name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A CSV file with the columns that any row has."""
+        if self.writes:
+            write_csv(self.path / file_name, rows)
 
     def save_progress(self, image: Tensor, name: str, step: int) -> None:
         """The picture (3, H, W) as it is at a step."""
@@ -187,6 +195,18 @@ class RunFolder:
         self.summary.metrics.setdefault(name, {}).update(numbers)
         self._write_json("metrics.json", self.summary.metrics)
 
+    def record_references(
+        self, name: str, rows: Mapping[str, Mapping[str, float]], measured_with: Mapping[str, str]
+    ) -> None:
+        """The measures of one picture's photo and painting, into the summary, and what computes them."""
+        self.summary.references[name] = {row: dict(numbers) for row, numbers in rows.items()}
+        self.summary.measured_with.update(measured_with)
+
+    def pictures(self) -> dict[str, Path]:
+        """{name: file} of the pictures that have numbers."""
+        files = {name: self.path / f"{name}.png" for name in self.summary.metrics}
+        return {name: file for name, file in files.items() if file.is_file()}
+
     def _write_json(self, file_name: str, content: Any) -> None:
         self._write(file_name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
@@ -194,6 +214,23 @@ class RunFolder:
         if not self.writes:
             return
         write_atomically(self.path / file_name, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as a CSV file with the columns that any of them has; complete or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
 
 
 def read_summary(folder: str | Path) -> Summary:
@@ -210,6 +247,53 @@ def read_summary(folder: str | Path) -> Summary:
         raise ValueError("no record of a run")
     known = {f.name for f in fields(Summary)}
     return Summary(**{key: value for key, value in record.items() if key in known})
+
+
+def finished(run_dir: Path, config: str) -> Path | None:
+    """The result of a run that completed in this folder before, with this configuration; None: there is none.
+
+    Args:
+        run_dir: the folder.
+        config: the resolved configuration, as YAML.
+
+    Raises:
+        UserError: one completed with another configuration.
+    """
+    try:
+        summary = read_summary(run_dir)
+        before = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+        now = yaml.safe_load(config)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if summary.status != "completed" or not summary.outputs or not all(Path(p).exists() for p in summary.outputs):
+        return None
+    changed = sorted(key for key in {*before, *now} - {"run_dir"} if before.get(key) != now.get(key))
+    if changed:
+        raise UserError(
+            f"{run_dir} holds a finished run with another {changed[0]}=...: give this sweep another hydra.sweep.dir "
+            "or remove that folder"
+        )
+    return Path(summary.outputs[0]) if len(summary.outputs) == 1 else run_dir
+
+
+def objective(run_dir: Path, names: str | Sequence[str] | None) -> float | list[float] | None:
+    """What a search goes by: of each name the number that the run recorded, averaged over its pictures.
+
+    Raises:
+        UserError: there is no such number.
+    """
+    if names is None:
+        return None
+    several = not isinstance(names, str)
+    metrics = read_summary(run_dir).metrics.values()
+    found = []
+    for name in names if several else [names]:
+        numbers = [own[name] for own in metrics if name in own]
+        if not numbers:
+            known = ", ".join(sorted({key for own in metrics for key in own}))
+            raise UserError(f"objective={name} is not among what this run recorded: {known}")
+        found.append(sum(numbers) / len(numbers))
+    return found if several else found[0]
 
 
 def is_unused(run_dir: Path) -> bool:

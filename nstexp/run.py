@@ -1,16 +1,18 @@
 """Config to objects to task: the only place that calls instantiate(), and the last one that sees a config object."""
 
 import contextlib
+import json
 import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
@@ -29,10 +31,25 @@ from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
+MOST_KEPT = 4
+T = TypeVar("T")
+_KEPT: dict[str, Any] = {}
 
 
-def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str, Any]) -> Path:
+def run(
+    cfg: DictConfig,
+    run_dir: Path,
+    overrides: list[str],
+    choices: dict[str, Any],
+    variants: Mapping[str, DictConfig] | None = None,
+) -> Path:
     """Do what the configuration says; returns the path of the result.
+
+    Args:
+        cfg: the composed configuration.
+        run_dir: where to write.
+        overrides, choices: what the user set, and the option of every config group, for the record.
+        variants: label -> configuration of each method, for a task that takes several.
 
     Raises:
         UserError: bad input or configuration.
@@ -49,7 +66,7 @@ def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str,
     summary.seed, summary.versions = cfg.seed, {name: version(name) for name in RECORDED_VERSIONS}
     active: list[Logger] = []
     try:
-        return _run(cfg, folder, active)
+        return _run(cfg, folder, active, variants or {})
     except Stopped as stop:
         summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
         raise
@@ -72,38 +89,101 @@ def run(cfg: DictConfig, run_dir: Path, overrides: list[str], choices: dict[str,
         _finish(folder, active)
 
 
-def _run(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Path:
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        raise UserError(f"{key} has no value yet: give it one with {key}=...")
+def _run(
+    cfg: DictConfig, folder: RunFolder, active: list[Logger], variants: Mapping[str, DictConfig]
+) -> Path:
+    for config in (cfg, *variants.values()):
+        for key in sorted(OmegaConf.missing_keys(config)):
+            raise UserError(f"{key} has no value yet: give it one with {key}=...")
     resolved = OmegaConf.to_container(cfg, resolve=True)
     _check_numbers(resolved)
     torch.manual_seed(cfg.seed)
-    device = _device(resolved["trainer"].get("accelerator", "auto"), resolved["trainer"].get("devices"))
-    encoder = instantiate(cfg.backbone, dtype=encoder_dtype(cfg.precision, device), _convert_="all")
-    encoder.to(device)
-    losses = LossSet(instantiate(cfg.get("loss", {}), _convert_="all"), resolved.get("weights", {}))
-    folder.summary.encoder, folder.summary.device = encoder.identity, str(device)
-    folder.summary.precision = str(encoder.dtype).removeprefix("torch.")
-    trainer = _trainer_factory(cfg, folder, active)
-    method = instantiate(cfg.method, encoder=encoder, losses=losses, trainer=trainer, _convert_="all")
+    task = instantiate(cfg.task, _convert_="all", _partial_=True)
+    pieces = _pieces(cfg, task, folder, active, variants)
 
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     folder.write_summary()
     log.debug("configuration:\n%s", OmegaConf.to_yaml(cfg, resolve=True))
-    log.info("%s, %s, %s; configuration in %s", encoder.identity, folder.summary.precision, device, folder.path)
-    task = instantiate(cfg.task, _convert_="all", _partial_=True)
-    data = {"data": instantiate(cfg.data, _convert_="all")} if "data" in cfg else {}
+    summary = folder.summary
+    log.info("%s, %s, %s; configuration in %s", summary.encoder, summary.precision, summary.device, folder.path)
     if is_first_process():
         entries = (cfg.logger or {}).values()
         active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in entries]
     loggers.log_config(active, resolved)
     begun = time.perf_counter()
-    result = task(method=method, folder=folder, **data)
+    result = task(folder=folder, **pieces)
     loggers.log_numbers(active, {"seconds": time.perf_counter() - begun})
-    for name, numbers in folder.summary.metrics.items():
-        prefix = "" if len(folder.summary.metrics) == 1 else f"{name}/"
+    for name, numbers in summary.metrics.items():
+        prefix = "" if len(summary.metrics) == 1 else f"{name}/"
         loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})
+    loggers.log_pictures(active, "results", folder.pictures(), summary.metrics)
     return result
+
+
+def _pieces(
+    cfg: DictConfig,
+    task: Callable[..., Path],
+    folder: RunFolder,
+    active: list[Logger],
+    variants: Mapping[str, DictConfig],
+) -> dict[str, Any]:
+    """What the task asks for by the names of its arguments, besides what its own configuration gives it."""
+    asked = signature(task).parameters
+    pieces: dict[str, Any] = {}
+    if "methods" in asked:
+        configs = variants or {str(folder.summary.method): cfg}
+        folder.summary.method = ",".join(configs)
+        pieces["methods"] = {label: _method(config, folder, active) for label, config in configs.items()}
+    elif variants:
+        raise UserError(f"method=[{','.join(variants)}]: only task=evaluate takes several methods; sweep them with -m")
+    else:
+        pieces["method"] = _method(cfg, folder, active)
+    if "data" in cfg:
+        pieces["data"] = instantiate(cfg.data, _convert_="all")
+    if "scorer" in asked:
+        wanted = cfg.get("metrics") if cfg.measure else None
+        pieces["scorer"] = None if wanted is None else _scorer(wanted, cfg)
+    return pieces
+
+
+def _method(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Any:
+    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+    device = _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
+    encoder = _encoder(cfg.backbone, encoder_dtype(cfg.precision, device), device)
+    terms = OmegaConf.to_container(cfg.get("loss", OmegaConf.create({})), resolve=True)
+    weights = OmegaConf.to_container(cfg.get("weights", OmegaConf.create({})), resolve=True)
+    losses = LossSet(instantiate(cfg.get("loss", {}), _convert_="all"), weights, json.dumps(terms, default=str))
+    folder.summary.encoder, folder.summary.device = encoder.identity, str(device)
+    folder.summary.precision = str(encoder.dtype).removeprefix("torch.")
+    trainer = _trainer_factory(cfg, folder, active)
+    return instantiate(cfg.method, encoder=encoder, losses=losses, trainer=trainer, _convert_="all")
+
+
+def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
+    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+    device = _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
+
+    def make() -> Any:
+        encoder = _encoder(metrics.encoder, encoder_dtype(cfg.precision, device), device)
+        settings = {key: value for key, value in metrics.items() if key != "encoder"}
+        return instantiate(settings, encoder=encoder, _convert_="all").to(device)
+
+    return _kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
+
+
+def _encoder(backbone: DictConfig, dtype: torch.dtype | None, device: torch.device) -> Any:
+    key = f"encoder {OmegaConf.to_yaml(backbone, resolve=True)} {dtype}"
+    return _kept(key, lambda: instantiate(backbone, dtype=dtype, _convert_="all")).to(device)
+
+
+def _kept(key: str, make: Callable[[], T]) -> T:
+    """What the jobs of a sweep in one process share, by all settings that it is made of; the last few of them."""
+    if key not in _KEPT:
+        while len(_KEPT) >= MOST_KEPT:
+            del _KEPT[next(iter(_KEPT))]
+        _KEPT[key] = make()
+    _KEPT[key] = _KEPT.pop(key)  # the last one used
+    return _KEPT[key]
 
 
 def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Callable[..., Trainer]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nstexp.core.cache import TensorCache
 from nstexp.core.errors import UserError
 from nstexp.core.features import VGG
 from nstexp.core.networks import BUNDLED, Decoder, decoder_info, read_info, save_decoder
@@ -39,6 +40,7 @@ def decoder_file(encoder, tmp_path_factory):
 
 @pytest.fixture
 def adain(encoder, decoder_file):
+    encoder.memory = TensorCache(2**20)  # no painting is known from another test
     return lambda **settings: AdaIN(
         encoder, None, None, LAYER, **{"decoder": decoder_file, "style_px": None, **settings}
     )
@@ -170,6 +172,10 @@ def test_a_style_is_encoded_once_per_run(adain, encoder, monkeypatch):
         method.stylize(noise(32, 32, seed)[None], [replace(A, mask=None), B], CONTROLS)
     assert calls.count((48, 56)) == calls.count((40, 64)) == 1
     assert calls.count((32, 32)) == 3
+    again = replace(A, mask=None, image=A.image.clone())  # another run of the same process
+    adain_again = AdaIN(encoder, None, None, LAYER, decoder=method.decoder_file, style_px=None)
+    adain_again.stylize(noise(32, 32)[None], [again, B], CONTROLS)
+    assert calls.count((48, 56)) == calls.count((40, 64)) == 1
 
 
 def test_style_px_is_the_shorter_side(adain, encoder, monkeypatch):

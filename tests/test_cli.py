@@ -17,7 +17,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-import nstexp.__main__ as cli
+import nstexp.cli as cli
 from nstexp.outputs import read_summary
 
 SMOKE = ("experiment=smoke_gatys", "method.max_steps=2", "picture_every_n_steps=0", "precision=fp32")

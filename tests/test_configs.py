@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp.__main__ import CONF, _sweep_name
+from nstexp.cli import CONF, _sweep_name
 from nstexp.core.loss_set import LossSet
 from nstexp.tasks.train import train
 

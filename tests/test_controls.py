@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from torch.nn import functional
 
-import nstexp.__main__ as cli
+import nstexp.cli as cli
 from nstexp.core import optimize
 from nstexp.core.color import color_moments
 from nstexp.core.errors import Stopped, UserError

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
 
-import nstexp.__main__ as cli
-from nstexp.__main__ import CONF
+import nstexp.cli as cli
+from nstexp.cli import CONF
 from nstexp.core.images import save_image
 from nstexp.core.loss_set import LossSet
 from nstexp.methods.adain import DecoderTraining

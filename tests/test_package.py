@@ -12,7 +12,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-import nstexp.__main__ as cli
+import nstexp.cli as cli
 from nstexp.core.networks import BUNDLED
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp.__main__ import CONF
+from nstexp.cli import CONF
 from nstexp.core.features import IMAGE, VGG
 from nstexp.core.loss_set import LossSet
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional
 
-from nstexp.__main__ import CONF
+from nstexp.cli import CONF
 from nstexp.core import losses
 from nstexp.core.errors import UserError
 from nstexp.core.features import IMAGE

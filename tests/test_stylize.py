@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from nstexp.__main__ import CONF
+from nstexp.cli import CONF
 from nstexp.core.color import chroma, color_moments, luminance, match_color
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.images import load_image, save_image

@@ -16,7 +16,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from torch.nn import functional as F
 
-import nstexp.__main__ as cli
+import nstexp.cli as cli
 from nstexp.core.images import load_image, save_image
 from nstexp.core.networks import read_info
 from nstexp.outputs import read_summary

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from nstexp.core.cache import TensorCache
 from nstexp.core.errors import UserError
+
+MEMORY_BYTES = 256 * 2**20
 
 Features = dict[str, Tensor]  # layer name -> (B, C, H, W)
 IMAGE = "image"  # the name under which the image itself travels with its features
@@ -66,6 +69,9 @@ class VGG(nn.Module):
         tap: see above.
         dtype: of filters and features, null: that of the weights; bfloat16 halves memory and, in hardware, time.
         pool_rescale: multiply after each avg (2.0) or l2 (0.78) pooling, which keeps the scale that max pooling has.
+
+    `memory` is for what users of the encoder make of its features and want again, in the next picture or the next run
+    of the same process.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class VGG(nn.Module):
             self.register_buffer(f"{name}_weight", weight, persistent=False)
             self.register_buffer(f"{name}_bias", bias.detach().to(weight.dtype), persistent=False)
         self.steps = _steps(self.conv_names)
+        self.memory = TensorCache(MEMORY_BYTES)
         self.eval()
 
     @property

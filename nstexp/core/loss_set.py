@@ -72,13 +72,18 @@ class LossSet(nn.Module):
     Args:
         terms: name -> loss term.
         weights: key -> number.
+        identity: names the terms and all their settings, so that their targets can be kept for other pictures and runs;
+            None: they are made anew.
 
     Raises:
         UserError: a term without a weight, a weight that no term uses, or one that is negative or not finite.
     """
 
-    def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, terms: Mapping[str, nn.Module], weights: Mapping[str, float], identity: str | None = None
+    ) -> None:
         super().__init__()
+        self.identity = identity
         if not terms:
             raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
         for name, term in terms.items():

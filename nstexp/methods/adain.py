@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from nstexp.core.cache import digest
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.features import IMAGE, VGG
 from nstexp.core.images import resize, size_for_shorter_side
@@ -196,7 +197,10 @@ class AdaIN:
         own = tuple(style.image.shape[-2:])
         size = own if self.style_px is None else size_for_shorter_side(own, self.style_px)
         self._check_side("style", size, "method.style_px")
-        found = moments(self.encode(resize(style.image, size)[None]), self.eps, self.unbiased)
+        found = self.encoder.memory.get(
+            ("moments", self.layer, size, self.tile_px, self.eps, self.unbiased, digest(style.image)),
+            lambda: moments(self.encode(resize(style.image, size)[None]), self.eps, self.unbiased),
+        )
         self._styles[id(style.image)] = (style.image, found)
         return found
 

@@ -1,6 +1,6 @@
 """What tasks ask of a method: `Stylizer`, the one interface between them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,12 +36,14 @@ class Controls:
         log_prefix: of the picture's numbers in the loggers, where a run makes several.
         seed: of everything random in making this picture.
         combine: how several styles become one loss, where a method has the choice: see `LossSet.combined`.
+        watch: called with (step, picture (B, 3, H, W)) after every step by methods that make a picture step by step.
     """
 
     name: str = "output"
     log_prefix: str = ""
     seed: int = 0
     combine: Combine = "weighted_loss"
+    watch: Callable[[int, Tensor], None] | None = None
 
 
 class Stylizer(Protocol):

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
 from nstexp.core import optimize
+from nstexp.core.cache import digest
 from nstexp.core.errors import Stopped, UserError, check_integers
 from nstexp.core.features import IMAGE, VGG, Features
 from nstexp.core.images import resize, size_for_pixels
@@ -161,7 +162,7 @@ class Gatys:
         settings.style_resize, settings.style_scale = "none", 1.0
         if not isinstance(self.coarse_steps, int):
             settings.levels, settings.coarse_steps = 1, 0
-        named = replace(controls, name="fine strokes")
+        named = replace(controls, name="fine strokes", watch=None)
         strokes = Style(fine, layers=self.fine_layers)
         picture = PictureOptimization(settings, coarse[None], [strokes], named, roles=("style", "image"))
         try:
@@ -269,6 +270,7 @@ class PictureOptimization(LightningModule):
         self.automatic_optimization = False
         self.settings, self.combine, self.roles = settings, controls.combine, roles
         self.name, self.log_prefix = controls.name, controls.log_prefix
+        self.watch = controls.watch
         self.encoder, self.losses = settings.encoder, settings.losses
         self.layers = self._layers_in_use(styles)
         self.canvas = optimize.Canvas(
@@ -312,6 +314,8 @@ class PictureOptimization(LightningModule):
             group["lr"] *= self.settings.lr_decay
         if self.settings.clamp == "project":
             self.image.clamp_()
+        if self.watch is not None and self._last:
+            self.watch(self.steps_done, self.picture())
         return self._last
 
     @torch.no_grad()
@@ -434,8 +438,8 @@ class PictureOptimization(LightningModule):
         size = self.levels[self.level_index].size
         found = {}
         if not self.roles or "content" in self.roles:
-            feats = self._features(resize(self.canvas.content, size), *self.losses.layers("content"))
-            found = {name: [(1.0, target)] for name, target in self.losses.targets("content", feats).items()}
+            of_content, _ = self._statistics("content", self.canvas.content, size, self.losses.layers("content"))
+            found = {name: [(1.0, target)] for name, target in of_content.items()}
         self._places = [self._guides(style) for style in self.styles]
         self._of_styles, self._energy = [], []
         for style, place in zip(self.styles, self._places, strict=True):
@@ -450,12 +454,28 @@ class PictureOptimization(LightningModule):
         """The statistics and the energy of one style's features at its layers, at the scale of the current level."""
         size = self.settings.style_size(style.image, self.canvas.picture_size, scale)
         wanted = [layer for layer in self.losses.layers("style") if self._counts(style, place, layer)]
-        feats = self._features(resize(style.image[None], size), *wanted)
+        targets, energy = self._statistics("style", style.image[None], size, wanted)
         self._of_styles.append({
             name: {layer: part for layer, part in target.items() if self._counts(style, place, layer)}
-            for name, target in self.losses.targets("style", feats).items()
+            for name, target in targets.items()
         })
-        self._energy.append({layer: _energy(x) for layer, x in feats.items() if layer != IMAGE})
+        self._energy.append(energy)
+
+    def _statistics(
+        self, role: Role, image: Tensor, size: tuple[int, int], layers: Sequence[str]
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """What the terms of a role have to match in a picture at a size, and of its features the energy; the next run
+        of this process that asks for the same gets it from the encoder's memory."""
+
+        def make() -> tuple[dict[str, Any], dict[str, float]]:
+            feats = self._features(resize(image, size), *layers)
+            energy = {layer: _energy(x) for layer, x in feats.items() if layer != IMAGE and role == "style"}
+            return self.losses.targets(role, feats), energy
+
+        if self.losses.identity is None:
+            return make()
+        key = (self.losses.identity, role, size, tuple(layers), str(self.device), digest(image))
+        return self.encoder.memory.get(key, make)
 
     def _counts(self, style: Style, place: tuple[Mapping[str, Tensor], ...], layer: str) -> bool:
         """Whether a style counts at a layer: it is among the style's own, and in reach of its region."""

@@ -1,6 +1,7 @@
 """The default task: every content picture redrawn in the style, one file each."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
@@ -22,6 +23,7 @@ from nstexp.core.images import (
     size_for_longer_side,
 )
 from nstexp.core.masks import load_masks
+from nstexp.core.metrics import Scorer, luminance_statistics
 from nstexp.methods.base import Combine, Controls, Style, Stylizer
 from nstexp.outputs import RunFolder
 
@@ -46,6 +48,7 @@ def stylize(
     image_px: int | None = None,
     max_input_megapixels: float = 200.0,
     seed: int = 0,
+    scorer: Scorer | None = None,
 ) -> Path:
     """Redraw pictures and write them; returns the path of the result (of the folder, if there are several).
 
@@ -65,13 +68,16 @@ def stylize(
         image_px: longer side of the result; null: the content's own size.
         max_input_megapixels: limit on one input file.
         seed: the same for every picture.
+        scorer: measures the finished pictures; None: they are not.
 
     Raises:
         UserError: anything the user can mend, before the work starts where possible.
         Stopped: ended early; the best picture until then is saved.
     """
-    _check_values(image_px, max_input_megapixels, style_combine)
-    _check_color(color, color_strength)
+    check_size(image_px, max_input_megapixels)
+    if style_combine not in get_args(Combine):
+        raise UserError(f"style_combine={style_combine} is unknown, choose one of {', '.join(get_args(Combine))}")
+    check_color(color, color_strength)
     contents, style_paths = find_images(content, "content"), find_images(style, "style")
     if style_combine != "weighted_loss" and len(style_paths) == 1:
         raise UserError(f"style_combine={style_combine} needs two or more pictures in style=[...], there is 1")
@@ -95,8 +101,13 @@ def stylize(
             image = load_image(path, max_input_megapixels)
             image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), image_px))
             placed = _with_masks(styles, mask_paths, tuple(image.shape[-2:]), max_input_megapixels)
-            picture = _redraw(method, image[None], placed, controls, color, color_strength)
+            begun = time.perf_counter()
+            picture = redraw(method, image[None], placed, controls, color, color_strength)
+            seconds = time.perf_counter() - begun
             _save(picture, name, copy, folder)
+            folder.record_metrics(name, {"stylize_seconds": round(seconds, 3)})
+            if scorer is not None:
+                _score(scorer, picture[0], image, styles, name, folder)
         except UserError as error:
             if not several:
                 raise
@@ -187,9 +198,10 @@ def _in_style_colors(picture: Tensor, styles: Sequence[Style]) -> Tensor:
     return result
 
 
-def _redraw(
+def redraw(
     method: Stylizer, content: Tensor, styles: Sequence[Style], controls: Controls, color: Color, strength: float
 ) -> Tensor:
+    """`method.stylize` between `prepare_colors` and `finish_colors`; content and result are (B, 3, H, W) in [0, 1]."""
     given, given_styles = prepare_colors(color, strength, content, styles)
     try:
         picture = method.stylize(given, given_styles, controls)
@@ -219,20 +231,20 @@ def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
     return paths
 
 
-def _check_color(color: str, strength: float) -> None:
+def check_color(color: str, strength: float) -> None:
+    """Raise a UserError for what `prepare_colors` does not know."""
     if color not in get_args(Color):
         raise UserError(f"color={color} is unknown, choose one of {', '.join(get_args(Color))}")
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise UserError(f"color_strength={strength}: give a number from 0 to 1")
 
 
-def _check_values(image_px: int | None, max_input_megapixels: float, style_combine: str) -> None:
+def check_size(image_px: int | None, max_input_megapixels: float) -> None:
+    """Raise a UserError for sizes that no picture can have."""
     if image_px is not None and not (isinstance(image_px, int) and image_px >= 1):
         raise UserError(f"image_px={image_px}: the longer side is a whole number of pixels, 1 or larger")
     if not (isinstance(max_input_megapixels, int | float) and max_input_megapixels > 0):
         raise UserError(f"max_input_megapixels={max_input_megapixels}: the limit is a number larger than 0")
-    if style_combine not in get_args(Combine):
-        raise UserError(f"style_combine={style_combine} is unknown, choose one of {', '.join(get_args(Combine))}")
 
 
 def _load_styles(paths: list[Path], weights: Sequence[float] | None, max_megapixels: float) -> list[Style]:
@@ -265,15 +277,18 @@ def _with_fine(styles: list[Style], paths: list[Path], max_megapixels: float) ->
     return [replace(style, fine=picture) for style, picture in zip(styles, each, strict=True)]
 
 
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """The files' names without endings, numbered where they are the same."""
+    names: list[str] = []
+    for path in paths:
+        numbered = (path.stem if n == 1 else f"{path.stem}_{n}" for n in count(1))
+        names.append(next(name for name in numbered if name not in names))
+    return names
+
+
 def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path | None]]:
     """(name in the run folder, copy to write or None) for every content picture."""
-    if len(contents) == 1:
-        names = ["output"]
-    else:
-        names = []
-        for path in contents:
-            numbered = (path.stem if n == 1 else f"{path.stem}_{n}" for n in count(1))
-            names.append(next(name for name in numbered if name not in names))
+    names = ["output"] if len(contents) == 1 else unique_names(contents)
     if output is None:
         return [(name, None) for name in names]
     if str(output) == "":
@@ -306,18 +321,16 @@ def _save(picture: Tensor, name: str, copy: Path | None, folder: RunFolder) -> P
     if copy is not None:
         save_image(picture, copy)
     folder.summary.outputs.append(str(copy or path))
-    folder.record_metrics(name, _measure(picture))
+    folder.record_metrics(name, luminance_statistics(picture))
     return copy or path
 
 
-def _measure(picture: Tensor) -> dict[str, float]:
-    light = luminance(picture)
-    clipped = ((picture <= 0) | (picture >= 1)).float().mean()
-    return {
-        "luminance_mean": float(light.mean()),
-        "luminance_std": float(light.std(unbiased=False)),
-        "clipped_share": float(clipped),
-    }
+def _score(
+    scorer: Scorer, picture: Tensor, content: Tensor, styles: Sequence[Style], name: str, folder: RunFolder
+) -> None:
+    pairs = [(style.image, style.share) for style in styles]
+    folder.record_metrics(name, scorer(picture, content, pairs))
+    folder.record_references(name, scorer.references(content, pairs), scorer.described())
 
 
 def _result_path(targets: list[tuple[str, Path | None]], folder: RunFolder, output: str | None) -> Path:

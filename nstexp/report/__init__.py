@@ -1,0 +1,71 @@
+"""What a sweep found: `python -m nstexp.report multirun/nstexp/DATE` reads its run folders and compares them.
+
+`read_sweep` reads a folder into jobs (jobs.py), `table` makes them rows (tables.py), `write_table`, `draw_grid` and
+`write_page` write table.csv, grid.png (grid.py) and report.html (page.py). Runs that failed or were killed are rows as
+well, and damaged files never stop the others.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from nstexp.core.errors import UserError
+from nstexp.report.grid import draw_grid
+from nstexp.report.jobs import NO_RECORD, Job, job_folders, read_sweep, read_sweeps, varying
+from nstexp.report.page import write_page
+from nstexp.report.tables import comparison, table, write_table
+
+__all__ = [
+    "NO_RECORD",
+    "Job",
+    "comparison",
+    "draw_grid",
+    "job_folders",
+    "read_sweep",
+    "read_sweeps",
+    "table",
+    "varying",
+    "write_page",
+    "write_report",
+    "write_table",
+]
+
+
+def write_report(
+    folders: str | Path | Sequence[str | Path], output: str | Path | None = None
+) -> tuple[Path, str]:
+    """Write table.csv, grid.png (if there are pictures) and report.html.
+
+    Args:
+        folders: a sweep's folder, or several to compare.
+        output: where to; by default the one folder, or ./comparison for several. It is made if necessary.
+
+    Returns the path of report.html and the `comparison`.
+
+    Raises:
+        UserError: no such folder, no runs in it, or the output cannot be written.
+    """
+    listed = [folders] if isinstance(folders, str | Path) else list(folders)
+    listed = list(dict.fromkeys(Path(folder).expanduser().absolute() for folder in listed))
+    if output is None:
+        output = listed[0] if len(listed) == 1 else "comparison"
+    output = Path(output).expanduser().absolute()
+    jobs = read_sweeps(listed)
+    _check_folder(output)
+    write_table(jobs, output / "table.csv")
+    draw_grid(jobs, output / "grid.png")
+    write_page(jobs, output / "report.html", listed)
+    return output / "report.html", comparison(jobs)
+
+
+def _check_folder(output: Path) -> None:
+    """Before the work: pictures of a large sweep take a while to read."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        # By trying: to root os.access grants everything, also /proc and read-only disks.
+        tempfile.TemporaryFile(prefix=".writing-", dir=output).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{output}: the report cannot be written there ({reason}); name another folder with --output"
+        ) from error

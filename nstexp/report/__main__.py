@@ -1,0 +1,54 @@
+"""Entry point of `python -m nstexp.report`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nstexp.core.errors import UserError
+from nstexp.report import write_report
+
+HELP = """\
+Compares the runs of a sweep, or of several. A sweep does this by itself at its end; again by hand after one that was
+killed, or while it runs. It writes into the sweep's folder (for several, into ./comparison):
+
+  report.html  everything on one page that opens without a network: contact sheet, table, loss curves, comparison
+  table.csv    one row per run and picture: status, the values that vary, every number, seconds, error
+  grid.png     the pictures, labeled with the values that vary; the last one that varies is the columns
+
+The main columns go to stderr, the path of report.html to stdout.
+
+  python -m nstexp -m weights.beta=100,1000 layers=style_first1,style_first3
+  python -m nstexp.report multirun/nstexp/DATE
+  python -m nstexp.report multirun/nstexp/DATE multirun/nstexp/OTHER --output comparison
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of `python -m nstexp.report`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nstexp.report", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="folder",
+        help="a sweep's folder, such as multirun/nstexp/2026-01-31_12-00-00-000000; with several, also a single run's",
+    )
+    parser.add_argument("--output", type=Path, help="where to write, by default the folder, or ./comparison of several")
+    given = parser.parse_args(args)
+    try:
+        path, text = write_report(given.folders, given.output)
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    print(text, file=sys.stderr, flush=True)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

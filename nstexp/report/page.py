@@ -1,0 +1,474 @@
+"""report.html: one page that holds everything and opens from disk.
+
+`page_data` turns jobs into what the page shows, as plain lists and dictionaries; `write_page` puts that, the style, the
+script and plotly into page.html. page.js makes every element from that data as text, never as markup, so that what a
+configuration or a file name contains stays text.
+"""
+
+import base64
+import html
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from plotly.offline import get_plotlyjs
+from tqdm import tqdm
+
+from nstexp.core.images import write_atomically
+from nstexp.core.sheet import thumbnail
+from nstexp.report.jobs import (
+    INPUTS,
+    NO_RECORD,
+    SWEEP,
+    Curve,
+    Job,
+    as_text,
+    input_files,
+    is_number,
+    loss_terms,
+    read_curves,
+    unique,
+    varying,
+)
+from nstexp.report.tables import ABOUT_PICTURES, number_columns
+
+try:
+    from nstexp.core.metrics import HIGHER_IS_BETTER
+except ImportError:
+    HIGHER_IS_BETTER = frozenset({"ssim"})
+
+THUMBNAIL_PX, LEAST_THUMBNAIL_PX, FULL_SIZE_FOR = 320, 96, 60  # up to that many pictures are shown at full size
+JPEG_QUALITY = 80
+MOST_REFERENCES = 24  # rows; more would hide the runs
+SHARED = ("task", "method", "encoder", "precision", "device", "seed")
+COMPARED_VERSIONS = ("nstexp", "torch")
+
+
+def write_page(jobs: Sequence[Job], path: Path, folders: Sequence[Path] = ()) -> None:
+    """The page of some jobs.
+
+    Args:
+        folders: the sweeps' folders, for the title.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    data = page_data(jobs, path.parent, folders)
+    parts = {
+        "title": html.escape(data["title"]),
+        "style": _resource("page.css"),
+        "script": _resource("page.js"),
+        "plotly": get_plotlyjs(),
+        "data": _as_json(data),
+    }
+    pieces = re.split(r"\{\{(\w+)\}\}", _resource("page.html"))
+    text = "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces))
+    # A name that is no valid Unicode (a file's, on Linux) must not stop the page.
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", errors="xmlcharrefreplace"))
+
+
+def page_data(jobs: Sequence[Job], output: Path, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """What page.js shows.
+
+    Args:
+        output: the page's folder; links are relative to it.
+
+    Returns a dictionary of JSON values:
+        title, made, folders: of the head.
+        statuses: {status: count}; seconds: of all runs together; started: of the first.
+        shared: [[name, value]] of what all runs have in common.
+        notices: sentences on what was left out.
+        axes: [{key, values, images}]: the varying keys; images is {value: [number of an image]}.
+        numbers: [{name, label, group, better, title}]; better is "lower", "higher" or null: no direction, or not
+            comparable between these jobs.
+        runs: one for each job: label, job, sweep, link, status, error, values {axis: text or null}, config (what
+            differs between runs), seed, seconds, memory_mb, gpu_memory_mb, started.
+        rows: one for each job and picture: run, picture, image (number or null), link, note, numbers.
+        references: [{kind, picture, values, numbers}].
+        inputs: [{kind, name, image, link, picture}]; picture is null where it belongs to all.
+        curves: [{run, picture, steps, seconds, terms}].
+        config: {key: text} of what is the same in all runs.
+        images: [{src, width, height}], thumbnails as data URLs.
+    """
+    keys = varying(jobs)
+    read = [read_curves(job.path) for job in jobs]
+    pictures = [_pictures(job, curves) for job, (curves, _) in zip(jobs, read, strict=True)]
+    images = _Images(output, _all_files(jobs, keys, pictures))
+    rows = [row for n, job in enumerate(jobs) for row in _rows(n, job, pictures[n], read[n][0], images)]
+    numbers = _numbers(jobs, rows)
+    references, left_out = _references(jobs, keys)
+    common, differing = _configs(jobs)
+    names = [folder.resolve().name for folder in folders]
+    return {
+        "title": ", ".join(names) or "report",
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "folders": [{"name": name, "link": images.link(f)} for name, f in zip(names, folders, strict=True)],
+        "statuses": {status: sum(job.status == status for job in jobs) for status in unique(j.status for j in jobs)},
+        "seconds": sum(s for job in jobs if is_number(s := job.recorded("seconds")) and math.isfinite(s)),
+        "started": min((s for job in jobs if isinstance(s := job.recorded("started"), str)), default=None),
+        "shared": _shared(jobs),
+        "notices": [*_notices(jobs, [damaged for _, damaged in read]), *images.problems(jobs), *left_out],
+        "axes": [_axis(key, jobs, pictures, images) for key in keys],
+        "numbers": numbers,
+        "runs": [_run(job, keys, config, images) for job, config in zip(jobs, differing, strict=True)],
+        "rows": rows,
+        "references": references,
+        "inputs": _inputs(jobs, pictures, images),
+        "curves": [_curve(n, curve) for n, (curves, _) in enumerate(read) for curve in curves],
+        "config": common,
+        "images": images.encoded,
+    }
+
+
+class _Images:
+    """Thumbnails of files, each once, and links to the files.
+
+    Args:
+        output: the page's folder.
+        wanted: all files there will be, since their number decides the size.
+    """
+
+    def __init__(self, output: Path, wanted: Sequence[Path]) -> None:
+        self.output, self.encoded = output, []
+        px = THUMBNAIL_PX * math.sqrt(FULL_SIZE_FOR / max(FULL_SIZE_FOR, len(wanted)))
+        self.px = max(LEAST_THUMBNAIL_PX, round(px))
+        self._numbers = {file: self._add(file) for file in tqdm(wanted, desc="pictures", delay=2, leave=False)}
+
+    def number(self, file: Path | None) -> int | None:
+        """The place in `encoded`; None for a picture that is damaged."""
+        return self._numbers[file] if file is not None else None
+
+    def link(self, file: Path | None) -> str | None:
+        """A relative URL."""
+        if file is None:
+            return None
+        try:
+            return quote(os.fsencode(Path(os.path.relpath(file, self.output)).as_posix()))
+        except ValueError:  # another drive of Windows
+            return Path(file).absolute().as_uri()
+
+    def problems(self, jobs: Sequence[Job]) -> list[str]:
+        """A sentence on each damaged picture."""
+        owners = {file: _named(job, jobs) for job in jobs for file in _files(job)}
+        damaged = [file for file, number in self._numbers.items() if number is None]
+        return [f"{owners.get(file, 'input')}: {file.name} is damaged and is not shown" for file in damaged]
+
+    def _add(self, file: Path) -> int | None:
+        image = thumbnail(file, self.px)
+        if image is None:
+            return None
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        code = base64.b64encode(buffer.getvalue()).decode()
+        self.encoded.append({"src": f"data:image/jpeg;base64,{code}", "width": image.width, "height": image.height})
+        return len(self.encoded) - 1
+
+
+def _resource(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _as_json(data: Any) -> str:
+    """JSON that can stand inside <script>: ASCII, and without the characters that HTML knows."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _number(value: Any) -> float | str | None:
+    """JSON has no words for what is not finite."""
+    if not is_number(value):
+        return None
+    return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+
+
+def _pictures(job: Job, curves: Sequence[Curve]) -> dict[str, tuple[Path | None, str | None]]:
+    """{picture: (file, note)} of all that a job made or began; the newest of images/ stands in for what is not there.
+
+    The pictures of a training are those of its validation.
+    """
+    training = job.progress.get("validation")
+    begun = [name for name in job.progress if name != "validation"]
+    names = unique([*job.metrics, *job.pictures, *begun, *(curve.picture for curve in curves)])
+    found = {}
+    for name in names or (["validation"] if training else [""]):
+        file, step = job.progress.get(name) or training or (None, None)
+        if name in job.pictures:
+            found[name] = (job.pictures[name], None)
+        else:
+            found[name] = (file, None if step is None else f"step {step}")
+    return found
+
+
+def _files(job: Job) -> list[Path]:
+    return [*job.pictures.values(), *(file for file, _ in job.progress.values())]
+
+
+def _all_files(jobs: Sequence[Job], keys: Sequence[str], pictures: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Every file that gets a thumbnail."""
+    made = [file for shown in pictures for file, _ in shown.values() if file is not None]
+    given = [file for job, shown in zip(jobs, pictures, strict=True) for file in _given(job, shown)]
+    return unique([*made, *given])
+
+
+def _given(job: Job, names: Iterable[str]) -> list[Path]:
+    """The inputs of a job."""
+    return unique(file for name in names for key in INPUTS for file in _input(job, key, name))
+
+
+def _input(job: Job, key: str, name: str) -> list[Path]:
+    text = job.text(key)
+    return input_files(key, text, name, job.origin) if text else []
+
+
+def _rows(
+    run: int, job: Job, pictures: Mapping[str, tuple[Path | None, str | None]], curves: Sequence[Curve], images: _Images
+) -> list[dict[str, Any]]:
+    so_far = {curve.picture: {term: values[-1] for term, values in curve.terms.items()} for curve in curves}
+    rows = []
+    for name, (file, note) in pictures.items():
+        number = images.number(file)
+        found = job.metrics.get(name) or so_far.get(name, {})
+        rows.append({
+            "run": run,
+            "picture": name,
+            "image": number,
+            "link": images.link(file),
+            "note": "damaged" if file is not None and number is None else note,
+            "numbers": {key: _number(value) for key, value in found.items() if value is not None},
+        })  # fmt: skip
+    return rows
+
+
+def _run(job: Job, keys: Sequence[str], config: Mapping[str, str], images: _Images) -> dict[str, Any]:
+    seed = job.recorded("seed")
+    return {
+        "label": job.path.name,
+        "job": job.number,
+        "sweep": job.overrides.get(SWEEP),
+        "link": images.link(job.path) + "/",
+        "status": job.status,
+        "error": job.error,
+        "values": {key: job.text(key) for key in keys},
+        "config": config,
+        "seed": None if seed is None else str(seed),
+        "seconds": _number(job.recorded("seconds")),
+        "memory_mb": _number(job.recorded("peak_memory_mb")),
+        "gpu_memory_mb": _number(job.recorded("peak_gpu_memory_mb")),
+        "started": None if job.recorded("started") is None else str(job.recorded("started")),
+    }
+
+
+def _axis(key: str, jobs: Sequence[Job], pictures: Sequence[Mapping[str, Any]], images: _Images) -> dict[str, Any]:
+    values = unique(job.text(key) for job in jobs)
+    shown = {}
+    for value in values if key in INPUTS else []:
+        owners = [(job, names) for job, names in zip(jobs, pictures, strict=True) if job.text(key) == value]
+        found = unique(file for job, names in owners for name in names for file in _input(job, key, name))
+        shown[value or ""] = [n for file in found if (n := images.number(file)) is not None]
+    return {"key": key, "values": values, "images": shown}
+
+
+def _inputs(jobs: Sequence[Job], pictures: Sequence[Mapping[str, Any]], images: _Images) -> list[dict[str, Any]]:
+    """Every content and style picture of the jobs; several contents belong to the picture that was made of them."""
+    found: dict[tuple[str, Path], set[str]] = {}
+    for job, names in zip(jobs, pictures, strict=True):
+        for key in INPUTS:
+            for name in names:
+                for file in _input(job, key, name):
+                    found.setdefault((key, file), set()).add(name)
+    several = len({name for names in pictures for name in names}) > 1
+    return [
+        {
+            "kind": key,
+            "name": file.name,
+            "image": images.number(file),
+            "link": images.link(file),
+            "picture": min(names) if several and len(names) == 1 and key == "content" else None,
+            "constant": len({job.text(key) for job in jobs} - {None}) == 1,
+        }
+        for (key, file), names in found.items()
+        if images.number(file) is not None
+    ]
+
+
+def _curve(run: int, curve: Curve) -> dict[str, Any]:
+    return {
+        "run": run,
+        "picture": curve.picture,
+        "steps": curve.steps,
+        "seconds": curve.seconds,
+        "terms": curve.terms,
+    }
+
+
+def _numbers(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every number of the rows: what it is, and which direction is better."""
+    names = unique(name for row in rows for name in row["numbers"])
+    labels = number_columns(jobs, names)
+    terms = unique(term for job in jobs for term in loss_terms(job.config))
+    described = {name: unique(d for job in jobs if (d := _described(job, name))) for name in names}
+    found = []
+    for name in names:
+        is_term = name == "total" or any(name == term or name.startswith(f"{term}_style") for term in terms)
+        group = "losses" if is_term else "measures" if described[name] or name in HIGHER_IS_BETTER else "picture"
+        better, title = _direction(jobs, name, group, described[name])
+        found.append({"name": name, "label": labels[name], "group": group, "better": better, "title": title})
+    return found
+
+
+def _described(job: Job, name: str) -> str | None:
+    measured = job.recorded("measured_with")
+    return str(measured[name]) if isinstance(measured, dict) and name in measured else None
+
+
+def _direction(jobs: Sequence[Job], name: str, group: str, described: Sequence[str]) -> tuple[str | None, str | None]:
+    """(better, title): "lower", "higher", or None for what has no direction or is not comparable between the jobs."""
+    title = "; ".join(described) or None
+    if name == "total":
+        return None, "the weighted sum of the terms: not comparable between runs with different weights"
+    if group == "picture" or name in ABOUT_PICTURES:
+        return None, title
+    if group == "losses" and not _same_term(jobs, name):
+        return None, "unweighted; not comparable between these runs, whose settings of the term or encoders differ"
+    if len(described) > 1:
+        return None, f"not comparable, as the runs were measured differently: {title}"
+    better = "higher" if name in HIGHER_IS_BETTER else "lower"
+    return better, f"{title or ('unweighted' if group == 'losses' else name)}; {better} is better"
+
+
+def _same_term(jobs: Sequence[Job], name: str) -> bool:
+    """Whether all jobs that have the term compute the same formula, on the same layers of the same encoder."""
+    having = [job for job in jobs if any(name in numbers for numbers in job.metrics.values())]
+    settings = {as_text(job.config.get("loss")) for job in having if not loss_terms(job.config)}
+    settings |= {as_text(loss_terms(job.config).get(name.partition("_style")[0])) for job in having}
+    return len(settings) <= 1 and len({str(job.recorded("encoder")) for job in having}) <= 1
+
+
+def _references(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """One row for each distinct reference, with the values that its jobs share; a sentence if there are too many."""
+    groups: dict[tuple[str, str, str], list[Job]] = {}
+    numbers: dict[tuple[str, str, str], dict[str, float]] = {}
+    for job in jobs:
+        for picture, kind, found in _reference_numbers(job):
+            # Measured in each run again: the same up to rounding.
+            rounded = json.dumps({key: f"{value:.5g}" for key, value in found.items()})
+            groups.setdefault((picture, kind, rounded), []).append(job)
+            numbers.setdefault((picture, kind, rounded), found)
+    if len(groups) > MOST_REFERENCES:
+        return [], [f"references: {len(groups)} different ones, too many to show beside the runs"]
+    rows = []
+    for (picture, kind, rounded), owners in groups.items():
+        texts = {key: {job.text(key) for job in owners} for key in keys}
+        values = {key: found.pop() if len(found) == 1 else None for key, found in texts.items()}
+        found = numbers[picture, kind, rounded]
+        rows.append({
+            "picture": picture,
+            "kind": kind,
+            "values": values if len(owners) < len(jobs) else dict.fromkeys(keys),
+            "numbers": {name: _number(value) for name, value in found.items()},
+        })  # fmt: skip
+    return rows, []
+
+
+def _reference_numbers(job: Job) -> list[tuple[str, str, dict[str, float]]]:
+    found = []
+    references = job.recorded("references")
+    for picture, kinds in references.items() if isinstance(references, dict) else []:
+        for kind, numbers in kinds.items() if isinstance(kinds, dict) else []:
+            if isinstance(numbers, dict):
+                found.append((picture, kind, {name: value for name, value in numbers.items() if is_number(value)}))
+    return found
+
+
+def _configs(jobs: Sequence[Job]) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """({key: text} of what all jobs with a configuration share, and for each job of what differs)."""
+    flat = [dict(_flattened(job.config)) for job in jobs]
+    known = [config for config in flat if config]
+    keys = unique(key for config in known for key in config)
+    common = {key: known[0][key] for key in keys if len({config.get(key) for config in known}) == 1}
+    return common, [{key: value for key, value in config.items() if key not in common} for config in flat]
+
+
+def _flattened(config: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            yield from _flattened(value, f"{name}.")
+        elif name != "run_dir":  # every run has its own
+            yield name, as_text(value)
+
+
+def _shared(jobs: Sequence[Job]) -> list[list[str]]:
+    """What every recorded job has in common."""
+    recorded = [job for job in jobs if job.summary is not None]
+    facts = {name: {str(job.recorded(name)) for job in recorded} for name in SHARED}
+    versions = [_versions(job) for job in recorded]
+    facts |= {name: {found.get(name, "None") for found in versions} for name in unique(n for v in versions for n in v)}
+    return [[name, texts.pop()] for name, texts in facts.items() if len(texts) == 1 and texts != {"None"}]
+
+
+def _versions(job: Job) -> dict[str, str]:
+    found = job.recorded("versions")
+    return {str(name): str(version) for name, version in found.items()} if isinstance(found, dict) else {}
+
+
+def _named(job: Job, jobs: Sequence[Job]) -> str:
+    """How a notice calls a job."""
+    return f"job {job.overrides[SWEEP]}/{job.number}" if SWEEP in job.overrides else f"job {job.number}"
+
+
+def _listed(found: Sequence[Job], jobs: Sequence[Job]) -> str:
+    """`job 1, 2, 3`."""
+    names = [_named(job, jobs).removeprefix("job ") for job in found]
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"job{'s' if len(names) > 1 else ''} {', '.join(names[:12])}{more}"
+
+
+def _notices(jobs: Sequence[Job], damaged_lines: Sequence[int]) -> list[str]:
+    """A sentence for everything that is not as the rest of the page suggests."""
+    sentences = []
+    for reason in unique(job.error for job in jobs if job.status == NO_RECORD):
+        found = [job for job in jobs if job.status == NO_RECORD and job.error == reason]
+        sentences.append(f"{_listed(found, jobs)}: {reason}")
+    running = [job for job in jobs if job.status == "running"]
+    if running:
+        sentences.append(f"{_listed(running, jobs)}: still running, or killed; shown is what there is so far")
+    for problem in unique(problem for job in jobs for problem in job.problems):
+        sentences.append(f"{_listed([job for job in jobs if problem in job.problems], jobs)}: {problem}")
+    for job, count in zip(jobs, damaged_lines, strict=True):
+        if count > (job.status == "running"):  # its last line may be half written
+            sentences.append(f"{_named(job, jobs)}: {count} damaged line{'s' * (count > 1)} of losses.csv left out")
+        if job.missing:
+            sentences.append(f"{_named(job, jobs)}: {', '.join(job.missing)} was made and is no longer there")
+    return [*sentences, *_mixed_versions(jobs), *_lost_inputs(jobs)]
+
+
+def _mixed_versions(jobs: Sequence[Job]) -> list[str]:
+    sentences = []
+    for package in COMPARED_VERSIONS:
+        having = [(job, version) for job in jobs if (version := _versions(job).get(package))]
+        versions = unique(version for _, version in having)
+        if len(versions) > 1:
+            groups = [f"{v} ({_listed([job for job, own in having if own == v], jobs)})" for v in versions]
+            sentences.append(f"different versions of {package}: {', '.join(groups)}")
+    return sentences
+
+
+def _lost_inputs(jobs: Sequence[Job]) -> list[str]:
+    """Inputs that are named and cannot be found; of a job that failed the error says so already."""
+    done = [job for job in jobs if job.status == "completed" and job.pictures]
+    lost = {
+        (key, text): None
+        for job in done
+        for key in INPUTS
+        if (text := job.text(key)) and not any(_input(job, key, name) for name in job.pictures)
+    }
+    return [f"{key}={text} is not shown: not found, or more than a few pictures" for key, text in lost]

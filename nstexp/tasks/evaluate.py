@@ -1,0 +1,285 @@
+"""`task=evaluate`: one or several methods on all pairs of photos and paintings, scored by the same measures."""
+
+import logging
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nstexp.core.errors import Stopped, UserError, check_integers
+from nstexp.core.images import (
+    find_images,
+    load_image,
+    resize,
+    size_for_longer_side,
+    size_for_shorter_side,
+    write_atomically,
+)
+from nstexp.core.metrics import Scorer
+from nstexp.core.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
+from nstexp.methods.base import Controls, Style, Stylizer
+from nstexp.outputs import RunFolder
+from nstexp.tasks.stylize import Color, check_color, check_size, redraw, unique_names
+
+log = logging.getLogger(__name__)
+
+Crop = Literal["none", "square"]
+REFERENCES = ("photo", "painting")
+CELL_PX, LEAST_CELL_PX, LARGEST_SIDE_PX, LABEL_PX = 256, 64, 20_000, 200
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An input: its name, and the picture (3, H, W) in [0, 1]."""
+
+    name: str
+    image: Tensor
+
+
+def evaluate(
+    methods: Mapping[str, Stylizer],
+    folder: RunFolder,
+    scorer: Scorer | None,
+    content: str | Sequence[str],
+    style: str | Sequence[str],
+    color: Color = "none",
+    color_strength: float = 1.0,
+    image_px: int | None = None,
+    max_input_megapixels: float = 200.0,
+    seed: int = 0,
+    crop: Crop = "none",
+    curve_every_n_steps: int = 0,
+    warm_up: int = 1,
+) -> Path:
+    """Redraw every content in every style with every method; returns the path of scores.csv.
+
+    Written into the run folder: one PNG per pair and method, scores.csv (a row per pair and method, and the rows
+    `photo` and `painting` of what no method made), grid.png with all pictures, and with `curve_every_n_steps` curve.csv.
+
+    A method's picture in a style that it sees for the first time is timed apart (`new_style`): it includes what the
+    style costs once, such as its encoding.
+
+    Args:
+        methods: label -> what redraws.
+        folder: where the run writes.
+        scorer: the measures; None: only times are taken.
+        content, style: a file, a folder, a built-in name, or a list of these.
+        color, color_strength: as of `stylize`.
+        image_px: longer side of the pictures; null: the content's own size. With crop=square their side, also that of
+            the paintings.
+        max_input_megapixels: limit on one input file.
+        seed: the same for every picture.
+        crop: `square` resizes photos and paintings to `image_px` on the shorter side and cuts out the center.
+        curve_every_n_steps: see above; 0: never.
+        warm_up: pictures that each method makes before the first one that counts.
+
+    Raises:
+        UserError: bad input; or pictures that failed, behind the others.
+        Stopped: interrupted.
+    """
+    check_size(image_px, max_input_megapixels)
+    check_color(color, color_strength)
+    check_integers("task", 0, curve_every_n_steps=curve_every_n_steps, warm_up=warm_up)
+    if crop not in get_args(Crop):
+        raise UserError(f"task.crop={crop} is unknown, choose one of {', '.join(get_args(Crop))}")
+    if crop == "square" and image_px is None:
+        raise UserError("task.crop=square needs a side: set image_px, such as image_px=512")
+    for label in methods:
+        if label in REFERENCES:
+            raise UserError(f"task.methods: '{label}' is the name of a row of the table, take another")
+
+    def load(paths: Sequence[Path], limit: bool) -> list[Picture]:
+                return [
+            Picture(name, _sized(load_image(path, max_input_megapixels), image_px if limit else None, crop, image_px))
+            for name, path in zip(unique_names(paths), paths, strict=True)
+        ]
+
+    contents = load(find_images(content, "content"), limit=True)
+    styles = load(find_images(style, "style"), limit=False)
+    work = _Evaluation(methods, folder, scorer, color, color_strength, seed, curve_every_n_steps)
+    work.warm_up(contents[0], styles[0], warm_up)
+    failures = work.all_pairs(contents, styles)
+    work.finish(contents, styles)
+    if failures:
+        pictures = len(contents) * len(styles) * len(methods)
+        raise UserError(f"{len(failures)} of {pictures} pictures failed, the first: {failures[0]}")
+    return folder.path / "scores.csv"
+
+
+class _Evaluation:
+    """The rows and pictures so far."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, Stylizer],
+        folder: RunFolder,
+        scorer: Scorer | None,
+        color: Color,
+        color_strength: float,
+        seed: int,
+        curve_every_n_steps: int,
+    ) -> None:
+        self.methods, self.folder, self.scorer = methods, folder, scorer
+        self.color, self.color_strength, self.seed = color, color_strength, seed
+        self.curve_every_n_steps = curve_every_n_steps
+        self.rows: list[dict[str, Any]] = []
+        self.curve: list[dict[str, Any]] = []
+        self.files: dict[tuple[str, str, str], Path] = {}
+
+    def warm_up(self, content: Picture, style: Picture, times: int) -> None:
+        """Make pictures that do not count: the first calls of a process also load and compile."""
+        for (label, method), _ in product(self.methods.items(), range(times)):
+            log.info("warm-up: %s", label)
+            # Another painting, or its statistics would be known when it counts.
+            other = Style(style.image.flip(-1).contiguous())
+            self._redraw(method, content, other, Controls(f"warm-up {label}", f"warm-up/{label}/", self.seed))
+
+    def all_pairs(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> list[str]:
+        """Every method on every pair; returns what failed."""
+        failures: list[str] = []
+        total = len(contents) * len(styles) * len(self.methods)
+        known: set[tuple[str, str]] = set()
+        for number, (style, content, label) in enumerate(product(styles, contents, self.methods), 1):
+            log.info("picture %d of %d: %s, %s, %s", number, total, content.name, style.name, label)
+            try:
+                self._one(content, style, label, new_style=(label, style.name) not in known)
+            except UserError as error:
+                failures.append(f"{content.name}, {style.name}, {label}: {error}")
+                log.error("%s", failures[-1])
+            known.add((label, style.name))
+            if label == next(reversed(self.methods)):
+                self._references(content, style)
+        return failures
+
+    def _one(self, content: Picture, style: Picture, label: str, new_style: bool) -> None:
+        name = f"{content.name}_{style.name}_{label}"
+        given, watching = Style(style.image), 0.0
+
+        def watch(step: int, picture: Tensor) -> None:
+            nonlocal watching
+            if step == 1 or step % self.curve_every_n_steps == 0:
+                begun = time.perf_counter()
+                scores = self.scorer(picture[0].cpu(), content.image, [(style.image, 1.0)])
+                self.curve.append({**labels, "step": step, **scores})
+                watching += time.perf_counter() - begun
+
+        labels = {"content": content.name, "style": style.name, "method": label}
+        watched = self.scorer is not None and self.curve_every_n_steps
+        controls = Controls(name, f"{name}/", self.seed, watch=watch if watched else None)
+        try:
+            picture, seconds = self._redraw(self.methods[label], content, given, controls)
+        except Stopped as stop:
+            raise Stopped(f"{name}: {stop}", None, stop.interrupted) from None
+        self.files[label, style.name, content.name] = self.folder.save_picture(picture[0], f"{name}.png")
+        numbers = {"stylize_seconds": round(seconds - watching, 4)}
+        if self.scorer is not None:
+            numbers |= self.scorer(picture[0], content.image, [(style.image, 1.0)])
+        self.folder.record_metrics(name, numbers)
+        self.rows.append({**labels, "new_style": new_style, **numbers})
+        self._write()
+
+    def _redraw(self, method: Stylizer, content: Picture, style: Style, controls: Controls) -> tuple[Tensor, float]:
+        _synchronize()
+        begun = time.perf_counter()
+        picture = redraw(method, content.image[None], [style], controls, self.color, self.color_strength)
+        _synchronize()
+        return picture.clamp(0, 1), time.perf_counter() - begun
+
+    def _references(self, content: Picture, style: Picture) -> None:
+        """The rows of what no method made: a measure that rewards doing nothing, or copying, is seen at once."""
+        if self.scorer is None:
+            return
+        found = self.scorer.references(content.image, [(style.image, 1.0)])
+        for label, numbers in found.items():
+            self.rows.append({"content": content.name, "style": style.name, "method": label, **numbers})
+        for label in self.methods:
+            name = f"{content.name}_{style.name}_{label}"
+            self.folder.record_references(name, found, self.scorer.described())
+        self._write()
+
+    def _write(self) -> None:
+        self.folder.write_rows("scores.csv", self.rows)
+        if self.curve:
+            self.folder.write_rows("curve.csv", self.curve)
+
+    def finish(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> None:
+        """The means, into the record and to the user, and the sheet of all pictures."""
+        means = mean_scores(self.rows)
+        for label in self.methods:
+            if label in means:
+                self.folder.record_metrics(f"mean of {label}", means[label])
+        self.folder.summary.outputs = [str(self.folder.path / "scores.csv")]
+        for line in table_lines(means):
+            log.info("%s", line)
+        if self.files:
+            self._draw(contents, styles)
+
+    def _draw(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> None:
+        """A line of pictures per style and method, the style in front and the photos above."""
+        most = max(len(contents) + 1, len(styles) * len(self.methods) + 1)
+        px = max(LEAST_CELL_PX, min(CELL_PX, LARGEST_SIDE_PX // most))
+
+        def line(label: str, cells: Sequence[Image.Image | None]) -> Image.Image:
+            height = max((cell.height for cell in cells if cell), default=px)
+            boxes = [padded(cell or blank(1, 1), px, height, 0.5, 0.5) for cell in cells]
+            return beside([padded(words(label, LABEL_PX), LABEL_PX, height, 0, 0.5), *boxes])
+
+        names = [padded(words(photo.name, px, centered=True), px, 40, 0.5, 1) for photo in contents]
+        lines = [line("", [None, *names]), line("photos", [None, *(miniature(p.image, px) for p in contents)])]
+        for style, label in product(styles, self.methods):
+            made = [self.files.get((label, style.name, photo.name)) for photo in contents]
+            cells = [file and thumbnail(file, px) for file in made]
+            lines.append(line(f"{style.name} / {label}", [miniature(style.image, px), *cells]))
+        image = stacked(lines, gap=GAP_PX)
+        path = self.folder.path / "grid.png"
+        write_atomically(path, lambda temporary: image.save(temporary))
+
+
+def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of every method and reference: the mean of each measure over the pairs, and of the times the medians
+    `seconds_per_picture` (of styles that were known) and `seconds_with_new_style`."""
+    found: dict[str, dict[str, float]] = {}
+    for label in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == label]
+        means = {}
+        for key in dict.fromkeys(key for row in own for key in row):
+            values = [row[key] for row in own if isinstance(row.get(key), float)]
+            if values and key != "stylize_seconds":
+                means[key] = statistics.fmean(values)
+        for key, new in (("seconds_per_picture", False), ("seconds_with_new_style", True)):
+            times = [row["stylize_seconds"] for row in own if row.get("new_style") is new]
+            if times:
+                means[key] = statistics.median(times)
+        found[label] = means
+    return {label: found[label] for label in sorted(found, key=lambda label: label in REFERENCES)}
+
+
+def table_lines(means: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Means as aligned lines of text: measures down, methods across."""
+    measures = list(dict.fromkeys(key for numbers in means.values() for key in numbers))
+    first = max(map(len, measures), default=0)
+    yield " ".join([" " * first, *(f"{label:>12}" for label in means)])
+    for key in measures:
+        cells = (f"{numbers[key]:12.4g}" if key in numbers else f"{'-':>12}" for numbers in means.values())
+        yield " ".join([key.ljust(first), *cells])
+
+
+def _sized(image: Tensor, longer_side_px: int | None, crop: Crop, side_px: int | None) -> Tensor:
+    own = tuple(image.shape[-2:])
+    if crop == "none":
+        return resize(image, size_for_longer_side(own, longer_side_px))
+    image = resize(image, size_for_shorter_side(own, side_px))
+    top, left = ((length - side_px) // 2 for length in image.shape[-2:])
+    return image[:, top : top + side_px, left : left + side_px].contiguous()
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
