@@ -134,6 +134,8 @@ def _pieces(
         configs = variants or {str(folder.summary.method): cfg}
         folder.summary.method = ",".join(configs)
         pieces["methods"] = {label: _method(config, folder, active) for label, config in configs.items()}
+        for encoder in (value for key, value in _KEPT.items() if key.startswith("encoder ")):
+            encoder.memory.clear()  # what a style costs the first time is among what is timed
     elif variants:
         raise UserError(f"method=[{','.join(variants)}]: only task=evaluate takes several methods; sweep them with -m")
     else:
@@ -141,8 +143,7 @@ def _pieces(
     if "data" in cfg:
         pieces["data"] = instantiate(cfg.data, _convert_="all")
     if "scorer" in asked:
-        wanted = cfg.get("metrics") if cfg.measure else None
-        pieces["scorer"] = None if wanted is None else _scorer(wanted, cfg)
+        pieces["scorer"] = _scorer(cfg.metrics, cfg) if cfg.measure and cfg.metrics.names else None
     return pieces
 
 

@@ -212,7 +212,7 @@ BAD_INPUTS = {
     "weights.beta=high": "weights.beta=high is not a number",
     "+weights.foo=1": "weights.foo multiplies nothing: the terms are content, gram",
     "precision=fp17": "precision=fp17 is unknown, choose one of auto, fp32, bf16",
-    "method.optimizer=newton": "method.optimizer=newton is unknown, choose one of lbfgs, adam, sgd",
+    "method.optimizer=newton": "method.optimizer=newton is unknown, choose one of lbfgs, torch_lbfgs, adam, sgd",
     "method.init=zeros": "method.init=zeros is neither content, .* nor a picture: zeros: there is no such file",
     "method.max_steps=0": "method.max_steps=0",
     "loss.gram.form=gramm": "loss.gram.form=gramm is unknown, choose one of",

@@ -19,8 +19,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp.cli import CONF, _sweep_name
+from nstexp.cli import CONF, _in_sweep, _sweep_name
 from nstexp.core.loss_set import LossSet
+from nstexp.tasks.evaluate import evaluate
+from nstexp.tasks.stylize import stylize
 from nstexp.tasks.train import train
 
 # How many files each group has; a new one is added here, so that no file can be missed in silence.
@@ -28,7 +30,7 @@ COUNTS = {
     ".": 1,
     "backbone": 8,
     "data": 2,
-    "experiment": 29,
+    "experiment": 31,
     "hydra/callbacks": 1,
     "hydra/help": 1,
     "hydra/hydra_logging": 1,
@@ -38,7 +40,8 @@ COUNTS = {
     "logger": 4,
     "loss": 11,
     "method": 2,
-    "task": 2,
+    "metrics": 2,
+    "task": 3,
     "trainer": 2,
     "weights": 2,
 }
@@ -57,7 +60,7 @@ NEEDED = {
 # What run.py adds when it builds the objects; the first part of a key's path that matches decides.
 RUNTIME = {
     r"method": ("encoder", "losses", "trainer"),
-    r"task": ("method", "folder"),
+    r"task": ("folder",),
     r"trainer": ("logger", "default_root_dir", "callbacks"),
     r"logger\.\w+": ("save_dir",),
 }
@@ -71,6 +74,7 @@ HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 def compose(*overrides: str) -> DictConfig:
     """With Hydra's own node, as in a job, so that ${hydra:...} resolves."""
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+    OmegaConf.register_new_resolver("in_sweep", _in_sweep, replace=True)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         given = [*overrides, "hydra.runtime.output_dir=/tmp/run", "hydra.job.num=0", "hydra.job.id=0"]
         cfg = hydra.compose("config", overrides=given, return_hydra_config=True)
@@ -111,7 +115,7 @@ def check(path: str, node: dict[str, Any]) -> None:
         if unknown:
             raise TypeError(f"{path}: nothing says whether {target} takes {sorted(unknown)}")
     runtime = next((names for pattern, names in RUNTIME.items() if re.fullmatch(pattern, path)), ())
-    runtime += ("data",) if target is train else ()
+    runtime += {train: ("method", "data"), stylize: ("method", "scorer"), evaluate: ("scorer",)}.get(target, ())
     bind = signature.bind_partial if node.get("_partial_") else signature.bind
     try:
         bind(**given, **dict.fromkeys(runtime))

@@ -35,6 +35,11 @@ class TensorCache:
                 self._bytes -= self._kept.popitem(last=False)[1][1]
         return result
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+        self._bytes = 0
+
 
 def digest(image: Tensor) -> str:
     """A name for the content of a tensor: equal tensors have the same, others do not."""

@@ -271,8 +271,8 @@ def reliability(forward: Tensor, backward: Tensor) -> Tensor:
 def warping_error(frames: Tensor, flows: Tensor, masks: Tensor | None = None) -> float:
     """Flicker of a video: mean squared difference of every frame to the next one, warped back onto it; 0 or larger.
 
-    Lai et al. 2018: the mean over visible positions and channels, then over the pairs of frames. A pair in which nothing
-    is visible does not count.
+    Lai et al. 2018: the mean over visible positions and channels, then over the pairs of frames. A pair in which
+    nothing is visible does not count.
 
     Args:
         frames: (T, 3, H, W) in [0, 1].
@@ -612,9 +612,7 @@ class Scorer:
         picture = resize(picture.float().to(self.encoder.conv1_1_weight.device), size)
         return self.encoder(picture[None], layers) if layers else {IMAGE: picture[None]}
 
-    def _kept(
-        self, role: str, picture: Tensor, size: tuple[int, int], wanted: Mapping[str, Measure]
-    ) -> dict[str, Any]:
+    def _kept(self, role: str, picture: Tensor, size: tuple[int, int], wanted: Mapping[str, Measure]) -> dict[str, Any]:
         """Name -> what measures of a role keep of the photo or a painting."""
         own = {name: measure for name, measure in wanted.items() if measure.role == role}
 

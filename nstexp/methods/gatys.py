@@ -100,7 +100,7 @@ class Gatys:
         if clamp not in ("on_save", "project"):
             raise UserError(f"method.clamp={clamp} is unknown, choose one of on_save, project")
         for key, wanted in (("clamp=project", clamp == "project"), ("normalize_gradients=true", normalize_gradients)):
-            if wanted and optimizer == "lbfgs":
+            if wanted and "lbfgs" in optimizer:
                 raise UserError(
                     f"method.{key}: L-BFGS has to see the loss and gradient that it steps by, use method.optimizer=adam"
                 )

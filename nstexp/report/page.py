@@ -13,6 +13,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
@@ -47,6 +48,7 @@ except ImportError:
 
 THUMBNAIL_PX, LEAST_THUMBNAIL_PX, FULL_SIZE_FOR = 320, 96, 60  # up to that many pictures are shown at full size
 JPEG_QUALITY = 80
+MOST_NAMED = 12  # jobs in one sentence
 MOST_REFERENCES = 24  # rows; more would hide the runs
 SHARED = ("task", "method", "encoder", "precision", "device", "seed")
 COMPARED_VERSIONS = ("nstexp", "torch")
@@ -99,12 +101,10 @@ def page_data(jobs: Sequence[Job], output: Path, folders: Sequence[Path] = ()) -
         images: [{src, width, height}], thumbnails as data URLs.
     """
     keys = varying(jobs)
-    read = [read_curves(job.path) for job in jobs]
-    pictures = [_pictures(job, curves) for job, (curves, _) in zip(jobs, read, strict=True)]
-    images = _Images(output, _all_files(jobs, keys, pictures))
-    rows = [row for n, job in enumerate(jobs) for row in _rows(n, job, pictures[n], read[n][0], images)]
-    numbers = _numbers(jobs, rows)
-    references, left_out = _references(jobs, keys)
+    entries = [_entry(job) for job in jobs]
+    images = _Images(output, entries)
+    rows = [row for n, entry in enumerate(entries) for row in _rows(n, entry, images)]
+    references, too_many = _references(jobs, keys)
     common, differing = _configs(jobs)
     names = [folder.resolve().name for folder in folders]
     return {
@@ -115,17 +115,40 @@ def page_data(jobs: Sequence[Job], output: Path, folders: Sequence[Path] = ()) -
         "seconds": sum(s for job in jobs if is_number(s := job.recorded("seconds")) and math.isfinite(s)),
         "started": min((s for job in jobs if isinstance(s := job.recorded("started"), str)), default=None),
         "shared": _shared(jobs),
-        "notices": [*_notices(jobs, [damaged for _, damaged in read]), *images.problems(jobs), *left_out],
-        "axes": [_axis(key, jobs, pictures, images) for key in keys],
-        "numbers": numbers,
+        "notices": [*_notices(entries), *images.problems(entries), *too_many],
+        "axes": [_axis(key, entries, images) for key in keys],
+        "numbers": _numbers(jobs, rows),
         "runs": [_run(job, keys, config, images) for job, config in zip(jobs, differing, strict=True)],
         "rows": rows,
         "references": references,
-        "inputs": _inputs(jobs, pictures, images),
-        "curves": [_curve(n, curve) for n, (curves, _) in enumerate(read) for curve in curves],
+        "inputs": _inputs(entries, images),
+        "curves": [{"run": n, **asdict(curve)} for n, entry in enumerate(entries) for curve in entry.curves],
         "config": common,
         "images": images.encoded,
     }
+
+
+@dataclass
+class _Entry:
+    """A job with what the page shows of it besides its numbers.
+
+    pictures: {picture: (file or None, note)}; "" stands for a run without one.
+    inputs: [(one of INPUTS, picture, file)].
+    damaged_lines: of losses.csv.
+    """
+
+    job: Job
+    pictures: dict[str, tuple[Path | None, str | None]]
+    inputs: list[tuple[str, str, Path]]
+    curves: list[Curve]
+    damaged_lines: int
+
+
+def _entry(job: Job) -> _Entry:
+    curves, damaged_lines = read_curves(job.path)
+    pictures = _pictures(job, curves)
+    inputs = [(key, name, file) for key in INPUTS for name in pictures for file in _input(job, key, name)]
+    return _Entry(job, pictures, inputs, curves, damaged_lines)
 
 
 class _Images:
@@ -133,11 +156,12 @@ class _Images:
 
     Args:
         output: the page's folder.
-        wanted: all files there will be, since their number decides the size.
+        entries: whose pictures and inputs there will be; their number decides the size.
     """
 
-    def __init__(self, output: Path, wanted: Sequence[Path]) -> None:
+    def __init__(self, output: Path, entries: Sequence[_Entry]) -> None:
         self.output, self.encoded = output, []
+        wanted = unique(file for entry in entries for file in _files(entry))
         px = THUMBNAIL_PX * math.sqrt(FULL_SIZE_FOR / max(FULL_SIZE_FOR, len(wanted)))
         self.px = max(LEAST_THUMBNAIL_PX, round(px))
         self._numbers = {file: self._add(file) for file in tqdm(wanted, desc="pictures", delay=2, leave=False)}
@@ -155,11 +179,11 @@ class _Images:
         except ValueError:  # another drive of Windows
             return Path(file).absolute().as_uri()
 
-    def problems(self, jobs: Sequence[Job]) -> list[str]:
+    def problems(self, entries: Sequence[_Entry]) -> list[str]:
         """A sentence on each damaged picture."""
-        owners = {file: _named(job, jobs) for job in jobs for file in _files(job)}
+        owners = {file: _named(entry.job) for entry in entries for file in _files(entry)}
         damaged = [file for file, number in self._numbers.items() if number is None]
-        return [f"{owners.get(file, 'input')}: {file.name} is damaged and is not shown" for file in damaged]
+        return [f"{owners[file]}: {file.name} is damaged and is not shown" for file in damaged]
 
     def _add(self, file: Path) -> int | None:
         image = thumbnail(file, self.px)
@@ -207,20 +231,10 @@ def _pictures(job: Job, curves: Sequence[Curve]) -> dict[str, tuple[Path | None,
     return found
 
 
-def _files(job: Job) -> list[Path]:
-    return [*job.pictures.values(), *(file for file, _ in job.progress.values())]
-
-
-def _all_files(jobs: Sequence[Job], keys: Sequence[str], pictures: Sequence[Mapping[str, Any]]) -> list[Path]:
+def _files(entry: _Entry) -> list[Path]:
     """Every file that gets a thumbnail."""
-    made = [file for shown in pictures for file, _ in shown.values() if file is not None]
-    given = [file for job, shown in zip(jobs, pictures, strict=True) for file in _given(job, shown)]
-    return unique([*made, *given])
-
-
-def _given(job: Job, names: Iterable[str]) -> list[Path]:
-    """The inputs of a job."""
-    return unique(file for name in names for key in INPUTS for file in _input(job, key, name))
+    made = [file for file, _ in entry.pictures.values() if file is not None]
+    return [*made, *(file for _, _, file in entry.inputs)]
 
 
 def _input(job: Job, key: str, name: str) -> list[Path]:
@@ -228,14 +242,12 @@ def _input(job: Job, key: str, name: str) -> list[Path]:
     return input_files(key, text, name, job.origin) if text else []
 
 
-def _rows(
-    run: int, job: Job, pictures: Mapping[str, tuple[Path | None, str | None]], curves: Sequence[Curve], images: _Images
-) -> list[dict[str, Any]]:
-    so_far = {curve.picture: {term: values[-1] for term, values in curve.terms.items()} for curve in curves}
+def _rows(run: int, entry: _Entry, images: _Images) -> list[dict[str, Any]]:
+    so_far = {curve.picture: {term: values[-1] for term, values in curve.terms.items()} for curve in entry.curves}
     rows = []
-    for name, (file, note) in pictures.items():
+    for name, (file, note) in entry.pictures.items():
         number = images.number(file)
-        found = job.metrics.get(name) or so_far.get(name, {})
+        found = entry.job.metrics.get(name) or so_far.get(name, {})
         rows.append({
             "run": run,
             "picture": name,
@@ -266,25 +278,24 @@ def _run(job: Job, keys: Sequence[str], config: Mapping[str, str], images: _Imag
     }
 
 
-def _axis(key: str, jobs: Sequence[Job], pictures: Sequence[Mapping[str, Any]], images: _Images) -> dict[str, Any]:
-    values = unique(job.text(key) for job in jobs)
-    shown = {}
-    for value in values if key in INPUTS else []:
-        owners = [(job, names) for job, names in zip(jobs, pictures, strict=True) if job.text(key) == value]
-        found = unique(file for job, names in owners for name in names for file in _input(job, key, name))
-        shown[value or ""] = [n for file in found if (n := images.number(file)) is not None]
-    return {"key": key, "values": values, "images": shown}
+def _axis(key: str, entries: Sequence[_Entry], images: _Images) -> dict[str, Any]:
+    values = unique(entry.job.text(key) for entry in entries)
+    shown: dict[str, list[int]] = {}
+    for entry in entries:
+        files = [file for kind, _, file in entry.inputs if kind == key]
+        found = shown.setdefault(entry.job.text(key) or "", [])
+        found += [n for file in unique(files) if (n := images.number(file)) is not None and n not in found]
+    return {"key": key, "values": values, "images": shown if key in INPUTS else {}}
 
 
-def _inputs(jobs: Sequence[Job], pictures: Sequence[Mapping[str, Any]], images: _Images) -> list[dict[str, Any]]:
+def _inputs(entries: Sequence[_Entry], images: _Images) -> list[dict[str, Any]]:
     """Every content and style picture of the jobs; several contents belong to the picture that was made of them."""
     found: dict[tuple[str, Path], set[str]] = {}
-    for job, names in zip(jobs, pictures, strict=True):
-        for key in INPUTS:
-            for name in names:
-                for file in _input(job, key, name):
-                    found.setdefault((key, file), set()).add(name)
-    several = len({name for names in pictures for name in names}) > 1
+    for entry in entries:
+        for key, name, file in entry.inputs:
+            found.setdefault((key, file), set()).add(name)
+    several = len({name for entry in entries for name in entry.pictures}) > 1
+    constant = {key: len({entry.job.text(key) for entry in entries} - {None}) == 1 for key in INPUTS}
     return [
         {
             "kind": key,
@@ -292,21 +303,11 @@ def _inputs(jobs: Sequence[Job], pictures: Sequence[Mapping[str, Any]], images: 
             "image": images.number(file),
             "link": images.link(file),
             "picture": min(names) if several and len(names) == 1 and key == "content" else None,
-            "constant": len({job.text(key) for job in jobs} - {None}) == 1,
+            "constant": constant[key],
         }
         for (key, file), names in found.items()
         if images.number(file) is not None
     ]
-
-
-def _curve(run: int, curve: Curve) -> dict[str, Any]:
-    return {
-        "run": run,
-        "picture": curve.picture,
-        "steps": curve.steps,
-        "seconds": curve.seconds,
-        "terms": curve.terms,
-    }
 
 
 def _numbers(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -420,35 +421,29 @@ def _versions(job: Job) -> dict[str, str]:
     return {str(name): str(version) for name, version in found.items()} if isinstance(found, dict) else {}
 
 
-def _named(job: Job, jobs: Sequence[Job]) -> str:
-    """How a notice calls a job."""
-    return f"job {job.overrides[SWEEP]}/{job.number}" if SWEEP in job.overrides else f"job {job.number}"
+def _named(*jobs: Job) -> str:
+    """How a notice calls jobs: `job 3`, `jobs 1, 2`; of several sweeps `job NAME/3`."""
+    names = [f"{job.overrides[SWEEP]}/{job.number}" if SWEEP in job.overrides else str(job.number) for job in jobs]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"job{'s' if len(names) > 1 else ''} {', '.join(names[:MOST_NAMED])}{more}"
 
 
-def _listed(found: Sequence[Job], jobs: Sequence[Job]) -> str:
-    """`job 1, 2, 3`."""
-    names = [_named(job, jobs).removeprefix("job ") for job in found]
-    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-    return f"job{'s' if len(names) > 1 else ''} {', '.join(names[:12])}{more}"
-
-
-def _notices(jobs: Sequence[Job], damaged_lines: Sequence[int]) -> list[str]:
+def _notices(entries: Sequence[_Entry]) -> list[str]:
     """A sentence for everything that is not as the rest of the page suggests."""
-    sentences = []
-    for reason in unique(job.error for job in jobs if job.status == NO_RECORD):
-        found = [job for job in jobs if job.status == NO_RECORD and job.error == reason]
-        sentences.append(f"{_listed(found, jobs)}: {reason}")
-    running = [job for job in jobs if job.status == "running"]
-    if running:
-        sentences.append(f"{_listed(running, jobs)}: still running, or killed; shown is what there is so far")
-    for problem in unique(problem for job in jobs for problem in job.problems):
-        sentences.append(f"{_listed([job for job in jobs if problem in job.problems], jobs)}: {problem}")
-    for job, count in zip(jobs, damaged_lines, strict=True):
-        if count > (job.status == "running"):  # its last line may be half written
-            sentences.append(f"{_named(job, jobs)}: {count} damaged line{'s' * (count > 1)} of losses.csv left out")
-        if job.missing:
-            sentences.append(f"{_named(job, jobs)}: {', '.join(job.missing)} was made and is no longer there")
-    return [*sentences, *_mixed_versions(jobs), *_lost_inputs(jobs)]
+    jobs = [entry.job for entry in entries]
+    unrecorded = [(job, str(job.error)) for job in jobs if job.status == NO_RECORD]
+    running = [(job, "still running, or killed; shown is what there is so far") for job in jobs if job.status == "running"]
+    damaged = [(job, problem) for job in jobs for problem in job.problems]
+    gone = [(job, f"{', '.join(job.missing)} was made and is no longer there") for job in jobs if job.missing]
+    # The last line of a run that still works may be half written.
+    lines = [(e.job, e.damaged_lines) for e in entries if e.damaged_lines > (e.job.status == "running")]
+    cut = [(job, f"losses.csv has damaged lines, which were left out ({count})") for job, count in lines]
+    return [*_grouped([*unrecorded, *running, *damaged, *gone, *cut]), *_mixed_versions(jobs), *_lost_inputs(entries)]
+
+
+def _grouped(found: Sequence[tuple[Job, str]]) -> list[str]:
+    """One sentence for all jobs of which the same is to be said."""
+    return [f"{_named(*(job for job, own in found if own == text))}: {text}" for text in unique(t for _, t in found)]
 
 
 def _mixed_versions(jobs: Sequence[Job]) -> list[str]:
@@ -457,18 +452,18 @@ def _mixed_versions(jobs: Sequence[Job]) -> list[str]:
         having = [(job, version) for job in jobs if (version := _versions(job).get(package))]
         versions = unique(version for _, version in having)
         if len(versions) > 1:
-            groups = [f"{v} ({_listed([job for job, own in having if own == v], jobs)})" for v in versions]
+            groups = [f"{v} ({_named(*(job for job, own in having if own == v))})" for v in versions]
             sentences.append(f"different versions of {package}: {', '.join(groups)}")
     return sentences
 
 
-def _lost_inputs(jobs: Sequence[Job]) -> list[str]:
+def _lost_inputs(entries: Sequence[_Entry]) -> list[str]:
     """Inputs that are named and cannot be found; of a job that failed the error says so already."""
-    done = [job for job in jobs if job.status == "completed" and job.pictures]
-    lost = {
-        (key, text): None
-        for job in done
+    done = [entry for entry in entries if entry.job.status == "completed" and entry.job.pictures]
+    lost = unique(
+        (key, text)
+        for entry in done
         for key in INPUTS
-        if (text := job.text(key)) and not any(_input(job, key, name) for name in job.pictures)
-    }
+        if (text := entry.job.text(key)) and not any(kind == key for kind, _, _ in entry.inputs)
+    )
     return [f"{key}={text} is not shown: not found, or more than a few pictures" for key, text in lost]

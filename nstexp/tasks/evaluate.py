@@ -4,7 +4,7 @@ import logging
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 
 Crop = Literal["none", "square"]
 REFERENCES = ("photo", "painting")
-CELL_PX, LEAST_CELL_PX, LARGEST_SIDE_PX, LABEL_PX = 256, 64, 20_000, 200
+COLD_BELOW_SECONDS = 5.0  # of a slower picture, what the first call costs is a small part
+CELL_PX, LEAST_CELL_PX, LARGEST_SIDE_PX, LABEL_PX, MARGIN_PX = 256, 64, 20_000, 200, 16
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,6 @@ def evaluate(
     seed: int = 0,
     crop: Crop = "none",
     curve_every_n_steps: int = 0,
-    warm_up: int = 1,
 ) -> Path:
     """Redraw every content in every style with every method; returns the path of scores.csv.
 
@@ -64,7 +64,8 @@ def evaluate(
     `photo` and `painting` of what no method made), grid.png with all pictures, and with `curve_every_n_steps` curve.csv.
 
     A method's picture in a style that it sees for the first time is timed apart (`new_style`): it includes what the
-    style costs once, such as its encoding.
+    style costs once, such as its encoding. The first picture of a fast method is timed once more, since the first call
+    of a process also loads and compiles.
 
     Args:
         methods: label -> what redraws.
@@ -78,7 +79,6 @@ def evaluate(
         seed: the same for every picture.
         crop: `square` resizes photos and paintings to `image_px` on the shorter side and cuts out the center.
         curve_every_n_steps: see above; 0: never.
-        warm_up: pictures that each method makes before the first one that counts.
 
     Raises:
         UserError: bad input; or pictures that failed, behind the others.
@@ -86,7 +86,7 @@ def evaluate(
     """
     check_size(image_px, max_input_megapixels)
     check_color(color, color_strength)
-    check_integers("task", 0, curve_every_n_steps=curve_every_n_steps, warm_up=warm_up)
+    check_integers("task", 0, curve_every_n_steps=curve_every_n_steps)
     if crop not in get_args(Crop):
         raise UserError(f"task.crop={crop} is unknown, choose one of {', '.join(get_args(Crop))}")
     if crop == "square" and image_px is None:
@@ -104,7 +104,6 @@ def evaluate(
     contents = load(find_images(content, "content"), limit=True)
     styles = load(find_images(style, "style"), limit=False)
     work = _Evaluation(methods, folder, scorer, color, color_strength, seed, curve_every_n_steps)
-    work.warm_up(contents[0], styles[0], warm_up)
     failures = work.all_pairs(contents, styles)
     work.finish(contents, styles)
     if failures:
@@ -132,14 +131,7 @@ class _Evaluation:
         self.rows: list[dict[str, Any]] = []
         self.curve: list[dict[str, Any]] = []
         self.files: dict[tuple[str, str, str], Path] = {}
-
-    def warm_up(self, content: Picture, style: Picture, times: int) -> None:
-        """Make pictures that do not count: the first calls of a process also load and compile."""
-        for (label, method), _ in product(self.methods.items(), range(times)):
-            log.info("warm-up: %s", label)
-            # Another painting, or its statistics would be known when it counts.
-            other = Style(style.image.flip(-1).contiguous())
-            self._redraw(method, content, other, Controls(f"warm-up {label}", f"warm-up/{label}/", self.seed))
+        self.warm: set[str] = set()
 
     def all_pairs(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> list[str]:
         """Every method on every pair; returns what failed."""
@@ -175,6 +167,11 @@ class _Evaluation:
         controls = Controls(name, f"{name}/", self.seed, watch=watch if watched else None)
         try:
             picture, seconds = self._redraw(self.methods[label], content, given, controls)
+            if label not in self.warm and seconds < COLD_BELOW_SECONDS:
+                # Another painting for the method, or it would know the statistics already.
+                flipped = Style(style.image.flip(-1).contiguous())
+                seconds = self._redraw(self.methods[label], content, flipped, replace(controls, watch=None))[1]
+            self.warm.add(label)
         except Stopped as stop:
             raise Stopped(f"{name}: {stop}", None, stop.interrupted) from None
         self.files[label, style.name, content.name] = self.folder.save_picture(picture[0], f"{name}.png")
@@ -238,6 +235,7 @@ class _Evaluation:
             cells = [file and thumbnail(file, px) for file in made]
             lines.append(line(f"{style.name} / {label}", [miniature(style.image, px), *cells]))
         image = stacked(lines, gap=GAP_PX)
+        image = padded(image, image.width + 2 * MARGIN_PX, image.height + 2 * MARGIN_PX, 0.5, 0.5)
         path = self.folder.path / "grid.png"
         write_atomically(path, lambda temporary: image.save(temporary))
 

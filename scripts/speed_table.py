@@ -1,0 +1,75 @@
+"""The deck's table of seconds per picture, from the folder of a sweep of experiment=speed_table.
+
+    python -m nstexp experiment=speed_table
+    python scripts/speed_table.py multirun/nstexp/DATE
+
+A line per method, a column per size, in brackets with a painting that the method has not seen before (for AdaIN: with
+its encoding). Medians over the pictures; the machine has to be quiet. The table goes to stdout, as Markdown.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+
+import yaml
+
+Seconds = dict[tuple[str, int], tuple[float, float]]  # method, side in pixels -> seconds, with a new painting
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="the folder of a sweep over image_px of task=evaluate")
+    folder = parser.parse_args().sweep
+    try:
+        found = {}
+        for job in sorted(folder.glob("*/scores.csv")):
+            found |= seconds(_read(job), _side_px(job.parent))
+        if not found:
+            raise ValueError("it has no scores.csv of a finished job")
+        print(table(found))
+    except (OSError, KeyError, ValueError) as error:
+        print(f"{folder}: not a sweep of experiment=speed_table ({error})", file=sys.stderr)
+        sys.exit(2)
+
+
+def seconds(scores: list[Mapping[str, str]], side_px: int) -> Seconds:
+    """Medians of one job's rows."""
+    found = {}
+    for method in dict.fromkeys(row["method"] for row in scores if row["new_style"]):
+        of = {
+            new: [float(r["stylize_seconds"]) for r in scores if r["method"] == method and r["new_style"] == new]
+            for new in ("False", "True")
+        }
+        found[method, side_px] = median(of["False"] or of["True"]), median(of["True"])
+    return found
+
+
+def table(found: Seconds) -> str:
+    """As Markdown, with how many times as long the slowest method takes."""
+    sizes = sorted({px for _, px in found})
+    lines = [f"| method | {' | '.join(f'{px} px' for px in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+    slowest = {px: max(times[0] for (_, side), times in found.items() if side == px) for px in sizes}
+    for method in dict.fromkeys(method for method, _ in found):
+        cells = []
+        for px in sizes:
+            known, new = found.get((method, px), (None, None))
+            ratio = "" if known in (None, slowest[px]) else f", {slowest[px] / known:.0f} times as fast"
+            cells.append("" if known is None else f"{known:.3g} ({new:.3g}){ratio}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _side_px(job: Path) -> int:
+    return int(yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))["image_px"])
+
+
+def _read(path: Path) -> list[Mapping[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    main()
