@@ -8,6 +8,7 @@ demo: .venv/.installed
 	$(BIN)/python -m nstexp experiment=demo logger=csv
 
 test: .venv/.installed-dev
+	$(BIN)/python scripts/install_browser.py
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 

@@ -1,9 +1,7 @@
 """The real command line: what a run leaves, and one sentence for everything that can be wrong with the input."""
 
-import atexit
 import errno
 import json
-import logging
 import re
 import signal
 import subprocess
@@ -11,79 +9,24 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
+from conftest import SMOKE, Result, picture, run_folders
 from PIL import Image
 
-import nstexp.cli as cli
 from nstexp.outputs import read_summary
 
-SMOKE = ("experiment=smoke_gatys", "method.max_steps=2", "picture_every_n_steps=0", "precision=fp32")
 CONTRACT = {".hydra", "config.yaml", "images", "losses.csv", "metrics.json", "nstexp.log", "output.png", "summary.json"}
-PROGRESS = re.compile(r"\d+%\||; configuration in |^picture \d+ of |^\[sweep\] |^loss: ")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """A folder to run in, with a photo (50x37) and a painting (40x44)."""
-    monkeypatch.chdir(tmp_path)
-    picture("photo.png", 50, 37, seed=1)
-    picture("painting.jpg", 40, 44, seed=2)
-    return tmp_path
-
-
-def picture(path: str, width: int, height: int, seed: int = 0) -> Path:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
-    return Path(path)
-
-
-class Result:
-    """Exit code, last line of stdout, and the lines of stderr that are not progress."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-        self.path = Path(out.strip().splitlines()[-1]) if out.strip() else None
-        lines = [line.strip() for line in re.split(r"[\r\n]", err.replace("\x1b[A", ""))]
-        self.sentences = [line for line in lines if line and not PROGRESS.search(line)]
-
-
-@pytest.fixture
-def nstexp(monkeypatch, capfd):
-    """Call the command line in this process, on the smoke experiment with photo.png and painting.jpg."""
-
-    def call(*args: str) -> Result:
-        mode = args[:1] if args[:1] == ("-m",) else ()
-        inputs = ("content=photo.png", "style=painting.jpg")
-        return run_main(*mode, *SMOKE, *inputs, *args[len(mode) :])
-
-    def run_main(*args: str) -> Result:
-        capfd.readouterr()
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(logging.getLogger(), "handlers", [])  # the last run's hold its closed stderr
-        monkeypatch.setattr(sys, "argv", ["nstexp", *args])
-        monkeypatch.setattr(atexit, "register", lambda function: None)  # a failed sweep's report
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        return Result(code, *capfd.readouterr())
-
-    call.bare = run_main
-    return call
+def _in_the_folder(folder):
+    """Every test here runs in it."""
 
 
 def run_cli(*args: str) -> Result:
     done = subprocess.run([sys.executable, "-m", "nstexp", *args], capture_output=True, text=True, timeout=120)
     return Result(done.returncode, done.stdout, done.stderr)
-
-
-def run_folders() -> list[Path]:
-    return sorted(Path().glob("runs/nstexp/*")) + sorted(Path().glob("multirun/nstexp/*/[0-9]*"))
 
 
 def damaged(path: str) -> None:
@@ -293,8 +236,8 @@ def test_a_sweep_makes_one_run_folder_each(nstexp):
     assert [read_summary(run).status for run in run_folders()] == ["completed", "completed"]
     betas = [yaml.safe_load((run / "config.yaml").read_text())["weights"]["beta"] for run in run_folders()]
     assert betas == [1, 2]
-    assert result.path == run_folders()[0].parent.resolve() / "grid.png"
-    assert result.path.exists()
+    assert result.path == run_folders()[0].parent.resolve() / "report.html"
+    assert all((result.path.parent / name).exists() for name in ("report.html", "table.csv", "grid.png"))
 
 
 def test_a_failing_job_of_a_sweep_does_not_stop_the_others(nstexp):

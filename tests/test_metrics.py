@@ -1,10 +1,8 @@
 """Measures of finished pictures: worked numbers, other libraries, NumPy in float64, pictures whose measure is known."""
 
-import importlib.util
 import math
 import socket
 import urllib.error
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +19,8 @@ from nstexp.core.color import luminance
 from nstexp.core.errors import UserError
 from nstexp.core.features import VGG
 from nstexp.core.images import resize
+from nstexp.core.loss_set import LossSet
+from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.metrics import (
     DEFAULT_NAMES,
     HIGHER_IS_BETTER,
@@ -47,6 +47,7 @@ from nstexp.core.transport import directions
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STYLE = {name for name in DEFAULT_NAMES if name not in ("content_loss", "cfsd", "ssim")}
+LAYERS = tuple(f"relu{block}_1" for block in range(1, 6))
 OF_ENCODER = ("style_gram", "style_moments", "style_swd", "content_loss", "cfsd")
 
 
@@ -323,10 +324,9 @@ def matrices(encoder: VGG, x: Tensor, layers) -> dict[str, np.ndarray]:
 
 def test_every_measure_of_the_encoder_is_its_formula(encoder, scorer):
     result, content, style = picture(seed=2), picture(), picture(64, 48, seed=1)
-    gram_layers = [f"relu{i}_1" for i in range(1, 6)]
-    f, p, s = (matrices(encoder, x, gram_layers) for x in (result, content, style))
+    f, p, s = (matrices(encoder, x, LAYERS) for x in (result, content, style))
     grams = moments = swd = 0.0
-    for name in gram_layers:
+    for name in LAYERS:
         x, y = f[name], s[name]
         c, n = x.shape
         grams += ((x @ x.T / n - y @ y.T / y.shape[1]) ** 2).sum() / (4 * c**2) / 5
@@ -352,17 +352,18 @@ def test_measures_of_colors_and_pixels_are_their_functions(scorer):
     assert found["ssim"] == pytest.approx(ssim(result, content))
 
 
-def test_the_numbers_are_those_of_the_evaluation_script(encoder):
-    path = Path(__file__).parents[1] / "scripts/evaluate_adain.py"
-    spec = importlib.util.spec_from_file_location("evaluate_adain", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+def test_the_numbers_are_those_of_figure_3(encoder):
+    """Huang & Belongie 2017 as a loss set of a method computes it, every picture in its own size."""
     result, content, style = picture(seed=2), picture(), picture(80, 96, seed=1)
-    wanted = script.Scorer(encoder.to(script.DEVICE))(result, content, style)
+    losses = LossSet({"content": ContentLoss(["relu4_1"]), "style": MomentsLoss(LAYERS[:4])}, {"alpha": 1, "beta": 1})
+    with torch.no_grad():
+        feats = [encoder(x[None], LAYERS[:4]) for x in (result, content, style)]
+        targets = losses.targets("content", feats[1]) | losses.targets("style", feats[2])
+        wanted = losses(feats[0], {name: [(1.0, target)] for name, target in targets.items()}).numbers()
     found = Scorer(encoder, longer_side_px=None)(result, content, [(style, 1.0)])
-    encoder.cpu()
-    names = {"style": "style_moments", "content": "content_loss", "color_mean": "color_mean", "color_cov": "color_cov"}
-    assert {old: found[new] for old, new in names.items()} == pytest.approx(wanted, rel=1e-6)
+    assert found["style_moments"] == pytest.approx(wanted["style"], rel=1e-6)
+    assert found["content_loss"] == pytest.approx(wanted["content"], rel=1e-6)
+    assert (found["color_mean"], found["color_cov"]) == pytest.approx(color_distance(result, style), rel=1e-9)
 
 
 def test_doing_nothing_and_giving_the_painting_are_seen(scorer):
@@ -385,6 +386,7 @@ def test_a_painting_of_another_size_is_brought_to_the_size_of_the_photo(scorer):
     content, style = picture(), resize(picture(seed=1), (96, 128))
     painting = scorer.references(content, [(style, 1.0)])["painting"]
     assert all(painting[name] == pytest.approx(0, abs=1e-9) for name in STYLE)
+    assert painting["ssim"] == pytest.approx(ssim(resize(style, (48, 64)), content), abs=1e-9)
     assert scorer.references(content, []).keys() == {"photo"}
 
 
@@ -478,6 +480,8 @@ def test_what_is_known_of_a_picture_is_not_computed_again():
     assert again == first == Scorer(encoder)(picture(seed=3), content, styles)
     scorer(picture(40, 40, seed=3), content, styles)
     assert encoder.calls == 5 + 4 + 4, "statistics depend on the size"
+    scorer(picture(40, 40, seed=3), content, [(styles[0][0], 0.5), (picture(seed=4), 0)])
+    assert encoder.calls == 13 + 1, "a painting without a share is not looked at"
 
 
 def test_a_picture_that_was_changed_is_measured_anew(scorer):
@@ -631,6 +635,9 @@ def test_files_that_are_something_else_are_refused(hub, alexnet_state, tmp_path)
 def test_inception_features_are_those_of_torchvision(hub):
     torch.manual_seed(0)
     net = inception.Inception3(aux_logits=False, transform_input=True, init_weights=False).eval()
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data.mul_(6**0.5)  # He's scale: torch's own lets features die out with depth
     torch.save(net.state_dict(), hub[0] / INCEPTION)
     ours = InceptionFeatures()
     net.fc = nn.Identity()
@@ -640,6 +647,7 @@ def test_inception_features_are_those_of_torchvision(hub):
         wanted = net((resize(x, (299, 299)) - mean.view(3, 1, 1)) / std.view(3, 1, 1))
     found = ours(x)
     assert found.shape == (1, 2048)
+    assert found.mean() > 0.01
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     assert INCEPTION in ours.identity
     own_size = InceptionFeatures(hub[0] / INCEPTION, side_px=None, pixels="unit")

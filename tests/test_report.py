@@ -1,6 +1,8 @@
-"""What a sweep leaves: its jobs as rows, table.csv, the contact sheet, and Hydra's call at the end."""
+"""What a sweep leaves: its jobs as rows, table.csv, the contact sheet, and Hydra's call at the end.
 
-import atexit
+report.html has tests of its own, in test_page.py.
+"""
+
 import csv
 import json
 import os
@@ -12,13 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
 
 from nstexp import report
+from nstexp.core import sheet
 from nstexp.core.errors import UserError
-from nstexp.hooks import SweepReport
+from nstexp.hooks import SweepReport, report_unfinished
 from nstexp.outputs import Summary
+from nstexp.report import grid, tables
+from nstexp.report.__main__ import main
 
 COLORS = [(int(r), int(g), int(b)) for r, g, b in product((20, 120, 220), repeat=3)]
 
@@ -83,13 +90,13 @@ def middles(grid: Path, colors: list[tuple[int, int, int]]) -> list[tuple[float,
 def words(monkeypatch) -> list[str]:
     """The texts that are drawn."""
     drawn: list[str] = []
-    draw = report._words
+    draw = sheet.words
 
     def record(text, *args, **options):
         drawn.append(text)
         return draw(text, *args, **options)
 
-    monkeypatch.setattr(report, "_words", record)
+    monkeypatch.setattr(sheet, "words", record)
     return drawn
 
 
@@ -233,14 +240,14 @@ def test_the_comparison_is_aligned_and_says_what_went_wrong(tmp_path):
 
 
 def test_the_comparison_stays_within_its_columns_and_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "MOST_LINES", 3)
+    monkeypatch.setattr(tables, "MOST_LINES", 3)
     terms = [f"term{n}" for n in range(9)]
     for number in range(5):
         make_job(tmp_path, number, {"seed": number}, config={"loss": {term: {} for term in terms}})
-        numbers = {"total": 1.0, **dict.fromkeys(terms, 2.0), "steps": 4, **dict.fromkeys(report.ABOUT_PICTURES, 0.5)}
+        numbers = {"total": 1.0, **dict.fromkeys(terms, 2.0), "steps": 4, **dict.fromkeys(tables.ABOUT_PICTURES, 0.5)}
         (tmp_path / str(number) / "metrics.json").write_text(json.dumps({"output": numbers}))
     lines = report.comparison(report.read_sweep(tmp_path)).splitlines()
-    assert lines[0].split() == ["job", "seed", "total", *terms[:5], *report.ABOUT_PICTURES, "seconds"]
+    assert lines[0].split() == ["job", "seed", "total", *terms[:5], *tables.ABOUT_PICTURES, "seconds"]
     assert lines[4:] == ["... and 2 more rows in table.csv"]
 
 
@@ -318,7 +325,7 @@ def test_a_failed_job_is_a_cell_with_its_status(tmp_path, words):
     make_job(tmp_path, 3, {"seed": 3}, status="interrupted")
     report.draw_grid(report.read_sweep(tmp_path), tmp_path / "grid.png")
     assert words[4:] == ["failed", "no such file", "interrupted"]
-    at = middles(tmp_path / "grid.png", [COLORS[0], COLORS[1], report.PALE, COLORS[3]])
+    at = middles(tmp_path / "grid.png", [COLORS[0], COLORS[1], sheet.PALE, COLORS[3]])
     assert [x for x, _ in at] == sorted(x for x, _ in at)
 
 
@@ -378,25 +385,25 @@ def test_varying_styles_are_shown_above_their_columns(tmp_path):
     ],
 )
 def test_labels_are_short(pair, text):
-    assert report._named(pair) == text
+    assert grid._named(pair) == text
 
 
 def test_labels_are_broken_where_a_reader_would(tmp_path):
-    assert report._wrap("method.init=content", 500, 14) == ["method.init=content"]
-    assert report._wrap("layers.content=relu1_1 relu2_1", 130, 14) == ["layers.content=", "relu1_1 relu2_1"]
-    assert report._wrap("method.optimizers.lbfgs.lr=0.01", 130, 14) == ["method.optimizers.", "lbfgs.lr=0.01"]
-    lines = report._wrap("x" * 100, 130, 14)
+    assert sheet.wrap("method.init=content", 500, 14) == ["method.init=content"]
+    assert sheet.wrap("layers.content=relu1_1 relu2_1", 130, 14) == ["layers.content=", "relu1_1 relu2_1"]
+    assert sheet.wrap("method.optimizers.lbfgs.lr=0.01", 130, 14) == ["method.optimizers.", "lbfgs.lr=0.01"]
+    lines = sheet.wrap("x" * 100, 130, 14)
     assert "".join(lines) == "x" * 100
-    assert all(report._length(line) <= 130 for line in lines)
+    assert all(sheet.length(line) <= 130 for line in lines)
 
 
 def test_letters_that_the_font_lacks_are_drawn_without_accents():
-    assert report._words("café") == report._words("cafe")
-    assert report._words("日") == report._words("?")
+    assert sheet.words("café") == sheet.words("cafe")
+    assert sheet.words("日") == sheet.words("?")
 
 
 def test_a_large_sweep_gets_smaller_cells(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "LARGEST_SIDE_PX", 300)
+    monkeypatch.setattr(grid, "LARGEST_SIDE_PX", 300)
     for number in range(2):
         make_job(tmp_path, number, {"seed": number}, size=(256, 256))
     report.draw_grid(report.read_sweep(tmp_path), tmp_path / "grid.png")
@@ -408,16 +415,16 @@ def test_a_sweep_of_trainings_has_a_table_and_no_grid(tmp_path):
     for number in range(2):
         path = make_job(tmp_path, number, {"seed": number}, pictures=("train",))
         (path / "train.png").unlink()
-    assert report.write_report(tmp_path)[0] == tmp_path / "table.csv"
+    assert report.write_report(tmp_path)[0] == tmp_path / "report.html"
     assert [row["total"] for row in read_table(tmp_path)] == ["0.5", "1.5"]
     assert not (tmp_path / "grid.png").exists()
 
 
 def test_from_disk_the_path_is_on_stdout_and_the_comparison_on_stderr(tmp_path, capsys):
     make_sweep(tmp_path, seed=[1, 2])
-    report.main([str(tmp_path)])
+    main([str(tmp_path)])
     out, err = capsys.readouterr()
-    assert out == f"{tmp_path / 'grid.png'}\n"
+    assert out == f"{tmp_path / 'report.html'}\n"
     assert err.splitlines()[0].split()[:2] == ["job", "seed"]
     assert Image.open(tmp_path / "grid.png").mode == "RGB"
 
@@ -435,7 +442,7 @@ def test_a_wrong_folder_is_one_sentence(tmp_path, capsys):
     }
     for name, sentence in wrong.items():
         with pytest.raises(SystemExit) as end:
-            report.main([str(tmp_path / name)])
+            main([str(tmp_path / name)])
         out, err = capsys.readouterr()
         assert (end.value.code, out, err.count("\n")) == (2, "", 1)
         assert sentence in err
@@ -443,43 +450,43 @@ def test_a_wrong_folder_is_one_sentence(tmp_path, capsys):
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as end:
-        report.main(["--help"])
+        main(["--help"])
     assert end.value.code == 0
     assert "python -m nstexp.report multirun/nstexp/DATE" in capsys.readouterr().out
 
 
 @pytest.fixture
 def hook(tmp_path, monkeypatch):
-    """Hydra's calls at the start and the end of a sweep in tmp_path; gives the hook's registered functions."""
-    registered: list = []
+    """Hydra's calls at the start and, if it comes to that, the end of a sweep in tmp_path."""
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(atexit, "register", registered.append)
-    monkeypatch.setattr(atexit, "unregister", lambda function: function in registered and registered.remove(function))
-    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    monkeypatch.setattr(SweepReport, "_unreported", None)
+    config = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf), "logger": {}})
+    config.hydra.sweep.dir = str(tmp_path)
 
-    def call(ends: bool = True) -> list:
+    def call(ends: bool = True) -> None:
         callback = SweepReport()
         callback.on_multirun_start(config, config_name="config")
         if ends:
             callback.on_multirun_end(config, config_name="config")
-        return registered
 
     return call
 
 
 def test_the_hook_reports_once_and_ends_with_the_path(tmp_path, hook, capsys):
     make_sweep(tmp_path, seed=[1, 2])
-    assert hook() == []
-    assert capsys.readouterr().out == f"{tmp_path / 'grid.png'}\n"
+    hook()
+    report_unfinished()
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
     assert len(read_table(tmp_path)) == 2
 
 
 def test_a_sweep_that_never_ends_is_reported_with_the_process(tmp_path, hook, capsys):
     make_sweep(tmp_path, seed=[1, 2])
-    (at_exit,) = hook(ends=False)
+    hook(ends=False)
     assert not (tmp_path / "grid.png").exists()
-    at_exit()
-    assert capsys.readouterr().out == f"{tmp_path / 'grid.png'}\n"
+    report_unfinished()
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
 
 
 @pytest.mark.parametrize(("rank", "reports"), [("0", True), ("", True), ("1", False)])
@@ -529,7 +536,7 @@ def test_a_real_sweep(tmp_path, fails):
     assert done.returncode == (1 if fails else 0), done.stderr
     assert "Traceback" not in done.stderr
     (sweep,) = (tmp_path / "multirun" / "nstexp").iterdir()
-    assert done.stdout.splitlines()[-1] == str(sweep / "grid.png")
+    assert done.stdout.splitlines()[-1] == str(sweep / "report.html")
     assert Image.open(sweep / "grid.png").width > 200
     rows = read_table(sweep)
     assert [(row["weights.beta"], row["content"]) for row in rows] == list(product(("1", "1000"), contents.split(",")))

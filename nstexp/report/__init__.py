@@ -31,9 +31,7 @@ __all__ = [
 ]
 
 
-def write_report(
-    folders: str | Path | Sequence[str | Path], output: str | Path | None = None
-) -> tuple[Path, str]:
+def write_report(folders: str | Path | Sequence[str | Path], output: str | Path | None = None) -> tuple[Path, str]:
     """Write table.csv, grid.png (if there are pictures) and report.html.
 
     Args:

@@ -164,7 +164,9 @@ class _Sheet:
         """A line for each pair, with the input pictures themselves below `content` and `style`, as many as fit."""
         parts = []
         for pair in pairs:
-            pictures = [image for file in input_files(*pair, name, self.origin) if (image := self._input(file)) is not None]
+            pictures = [
+                image for file in input_files(*pair, name, self.origin) if (image := self._input(file)) is not None
+            ]
             parts.append(sheet.words(_named(pair), width, centered=centered))
             parts += [beside(pictures[: (width + GAP_PX) // (INPUT_PX + GAP_PX)])] if pictures else []
         return stacked(parts, gap=GAP_PX // 2, x=0.5 if centered else 0)

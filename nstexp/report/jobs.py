@@ -163,16 +163,24 @@ def input_files(key: str, value: str, name: str, origin: Path | None = None) -> 
         name: the picture that was made.
         origin: where relative paths start.
     """
-    if key not in INPUTS:
+    return inputs_of(find_inputs(key, value, origin), key, name)
+
+
+def find_inputs(key: str, value: str, origin: Path | None) -> list[Path]:
+    """All pictures that a value of INPUTS means, none if they are gone."""
+    if key not in INPUTS or not value:
         return []
-    specs = [_from(spec, origin) for spec in value.strip("[]").split(",")]
     try:
-        files = find_images(specs, key)
+        return find_images([_from(spec, origin) for spec in value.strip("[]").split(",")], key)
     except (UserError, OSError, ValueError):  # moved since, or a name that no file can have
         return []
+
+
+def inputs_of(files: Sequence[Path], key: str, name: str) -> list[Path]:
+    """The few of `files` that belong to one picture."""
     if key == "content" and len(files) > 1:
         return [file for file in files if file.stem == name][:1]
-    return files if len(files) <= MOST_INPUTS else []
+    return list(files) if len(files) <= MOST_INPUTS else []
 
 
 def as_text(value: Any) -> str:

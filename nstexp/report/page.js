@@ -112,16 +112,33 @@ const report = (() => {
 
   // ---------------------------------------------------------------- contact sheet
 
+  const CELL_ERROR = 90;  // characters that fit a cell
   const sheet = { rows: "", columns: "", picks: {}, number: "", size: null };
 
+  // Axes without those that follow from one before them, as all settings do that only differ between two sweeps.
+  function independent() {
+    const kept = [];
+    for (const axis of data.axes) {
+      const follows = (other) => {
+        const pairs = new Set(data.runs.map((job) => JSON.stringify([job.values[other.key], job.values[axis.key]])));
+        return pairs.size === new Set(data.runs.map((job) => job.values[other.key])).size;
+      };
+      if (!kept.some(follows)) kept.push(axis);
+    }
+    return kept.map((axis) => axis.key);
+  }
+
   function startSheet() {
-    const keys = data.axes.map((axis) => axis.key);
+    const keys = independent();
     sheet.columns = keys.at(-1) ?? "";
     sheet.rows = keys.at(-2) ?? "";
     const area = (axisOf(sheet.rows)?.values.length ?? 1) * (axisOf(sheet.columns)?.values.length ?? 1);
     if (area > 3 * rows.length) sheet.rows = sheet.columns = "";  // mostly empty: a list shows more
-    for (const axis of axes) sheet.picks[axis.key] = axis.values[0] ?? "";
-    if (!sheet.rows && !sheet.columns) for (const key of keys) sheet.picks[key] = ANY;
+    const listed = !sheet.rows && !sheet.columns;
+    for (const axis of axes) {
+      const isFree = axis.key === "picture" || (keys.includes(axis.key) && !listed);
+      sheet.picks[axis.key] = isFree ? axis.values[0] ?? "" : ANY;
+    }
     sheet.number = (data.numbers.find((n) => n.better && n.group === "measures") ?? data.numbers.find((n) => n.better) ?? { name: "" }).name;
     drawSheet();
   }
@@ -132,10 +149,12 @@ const report = (() => {
     const picked = others.filter((axis) => sheet.picks[axis.key] !== ANY);
     const items = rows.map((_, index) => index).filter((index) =>
       picked.every((axis) => matches(axis, rows[index], sheet.picks[axis.key] || null)));
-    const view = { best: bestOf(items), without: [...placed, ...picked.map((axis) => axis.key)] };
+    const same = others.filter((axis) => new Set(items.map((index) => axis.of(rows[index]))).size < 2);
+    const view = { best: bestOf(items), without: [...placed, ...picked, ...same].map((axis) => axis.key ?? axis) };
     byId("sheet-controls").replaceChildren(...sheetControls(others));
     byId("inputs").replaceChildren(...constantInputs(items));
-    byId("sheet-view").replaceChildren(sheet.rows ? crossed(items, view) : flow(items, view));
+    const nothing = el("p", { class: "hint" }, "No run has these values.");
+    byId("sheet-view").replaceChildren(!items.length ? nothing : sheet.rows ? crossed(items, view) : flow(items, view));
     setSize();
     const first = byId("sheet-view").querySelector(".cell");
     if (first) first.tabIndex = 0;
@@ -258,7 +277,7 @@ const report = (() => {
   function empty(row) {
     const { status, error } = run(row);
     const reason = row.note === "damaged" ? "the picture is damaged" : error ?? "there is no picture";
-    return el("span", { class: "empty" }, el("b", {}, status), el("span", {}, shortened(reason, 110)));
+    return el("span", { class: "empty" }, el("b", {}, status), el("span", {}, shortened(reason, CELL_ERROR)));
   }
 
   // Only one cell is a stop of the Tab key; the arrow keys move from there.
@@ -296,7 +315,7 @@ const report = (() => {
     ...(pictures.length > 1 ? [{ id: "picture", get: (row) => row.picture }] : []),
     { id: "status", get: (row) => run(row).status },
     ...data.axes.map((axis) => ({ id: axis.key, group: "overrides", get: (row) => run(row).values[axis.key], override: true })),
-    { id: "error", get: (row) => run(row).error },
+    { id: "error", get: (row) => run(row).error, unseen: true },  // below the status
     ...["losses", "measures", "picture"].flatMap((group) => data.numbers.filter((number) => number.group === group).map((number) => ({
       id: number.label, name: number.name, group, title: number.title, get: (row) => row.numbers[number.name], kind: "number",
     }))),
@@ -336,7 +355,7 @@ const report = (() => {
   }
 
   function drawTable(focus) {
-    const visible = columns.filter((column) => !table.hidden.has(column.group));
+    const visible = columns.filter((column) => !table.hidden.has(column.group) && !column.unseen);
     const head = visible.map((column) => {
       const active = table.sort === column.id;
       const arrow = active ? (table.descending ? " \u2193" : " \u2191") : "";
@@ -366,9 +385,9 @@ const report = (() => {
       return el("td", { class: "n" }, el("a", { href: run(row).link, title: "the run's folder" }, String(run(row).job)));
     }
     if (column.id === "status" && !column.override) {
-      return el("td", {}, row.link ? el("a", { href: row.link, title: "the picture in full size" }, badge(value)) : badge(value), row.note ? ` ${row.note}` : "");
+      return el("td", {}, row.link ? el("a", { href: row.link, title: "the picture in full size" }, badge(value)) : badge(value), row.note ? ` ${row.note}` : "",
+        run(row).error ? el("span", { class: "error", title: run(row).error }, run(row).error) : null);
     }
-    if (column.id === "error" && !column.override) return el("td", { class: value ? "long" : "none" }, value ?? "");
     if (value === null || value === undefined || value === "") return el("td", { class: column.kind === "number" ? "n none" : "none" }, MISSING);
     if (column.id === "started" && !column.override) return el("td", { title: value }, moment(value));
     if (column.kind === "number") return el("td", { class: "n", title: String(value) }, brief(value));

@@ -32,7 +32,8 @@ from nstexp.report.jobs import (
     Curve,
     Job,
     as_text,
-    input_files,
+    find_inputs,
+    inputs_of,
     is_number,
     loss_terms,
     read_curves,
@@ -147,7 +148,8 @@ class _Entry:
 def _entry(job: Job) -> _Entry:
     curves, damaged_lines = read_curves(job.path)
     pictures = _pictures(job, curves)
-    inputs = [(key, name, file) for key in INPUTS for name in pictures for file in _input(job, key, name)]
+    given = {key: find_inputs(key, job.text(key) or "", job.origin) for key in INPUTS}
+    inputs = [(key, name, file) for key in INPUTS for name in pictures for file in inputs_of(given[key], key, name)]
     return _Entry(job, pictures, inputs, curves, damaged_lines)
 
 
@@ -235,11 +237,6 @@ def _files(entry: _Entry) -> list[Path]:
     """Every file that gets a thumbnail."""
     made = [file for file, _ in entry.pictures.values() if file is not None]
     return [*made, *(file for _, _, file in entry.inputs)]
-
-
-def _input(job: Job, key: str, name: str) -> list[Path]:
-    text = job.text(key)
-    return input_files(key, text, name, job.origin) if text else []
 
 
 def _rows(run: int, entry: _Entry, images: _Images) -> list[dict[str, Any]]:
@@ -432,7 +429,9 @@ def _notices(entries: Sequence[_Entry]) -> list[str]:
     """A sentence for everything that is not as the rest of the page suggests."""
     jobs = [entry.job for entry in entries]
     unrecorded = [(job, str(job.error)) for job in jobs if job.status == NO_RECORD]
-    running = [(job, "still running, or killed; shown is what there is so far") for job in jobs if job.status == "running"]
+    running = [
+        (job, "still running, or killed; shown is what there is so far") for job in jobs if job.status == "running"
+    ]
     damaged = [(job, problem) for job in jobs for problem in job.problems]
     gone = [(job, f"{', '.join(job.missing)} was made and is no longer there") for job in jobs if job.missing]
     # The last line of a run that still works may be half written.
