@@ -496,22 +496,23 @@ def test_a_picture_that_was_changed_is_measured_anew(scorer):
     assert scorer(result, content, [(frozen, 1.0)]) == wanted
 
 
-def test_what_is_kept_is_bounded_and_goes_with_its_picture(encoder, monkeypatch):
-    one = Scorer(encoder)
-    content, style = picture(), picture(seed=1)
-    one(picture(seed=3), content, [(style, 1.0)])
-    sizes = [entry[2] for entry in one._recent.entries.values()]
-    assert len(sizes) == 2
-    swd = 4 * sum(c * 48 * 64 / 4**i for i, c in enumerate((8, 16, 32, 64)))
-    assert sizes[1] > swd, "sorted projections are the largest part"
-    monkeypatch.setattr(metrics, "CACHE_BYTES", max(sizes) + 1)
+def test_what_is_kept_is_bounded(encoder, monkeypatch):
+    monkeypatch.setattr(metrics, "CACHE_BYTES", 2**20)
     small = Scorer(encoder)
     for seed in range(4):
-        small(picture(seed=3), content, [(picture(seed=seed), 1.0)])
-    assert sum(entry[2] for entry in small._recent.entries.values()) <= max(sizes) + 1
-    del style
-    one(picture(seed=3), content, [])
-    assert len(one._recent.entries) == 1
+        small(picture(seed=3), picture(), [(picture(seed=seed), 1.0)])
+    swd = 4 * sum(c * 48 * 64 / 4**i for i, c in enumerate((8, 16, 32, 64)))
+    assert swd < small._memory._bytes <= 2**20, "sorted projections are the largest part"
+
+
+def test_references_are_computed_once():
+    encoder = Counting(random_vgg())
+    scorer, content, styles = Scorer(encoder), picture(), [(picture(seed=1), 1.0)]
+    first = scorer.references(content, styles)
+    calls = encoder.calls
+    assert scorer.references(content.clone(), [(styles[0][0].clone(), 1.0)]) == first
+    assert encoder.calls == calls
+    assert scorer.references(content, [(picture(seed=2), 1.0)]) != first
 
 
 def test_names_choose_the_measures(encoder):

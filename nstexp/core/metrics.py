@@ -9,8 +9,6 @@ import hashlib
 import math
 import re
 import socket
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,12 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nstexp.core.cache import TensorCache, digest
 from nstexp.core.color import Moments, color_moments, luminance
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.features import IMAGE, VGG, Features
 from nstexp.core.images import resize, size_for_longer_side, size_for_pixels
 from nstexp.core.losses import ContentLoss, GramLoss, MomentsLoss, SlicedWassersteinLoss
-from nstexp.core.pretrained import _load_tensors
+from nstexp.core.pretrained import load_tensors
 
 GRAM_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
 STYLE_LAYERS = GRAM_LAYERS[:4]  # Huang & Belongie 2017
@@ -317,9 +316,9 @@ class LPIPS(nn.Module):
         file = _hub_file(AlexNet_Weights.IMAGENET1K_V1.url, "lpips")
         with torch.device("meta"):  # its classifier, 230 MB, is not needed
             self.trunk = alexnet().features[: self.relus[-1] + 1]
-        state = _matching(self.trunk, _load_tensors(file), "features.", str(file))
+        state = _matching(self.trunk, load_tensors(file), "features.", str(file))
         self.trunk.load_state_dict(state, assign=True)
-        linear = _load_tensors(_torchmetrics_file("functional/image/lpips_models/alex.pth"))
+        linear = load_tensors(_torchmetrics_file("functional/image/lpips_models/alex.pth"))
         for index in range(len(self.relus)):
             self.register_buffer(f"linear{index}", linear[f"lin{index}.model.1.weight"])
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
@@ -385,7 +384,7 @@ class InceptionFeatures(nn.Module):
             raise UserError(f"metrics.fid.weights={weights}: there is no such file")
         self.net = inception.Inception3(aux_logits=False, transform_input=False, init_weights=False)
         self.net.fc = nn.Identity()
-        self.net.load_state_dict(_matching(self.net, _load_tensors(file), "", str(file)), strict=False)
+        self.net.load_state_dict(_matching(self.net, load_tensors(file), "", str(file)), strict=False)
         self.side_px, self.pixels = side_px, pixels
         digest = "" if weights is None else f" {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
         size = "own size" if side_px is None else f"{side_px} px"
@@ -482,7 +481,7 @@ class Scorer:
 
     A measure that a picture is too small for is left out of the result: ssim needs 11 px, lpips 47, one of the encoder
     two positions at each side of its deepest layer (relu5_1: 32 px). The statistics of the last photos and paintings
-    are kept, up to 384 MB: the same tensors given again cost nothing again.
+    are kept, up to 384 MB: the same pictures given again cost nothing again.
 
     Args:
         encoder: the measuring network.
@@ -519,7 +518,7 @@ class Scorer:
         measures = {**_encoder_measures(), **_color_measures(), **_picture_measures()}
         measures |= {name: _learned_measure(network) for name, network in self.learned.items()}
         self.measures: dict[str, Measure] = {name: measures[name] for name in names if name not in SET_NAMES}
-        self._recent = _Recent(CACHE_BYTES)
+        self._memory = TensorCache(CACHE_BYTES)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -530,7 +529,7 @@ class Scorer:
         """Move the networks."""
         for network in (self.encoder, *self.learned.values()):
             network.to(device)
-        self._recent.clear()
+        self._memory.clear()
         return self
 
     @torch.no_grad()
@@ -574,11 +573,16 @@ class Scorer:
             `photo`: of the photo itself, which shows what a measure gives for doing nothing; `painting`: of the
             painting with the largest share (the first of equal ones), resized to the photo's size whatever its aspect.
         """
-        rows = {"photo": self(content, content, styles)}
-        if styles:
-            painting = max(styles, key=lambda style: style[1])[0]
-            rows["painting"] = self(resize(painting, self._size(content)), content, styles)
-        return rows
+
+        def make() -> dict[str, dict[str, float]]:
+            rows = {"photo": self(content, content, styles)}
+            if styles:
+                painting = max(styles, key=lambda style: style[1])[0]
+                rows["painting"] = self(resize(painting, self._size(content)), content, styles)
+            return rows
+
+        key = ("references", digest(content), *((digest(style), share) for style, share in styles))
+        return self._memory.get(key, make)
 
     def described(self) -> dict[str, str]:
         """Measure -> what computes it: network and weights, layers, form, and the size of the pictures."""
@@ -620,7 +624,7 @@ class Scorer:
             feats = self._features(picture, size, own.values())
             return {name: measure.of(feats) for name, measure in own.items()}
 
-        return self._recent.get(picture, (size, *own), make) if own else {}
+        return self._memory.get((digest(picture), size, *own), make) if own else {}
 
 
 def _encoder_measures() -> dict[str, Measure]:
@@ -679,37 +683,6 @@ def _shares(styles: Sequence[tuple[Tensor, float]]) -> list[tuple[Tensor, float]
     if any(not math.isfinite(share) or share < 0 for share in shares) or (styles and not sum(shares)):
         raise UserError(f"the shares of the styles are {shares}: finite numbers, 0 or larger, not all 0")
     return [(style, share / sum(shares)) for (style, _), share in zip(styles, shares, strict=True) if share]
-
-
-class _Recent:
-    """What was computed from the pictures used last, found by the picture's identity, up to `limit_bytes`."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.entries: OrderedDict[tuple, tuple[weakref.ref, Any, int]] = OrderedDict()
-
-    def get(self, picture: Tensor, how: tuple, make: Callable[[], Any]) -> Any:
-        # The version tells a picture that was changed in place; inference tensors have none.
-        key = (id(picture), None if picture.is_inference() else picture._version, *how)
-        found = self.entries.pop(key, None)
-        if found is None or found[0]() is not picture:  # an id is used again once its tensor is gone
-            value = make()
-            found = (weakref.ref(picture), value, _bytes(value))
-        self.entries = OrderedDict((k, entry) for k, entry in self.entries.items() if entry[0]() is not None)
-        self.entries[key] = found
-        while sum(entry[2] for entry in self.entries.values()) > self.limit_bytes:
-            self.entries.popitem(last=False)
-        return found[1]
-
-    def clear(self) -> None:
-        self.entries.clear()
-
-
-def _bytes(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.untyped_storage().nbytes()
-    items = value.values() if isinstance(value, Mapping) else value
-    return sum(_bytes(item) for item in items)
 
 
 # ----------------------------------------------------------------------------------------------------------- set scorer

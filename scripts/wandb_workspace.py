@@ -1,0 +1,427 @@
+"""A W&B workspace for one sweep: pictures, loss curves and measures by what the sweep varied.
+
+    python -m nstexp -m weights.beta=1,10,100
+    wandb sync --entity ME multirun/nstexp/DATE/*/wandb/offline-run-* multirun/nstexp/DATE/wandb/offline-run-*
+    python scripts/wandb_workspace.py multirun/nstexp/DATE --entity ME
+
+The second line is for runs that were logged without a network; others are at W&B already. What varies, which losses and
+which measures there are is read from the sweep's folder. Each call saves a new view of the project, and with --report a
+report too; their addresses go to stdout. --dry-run prints as JSON what would be sent, and contacts nobody. Needs
+`pip install 'nstexp[workspaces]'`.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nstexp import loggers
+from nstexp.core.errors import UserError
+from nstexp.report.jobs import Job, as_text, read_curves, read_sweep, unique, varying
+
+try:
+    import wandb
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+except ImportError:
+    ws = wr = None
+
+STEP = "trainer/global_step"  # W&B's own step counts calls
+JOB_TYPE = "method"  # the runs' job type; what else a config group chose is not in W&B's config by name
+TRADE = "content_loss", "style_gram"
+MEANS = "mean of "  # a method's row of task=evaluate
+NOT_SETTINGS = "run_dir", "logger", "task"  # differ by themselves, or repeat another setting
+UNFILTERABLE = "'\"\\=<>"  # the library writes a filter as a Python expression, and changes these in names
+MOST_SETTINGS, MOST_PICTURES, MOST_COLUMNS, MOST_RUNS = 4, 8, 8, 100
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What W&B has of a sweep.
+
+    folder: where it is.
+    runs: how many.
+    project, group, base_url: the runs' settings of the logger; base_url may be missing.
+    varied: the settings that differ, the last fastest, by their dotted path in the configuration, or JOB_TYPE.
+    columns: how many values the last one has.
+    losses: {term: history keys}, a key for each picture; `curves` by the same name, of other numbers.
+    results, pictures: keys of the finished and of the unfinished pictures, and of a training's validation.
+    measures: {name: summary keys}.
+    has_table: whether a run has a table of its finished pictures.
+    """
+
+    folder: Path
+    runs: int
+    project: str
+    group: str
+    base_url: str | None
+    varied: tuple[str, ...]
+    columns: int
+    losses: Mapping[str, Sequence[str]]
+    curves: Mapping[str, Sequence[str]]
+    results: Sequence[str]
+    pictures: Sequence[str]
+    measures: Mapping[str, Sequence[str]]
+    has_table: bool
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="the folder of a sweep, such as multirun/nstexp/DATE")
+    parser.add_argument("--entity", required=True, help="the W&B user or team that has the runs")
+    parser.add_argument("--project", help="by default the project that the sweep logged to")
+    parser.add_argument("--report", action="store_true", help="also a report with the same panels")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, send nothing")
+    given = parser.parse_args(args)
+    try:
+        if ws is None:
+            raise UserError("wandb-workspaces is not installed: pip install 'nstexp[workspaces]'")
+        sweep = read(given.sweep)
+        project = sweep.project if given.project is None else given.project
+        for option, value in (("--entity", given.entity), ("--project", project)):
+            if not value.strip() or "/" in value:
+                raise UserError(f"{option} {value!r}: give one name, without a slash")
+        if given.dry_run:
+            print(json.dumps(described(sweep, given.entity, project, given.report), indent=1))
+            return
+        for url in saved(sweep, given.entity, project, given.report):
+            print(url, flush=True)
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def read(folder: Path) -> Sweep:
+    """What a sweep's runs have logged, from their folders.
+
+    Raises:
+        UserError: no sweep, or one that W&B has nothing of.
+    """
+    jobs = read_sweep(folder)
+    entry = next(_wandb_entries(jobs), None)
+    if entry is None:
+        raise UserError(f"{folder}: W&B has nothing of these runs; they were started without logger=wandb")
+    group = str(entry["logger"].get("group") or folder.resolve().name)
+    if set(group) & set(UNFILTERABLE):
+        raise UserError(f"{folder}: W&B's filters cannot have {' '.join(UNFILTERABLE)} in the name of a group, {group}")
+    keys = varying(jobs)
+    drawn = [(job, curve) for job in jobs for curve in read_curves(job.path)[0]]
+    shown = [(_prefix(job, curve.picture), job, curve) for job, curve in drawn]
+    finished = [job for job in jobs if job.status == "completed" and job.metrics]
+    return Sweep(
+        folder=folder,
+        runs=len(jobs),
+        project=str(entry["logger"].get("project") or "nstexp"),
+        group=group,
+        base_url=entry.get("base_url"),
+        varied=tuple(unique(path for key in keys for path in settings(jobs, key))),
+        columns=min(len({job.text(keys[-1]) for job in jobs}), MOST_COLUMNS) if keys else 3,
+        losses=_by_name((term, f"{prefix}loss/{term}") for prefix, _, curve in shown for term in curve.terms),
+        curves=_by_name((name, f"validation/{name}") for job in jobs for name in _validated(job)),
+        results=unique(f"{prefix}result" for prefix, job, _ in shown if not _trains(job))[:MOST_PICTURES],
+        pictures=unique(
+            "validation/pictures" if _trains(job) else f"{_prefix(job, name)}picture"
+            for job in jobs
+            for name in job.progress
+        )[:MOST_PICTURES],
+        measures=_by_name(
+            (name, f"{prefix}final/{name}") for job in finished for prefix, name in _final(job, _measured(jobs))
+        ),
+        has_table=any(job.pictures for job in finished),
+    )
+
+
+def settings(jobs: Sequence[Job], key: str) -> list[str]:
+    """Where W&B's config has what an override set: the key itself, or the first settings in a config group that differ,
+    or, for a choice that leaves no key of its own (experiment=...), any."""
+    if key == JOB_TYPE:
+        return [JOB_TYPE]
+    path = (key.partition("@")[2] or key).replace("/", ".")
+    flat = [dict(_flat(job.config)) for job in jobs if job.config]
+    found = unique(name for config in flat for name in config)
+    own = [name for name in found if f"{name}.".startswith(f"{path}.")]
+    own = own or [name for name in found if name.split(".")[0] not in NOT_SETTINGS]
+    differ = [name for name in own if len({as_text(config.get(name)) for config in flat}) > 1]
+    return sorted(differ, key=lambda name: name.count("."))[:MOST_SETTINGS]
+
+
+def accessor(path: str) -> str:
+    """How W&B calls a setting: the config's top level keeps its values under `value`."""
+    top, dot, rest = path.partition(".")
+    return "run:jobType" if path == JOB_TYPE else f"config:{top}.value{dot}{rest}"
+
+
+def workspace(sweep: Sweep, entity: str, project: str) -> "ws.Workspace":
+    """The view: only the sweep's runs, in the order of what varies, which is also pinned beside their names."""
+    parts = [
+        ws.Section(
+            name=name,
+            panels=panels,
+            is_open=True,
+            layout_settings=ws.SectionLayoutSettings(columns=1 if len(panels) == 1 else 2, rows=2),
+            panel_settings=ws.SectionPanelSettings(x_axis=STEP),
+        )
+        for name, panels in sections(sweep).items()
+    ]
+    finals = [f"summary:{key}" for keys in sweep.measures.values() for key in keys[:1]]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"sweep {sweep.group}",
+        sections=parts,
+        settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=_most_runs(sweep)),
+        runset_settings=ws.RunsetSettings(
+            filters=_filters(sweep, reports=False),
+            groupby=[_metric(path) for path in _repeated(sweep)],
+            # Unlike `groupby`, the order takes a key as it is.
+            order=[ws.Ordering(_metric(path, as_stored=True)) for path in sweep.varied] or [_oldest_first()],
+            pinned_columns=["run:displayName", *map(accessor, sweep.varied), *finals],
+        ),
+    )
+
+
+def report(sweep: Sweep, entity: str, project: str) -> "wr.Report":
+    """The same panels below each other, and the table of all runs that the sweep's own report run has."""
+    return wr.Report(
+        entity=entity,
+        project=project,
+        title=f"Sweep {sweep.group}"[:128],
+        description=_summary(sweep),
+        blocks=blocks(sweep, entity, project),
+        width="fluid",
+    )
+
+
+def blocks(sweep: Sweep, entity: str, project: str) -> list["wr.interface.Block"]:
+    """The report's text and panels. With an empty entity they can be written out without asking the server."""
+    runs = wr.Runset(
+        entity=entity,
+        project=project,
+        name="runs",
+        filters=_filters(sweep, reports=False),
+        groupby=["run.jobType" if path == JOB_TYPE else f"config.{path}" for path in _repeated(sweep)],
+        order=[
+            wr.OrderBy("JobType" if path == JOB_TYPE else wr.Config(_stored(path)), ascending=True)
+            for path in sweep.varied
+        ]
+        or [wr.OrderBy("CreatedTimestamp", ascending=True)],
+        pinned_columns=["run:displayName", *map(accessor, sweep.varied)],
+    )
+    found: list[Any] = [wr.P(_summary(sweep))]
+    for name, panels in sections(sweep).items():
+        found += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=_arranged(panels))]
+    own = wr.Runset(entity=entity, project=project, name="report", filters=_filters(sweep, reports=True))
+    table = _arranged([wr.WeavePanelSummaryTable(table_name="sweep")])
+    text = "The table of the sweep's own report run. The run keeps report.html as an artifact, too."
+    return [*found, wr.H2("All runs"), wr.P(text), wr.PanelGrid(runsets=[own], panels=table)]
+
+
+def sections(sweep: Sweep) -> dict[str, list["wr.interface.Panel"]]:
+    """{name: panels}, of what there is."""
+    legend = ["run:displayName", *map(accessor, sweep.varied)]
+    name = " ".join(["${run:displayName}", *(f"{path}={_in_template(path)}" for path in sweep.varied)])
+    most = _most_runs(sweep)
+    pictures: list[Any] = []
+    if sweep.results:
+        pictures.append(wr.MediaBrowser(title="results", media_keys=sweep.results, num_columns=sweep.columns))
+    if sweep.pictures:
+        pictures.append(wr.MediaBrowser(title="on the way", media_keys=sweep.pictures, num_columns=sweep.columns))
+    if sweep.has_table:
+        pictures.append(wr.WeavePanelSummaryTable(table_name="results"))
+    lines = [
+        wr.LinePlot(
+            title=f"{title}{term}",
+            x=STEP,
+            y=list(keys),
+            log_y=True,
+            title_x="step",
+            smoothing_type="none",
+            legend_fields=legend,
+            max_runs_to_show=most,
+        )
+        for title, found in (("", sweep.losses), ("validation: ", sweep.curves))
+        for term, keys in found.items()
+    ]
+    measures: list[Any] = []
+    for x, y in zip(*(sweep.measures.get(key, ()) for key in TRADE), strict=False):
+        title = f"{x.removesuffix(TRADE[0]).removesuffix('final/')}{TRADE[1]} against {TRADE[0]}"
+        axes = {"x": wr.SummaryMetric(x), "y": wr.SummaryMetric(y)}
+        measures.append(wr.ScatterPlot(title=title, **axes, legend_template=name))
+    if sweep.varied and sweep.measures:
+        own = [(path, wr.Metric("JobType") if path == JOB_TYPE else wr.Config(path)) for path in sweep.varied]
+        own += [(key, wr.SummaryMetric(keys[0])) for key, keys in sweep.measures.items()]
+        axes = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=label) for label, metric in own]
+        measures.append(wr.ParallelCoordinatesPlot(title="what varies, and what came of it", columns=axes))
+    measures += [
+        wr.BarPlot(title=key, metrics=list(keys), legend_template=name, max_runs_to_show=most, max_bars_to_show=most)
+        for key, keys in sweep.measures.items()
+    ]
+    compared = [wr.RunComparer(diff_only="split")]
+    found = {"Pictures": pictures, "Losses": lines, "Measures": measures, "Runs compared": compared}
+    return {title: panels for title, panels in found.items() if panels}
+
+
+def described(sweep: Sweep, entity: str, project: str, with_report: bool) -> dict[str, Any]:
+    """What would be sent; of a report the blocks, without the project's number, for which the server would be asked."""
+    found = {"workspace": workspace(sweep, entity, project)._to_model().model_dump(by_alias=True, exclude_none=True)}
+    if with_report:
+        models = [block._to_model() for block in blocks(sweep, "", project)]
+        found["report"] = [model.model_dump(mode="json", by_alias=True, exclude_none=True) for model in models]
+    return found
+
+
+def saved(sweep: Sweep, entity: str, project: str, with_report: bool) -> Iterator[str]:
+    """Save it; the addresses.
+
+    Raises:
+        UserError: there is no account or no network, the runs are not there, or the server refuses.
+    """
+    # The sweep's logger may name the server by another address than W&B's own tools.
+    urls = unique(url for url in (wandb.setup().settings.base_url, sweep.base_url) if url)
+    reasons = [loggers._why_offline(url) for url in urls]
+    if None not in reasons:
+        raise UserError(f"W&B cannot be asked: {reasons[0]}; --dry-run shows what would be sent")
+    try:
+        found = wandb.Api().runs(f"{entity}/{project}", filters={"group": sweep.group}, per_page=1)
+        if not len(found):
+            raise UserError(f"{entity}/{project} has no runs of the group {sweep.group}; {_sync(sweep, entity)}")
+        yield workspace(sweep, entity, project).save().url
+        if with_report:
+            yield report(sweep, entity, project).save().url
+    except UserError:
+        raise
+    except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+        raise UserError(f"W&B does not accept the account ({_line(error)}): wandb login --relogin") from error
+    except Exception as error:  # W&B, its transport and the library have families of errors of their own
+        raise UserError(f"W&B refused {entity}/{project} ({_line(error)}); {_sync(sweep, entity)}") from error
+
+
+def _wandb_entries(jobs: Sequence[Job]) -> Iterator[Mapping[str, Any]]:
+    """The settings of each run's W&B logger."""
+    for job in jobs:
+        entries = job.config.get("logger")
+        for entry in entries.values() if isinstance(entries, dict) else ():
+            if isinstance(entry, dict) and isinstance(entry.get("logger"), dict) and "group" in entry["logger"]:
+                yield entry
+
+
+def _prefix(job: Job, picture: str) -> str:
+    """Of the keys of a picture; a run of one picture has none."""
+    if _trains(job):
+        return ""
+    several = job.recorded("task") == "evaluate" or len({*job.metrics, *job.progress, picture}) > 1
+    return f"{picture}/" if several else ""
+
+
+def _final(job: Job, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(prefix, name) of the numbers of a finished run: of each picture, or each method's means."""
+    rows = [row for row in job.metrics if row.startswith(MEANS)] or list(job.metrics)
+    for row in rows:
+        prefix = "" if len(job.metrics) == 1 else f"{row}/"
+        yield from ((prefix, name) for name in names if name in job.metrics[row])
+
+
+def _measured(jobs: Sequence[Job]) -> list[str]:
+    """The names of the measures; where nothing was measured, the losses."""
+    measures = unique(name for job in jobs for name in job.recorded("measured_with") or ())
+    return measures or unique(name for job in jobs for numbers in job.metrics.values() for name in numbers)
+
+
+def _trains(job: Job) -> bool:
+    return job.recorded("task") == "train"
+
+
+def _validated(job: Job) -> list[str]:
+    """The losses that a training's validation had."""
+    try:
+        with (job.path / "validation.csv").open(newline="", encoding="utf-8") as file:
+            return [name for name in next(csv.reader(file), []) if name != "step"]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _by_name(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
+    """{name: its keys, each once, at most MOST_PICTURES}."""
+    found: dict[str, list[str]] = {}
+    for name, key in pairs:
+        keys = found.setdefault(name, [])
+        if key not in keys and len(keys) < MOST_PICTURES:
+            keys.append(key)
+    return found
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _stored(path: str) -> str:
+    return accessor(path).partition(":")[2]
+
+
+def _metric(path: str, as_stored: bool = False) -> "ws.Metric | ws.Config":
+    return ws.Metric("JobType") if path == JOB_TYPE else ws.Config(_stored(path) if as_stored else path)
+
+
+def _oldest_first() -> "ws.Ordering":
+    return ws.Ordering(ws.Metric("CreatedTimestamp"), ascending=True)
+
+
+def _filters(sweep: Sweep, reports: bool) -> list["ws.FilterExpr"]:
+    """The sweep's runs without the one that keeps its report, or only that one."""
+    kind = ws.Metric("JobType")
+    return [ws.Metric("Group") == sweep.group, kind == "report" if reports else kind != "report"]
+
+
+def _repeated(sweep: Sweep) -> list[str]:
+    """What to group by: runs that differ only by their seed belong together, others would be averaged."""
+    return [path for path in sweep.varied if path != "seed"] if "seed" in sweep.varied else []
+
+
+def _in_template(path: str) -> str:
+    return "${run:jobType}" if path == JOB_TYPE else f"${{config:{path}}}"
+
+
+def _most_runs(sweep: Sweep) -> int:
+    return min(sweep.runs, MOST_RUNS)
+
+
+def _arranged(panels: Sequence["wr.interface.Panel"]) -> list["wr.interface.Panel"]:
+    """A report is 24 units wide: pictures, tables and comparisons take all, plots a third."""
+    wide = wr.MediaBrowser, wr.WeavePanelSummaryTable, wr.ParallelCoordinatesPlot, wr.RunComparer
+    left, top = 0, 0
+    for panel in panels:
+        width, height = (24, 12) if isinstance(panel, wide) else (8, 8)
+        if left + width > 24:
+            left, top = 0, top + 12
+        panel.layout = wr.Layout(x=left, y=top, w=width, h=height)
+        left += width
+    return list(panels)
+
+
+def _summary(sweep: Sweep) -> str:
+    what = f"varying {', '.join(sweep.varied)}" if sweep.varied else "with equal settings"
+    return f"{sweep.runs} runs of nstexp, {what}."
+
+
+def _sync(sweep: Sweep, entity: str) -> str:
+    runs = f"{sweep.folder}/*/wandb/offline-run-* {sweep.folder}/wandb/offline-run-*"
+    return f"if the runs are not synced yet: wandb sync --entity {entity} {runs}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

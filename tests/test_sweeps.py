@@ -1,0 +1,157 @@
+"""Sweeps: what their jobs share, how they go on after an interruption, and the launchers and sweepers for them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SMOKE, run_folders
+
+from nstexp.core.features import VGG
+from nstexp.outputs import read_summary
+
+SWEEP = ("hydra.sweep.dir=sweep", "metrics=none")
+ENOUGH = ("method.init=noise", "method.max_steps=12", "weights.alpha=100")  # that settings show in the pictures
+TEST_NETWORK = "backbone@metrics.encoder=random"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_folder(folder):
+    """Every test here runs in it."""
+
+
+@pytest.fixture
+def forwards(monkeypatch):
+    """The (height, width) and deepest layer of everything that is encoded without a gradient."""
+    seen = []
+    forward = VGG.forward
+
+    def spy(self, image, layers):
+        if not image.requires_grad and image.grad_fn is None:
+            seen.append((tuple(image.shape[-2:]), tuple(layers)))
+        return forward(self, image, layers)
+
+    monkeypatch.setattr(VGG, "forward", spy)
+    return seen
+
+
+def pictures() -> list[bytes]:
+    return [(run / "output.png").read_bytes() for run in sorted(Path("sweep").glob("[0-9]*"))]
+
+
+def test_jobs_share_the_encoder_and_the_targets(nstexp, forwards, monkeypatch):
+    built = []
+    init = VGG.__init__
+    monkeypatch.setattr(VGG, "__init__", lambda self, *args, **kwargs: built.append(1) or init(self, *args, **kwargs))
+    own = (*ENOUGH, "backbone.weights.seed=7", "method.levels=1", "method.margin_px=0")
+    assert nstexp("-m", *SWEEP, *own, "weights.beta=1,1e3,1e6").code == 0
+    assert len(built) == 1
+    # The content's and the style's once; and of every job the losses of its best picture.
+    assert len(forwards) == 2 + 3
+    assert len(set(pictures())) == 3
+
+
+def test_a_job_makes_what_it_makes_alone(nstexp):
+    own = (*ENOUGH, "backbone.weights.seed=8", "metrics=none")
+    assert nstexp("-m", "hydra.sweep.dir=sweep", *own, "weights.beta=1,10").code == 0
+    alone = nstexp(*own, "weights.beta=10")
+    assert alone.path.read_bytes() == pictures()[1]
+
+
+@pytest.mark.parametrize("change", ["style=photo.png", "loss.gram.form=mse_hw", "layers.style=[relu1_1]"])
+def test_other_settings_have_other_targets(nstexp, forwards, change):
+    key, _, value = change.partition("=")
+    before = {"style": "painting.jpg", "loss.gram.form": "gatys", "layers.style": "[relu2_1]"}[key]
+    assert nstexp("-m", *SWEEP, *ENOUGH, "backbone.weights.seed=9", f"{key}={before},{value}").code == 0
+    first, second = pictures()
+    assert first != second
+    alone = nstexp("metrics=none", *ENOUGH, "backbone.weights.seed=9", change)
+    assert alone.path.read_bytes() == second
+
+
+def test_the_same_sweep_goes_on(nstexp):
+    command = ("-m", *SWEEP, "weights.beta=1,2,3")
+    assert nstexp(*command).code == 0
+    stamps = [path.stat().st_mtime_ns for path in sorted(Path("sweep").glob("*/output.png"))]
+    record = json.loads(Path("sweep/1/summary.json").read_text())
+    Path("sweep/1/summary.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    Path("sweep/2/output.png").unlink()
+    result = nstexp(*command)
+    assert result.code == 0
+    assert [line for line in result.sentences if "finished before" in line] == [
+        f"finished before: {Path('sweep/0').resolve()}"
+    ]
+    again = [path.stat().st_mtime_ns for path in sorted(Path("sweep").glob("*/output.png"))]
+    assert [new == old for new, old in zip(again, stamps, strict=True)] == [True, False, False]
+    assert [read_summary(run).status for run in sorted(Path("sweep").glob("[0-9]"))] == ["completed"] * 3
+
+
+def test_another_sweep_in_the_same_folder_is_refused(nstexp):
+    assert nstexp("-m", *SWEEP, "weights.beta=1,2").code == 0
+    before = pictures()
+    result = nstexp("-m", *SWEEP, "weights.beta=1,3")
+    assert result.code == 1
+    assert any(re.search(r"sweep/1 holds a finished run with another weights=", line) for line in result.sentences)
+    assert pictures() == before
+    assert yaml.safe_load(Path("sweep/1/config.yaml").read_text())["weights"]["beta"] == 2
+
+
+def test_an_objective_is_searched(nstexp):
+    pytest.importorskip("optuna").logging.disable_default_handler()  # it writes to the stderr of the test before
+    args = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "objective=gram")
+    result = nstexp("-m", *SWEEP, *ENOUGH, *args, "+hydra.sweeper.sampler.seed=1", "weights.beta=interval(1,100)")
+    assert result.code == 0, result.err
+    best = yaml.safe_load(Path("sweep/optimization_results.yaml").read_text())
+    found = [read_summary(Path("sweep", str(n))).metrics["output"]["gram"] for n in range(3)]
+    assert best["best_value"] == min(found)
+    assert len(set(found)) == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["objective=nothing"], r"objective=nothing is not among what this run recorded: clipped_share, content, gram"),
+        ([], r"a search needs a number to go by: objective=style_gram"),
+    ],
+)
+def test_a_search_without_a_number_is_one_sentence(nstexp, args, expected):
+    pytest.importorskip("optuna").logging.disable_default_handler()  # it writes to the stderr of the test before
+    search = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "weights.beta=interval(1,100)")
+    result = nstexp("-m", *SWEEP, *search, *args)
+    assert result.code == 1
+    assert re.search(expected, result.err)
+    assert "Traceback" not in result.err
+
+
+def test_two_jobs_at_once(tmp_path):
+    args = (*SMOKE, "content=photo.png", "style=painting.jpg", *SWEEP, "logger=none")
+    sweep = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "weights.beta=1,2,-3")
+    command = [sys.executable, "-m", "nstexp", "-m", *args, *sweep]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    assert [read_summary(Path("sweep", str(n))).status for n in range(3)] == ["completed", "completed", "failed"]
+    assert "weights.beta=-3: a weight is a finite number" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1] == str(Path("sweep/report.html").resolve())
+
+
+def test_pictures_of_a_sweep_are_measured_and_those_of_a_run_are_not(nstexp):
+    assert nstexp("-m", "hydra.sweep.dir=sweep", TEST_NETWORK, "weights.beta=1").code == 0
+    summary = read_summary(Path("sweep/0"))
+    names = {"style_gram", "style_moments", "style_swd", "content_loss", "cfsd", "ssim", "color_mean", "palette"}
+    assert names <= set(summary.metrics["output"])
+    assert summary.references["output"]["photo"]["ssim"] == pytest.approx(1)
+    assert "vgg19-random" in summary.measured_with["style_gram"]
+    assert nstexp(TEST_NETWORK).code == 0
+    assert not names & set(read_summary(run_folders()[0]).metrics["output"])
+
+
+def test_measures_are_by_one_network_whatever_was_optimized_with(nstexp):
+    sweep = ("-m", "hydra.sweep.dir=sweep", TEST_NETWORK, "method.max_steps=1")
+    assert nstexp(*sweep, "weights.alpha=1e6", "layers.style=[relu1_1],[relu3_1]").code == 0
+    first, second = (read_summary(Path("sweep", n)) for n in "01")
+    assert first.references == second.references
+    assert first.measured_with == second.measured_with
