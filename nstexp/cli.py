@@ -31,6 +31,7 @@ def main() -> None:
         _print_samples()
         return
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+    OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
     OmegaConf.register_new_resolver("in_sweep", _in_sweep, replace=True)
     sys.argv[1:] = _one_method(sys.argv[1:])
     command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)
@@ -166,6 +167,11 @@ def _in_sweep() -> bool:
 def _sweep_name() -> str | None:
     """Name of the sweep's folder inside a multirun, for grouping runs."""
     return Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
+
+
+def _job_name() -> str | None:
+    """Name of a job among those of all sweeps."""
+    return f"{_sweep_name()} {HydraConfig.get().job.num}" if _in_sweep() else None
 
 
 def _print_samples() -> None:

@@ -69,7 +69,7 @@ def _keep(path: Path, folder: Path, config: DictConfig) -> None:
     HydraConfig.instance().set_config(config)  # the loggers' settings ask for the sweep's name
     entries = [entry for entry in (config.logger or {}).values() if OmegaConf.select(entry, "picture") is not None]
     for entry in entries:
-        OmegaConf.update(entry, "logger.job_type", "report")
+        entry.logger.update({"name": f"{folder.name} report", "job_type": "report"})
     active = [instantiate(entry, save_dir=str(folder), _convert_="all") for entry in entries]
     if active:
         jobs = report.read_sweep(folder)

@@ -18,56 +18,58 @@ CONNECT_SECONDS = 2.0
 
 
 def online_or_offline(
-    logger: Callable[..., Logger],
-    save_dir: str,
-    base_url: str = "https://api.wandb.ai",
-    picture: Callable[[str], Any] | None = None,
+    logger: Callable[..., Logger], save_dir: str, setup: Callable[[], Any], picture: Callable[[str], Any] | None = None
 ) -> Logger:
-    """Build a W&B logger, online when an account and the server are there, else offline; never asks, never hangs.
+    """Build a W&B logger and start its run, online when an account and the server are there, else offline; never asks,
+    never hangs.
 
     Args:
         logger: takes `save_dir` and `offline`.
         save_dir: the run folder.
-        base_url: the W&B server; the environment variable WANDB_BASE_URL wins.
+        setup: returns what has W&B's own `settings`, which know the server and the key.
         picture: makes of a file what W&B shows in a table.
     """
     mode = os.environ.get("WANDB_MODE")
     try:
-        built = _online_or_offline(logger, save_dir, base_url)
+        built = _online_or_offline(logger, save_dir, setup)
     finally:
-        # Lightning sets it for an offline run, and the next job of a sweep is to try the server again.
+        # Lightning sets it when an offline run starts, and the next job of a sweep is to try the server again.
         os.environ.pop("WANDB_MODE", None)
         os.environ.update({} if mode is None else {"WANDB_MODE": mode})
     built.as_picture = picture
     return built
 
 
-def _online_or_offline(logger: Callable[..., Logger], save_dir: str, base_url: str) -> Logger:
-    url = os.environ.get("WANDB_BASE_URL", base_url)
-    offline_because = _why_offline(url)
-    if offline_because is None:
+def _online_or_offline(logger: Callable[..., Logger], save_dir: str, setup: Callable[[], Any]) -> Logger:
+    settings = setup().settings
+    offline_because = why_offline(settings)
+    online = offline_because is None
+    if online:
         try:
-            online = logger(save_dir=save_dir, offline=False)
-            _ = online.experiment  # starts the run here, where a refusal can still be answered
-            return online
+            return _started(logger(save_dir=save_dir, offline=False))
         except Exception as error:  # W&B has its own family of errors, and none of them is worth a lost picture
-            offline_because = f"{urlparse(url).hostname} refused the run ({type(error).__name__})"
+            offline_because = f"{urlparse(settings.base_url).hostname} refused the run ({type(error).__name__})"
     log.info("W&B logs offline: %s. Later: wandb sync <run folder>/wandb/offline-run-*", offline_because)
-    return logger(save_dir=save_dir, offline=True)
+    return _started(logger(save_dir=save_dir, offline=True))
 
 
-def _why_offline(url: str) -> str | None:
-    """The reason not to try the server, or None."""
+def _started(logger: Logger) -> Logger:
+    _ = logger.experiment  # starts the run here, where a refusal can still be answered
+    return logger
+
+
+def why_offline(settings: Any) -> str | None:
+    """The reason not to try the server of W&B's settings, or None."""
     if os.environ.get("WANDB_MODE", "online") != "online":
         return f"WANDB_MODE={os.environ['WANDB_MODE']}"
-    host = urlparse(url).hostname or "api.wandb.ai"
-    if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(host):
+    url = urlparse(settings.base_url)
+    if not settings.api_key and not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(url.hostname):
         return "no account is set up here (`wandb login`)"
     try:
-        port = urlparse(url).port or (80 if urlparse(url).scheme == "http" else 443)
-        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+        port = url.port or (80 if url.scheme == "http" else 443)
+        socket.create_connection((url.hostname, port), timeout=CONNECT_SECONDS).close()
     except OSError:
-        return f"{host} cannot be reached"
+        return f"{url.hostname} cannot be reached"
     return None
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger
@@ -66,7 +66,8 @@ def run(
     summary.seed, summary.versions = cfg.seed, {name: version(name) for name in RECORDED_VERSIONS}
     active: list[Logger] = []
     try:
-        return _run(cfg, folder, active, variants or {})
+        options = {group: option for group, option in choices.items() if not group.startswith("hydra")}
+        return _run(cfg, folder, active, options, variants or {})
     except Stopped as stop:
         summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
         raise
@@ -90,7 +91,11 @@ def run(
 
 
 def _run(
-    cfg: DictConfig, folder: RunFolder, active: list[Logger], variants: Mapping[str, DictConfig]
+    cfg: DictConfig,
+    folder: RunFolder,
+    active: list[Logger],
+    choices: Mapping[str, Any],
+    variants: Mapping[str, DictConfig],
 ) -> Path:
     for config in (cfg, *variants.values()):
         for key in sorted(OmegaConf.missing_keys(config)):
@@ -98,8 +103,8 @@ def _run(
     resolved = OmegaConf.to_container(cfg, resolve=True)
     _check_numbers(resolved)
     torch.manual_seed(cfg.seed)
+    pieces = _pieces(cfg, folder, active, variants)
     task = instantiate(cfg.task, _convert_="all", _partial_=True)
-    pieces = _pieces(cfg, task, folder, active, variants)
 
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     folder.write_summary()
@@ -109,26 +114,15 @@ def _run(
     if is_first_process():
         entries = (cfg.logger or {}).values()
         active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in entries]
-    loggers.log_config(active, resolved)
-    begun = time.perf_counter()
-    result = task(folder=folder, **pieces)
-    loggers.log_numbers(active, {"seconds": time.perf_counter() - begun})
-    for name, numbers in summary.metrics.items():
-        prefix = "" if len(summary.metrics) == 1 else f"{name}/"
-        loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})
-    loggers.log_pictures(active, "results", folder.pictures(), summary.metrics)
-    return result
+    loggers.log_config(active, resolved | {"choices": choices})
+    return task(folder=folder, **pieces)
 
 
 def _pieces(
-    cfg: DictConfig,
-    task: Callable[..., Path],
-    folder: RunFolder,
-    active: list[Logger],
-    variants: Mapping[str, DictConfig],
+    cfg: DictConfig, folder: RunFolder, active: list[Logger], variants: Mapping[str, DictConfig]
 ) -> dict[str, Any]:
     """What the task asks for by the names of its arguments, besides what its own configuration gives it."""
-    asked = signature(task).parameters
+    asked = signature(get_method(cfg.task._target_)).parameters
     pieces: dict[str, Any] = {}
     if "methods" in asked:
         configs = variants or {str(folder.summary.method): cfg}
@@ -229,6 +223,12 @@ def _device(accelerator: str, devices: Any) -> torch.device:
 
 def _finish(folder: RunFolder, active: list[Logger]) -> None:
     """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
+    metrics = folder.summary.metrics
+    for name, numbers in metrics.items():
+        prefix = "" if len(metrics) == 1 else f"{name}/"
+        loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})
+    loggers.log_numbers(active, {"seconds": folder.summary.seconds})
+    loggers.log_pictures(active, "results", folder.pictures(), metrics)
     loggers.close(active, folder.summary.status)
     with contextlib.suppress(UserError):  # a full disk has been reported already
         folder.write_summary()

@@ -45,7 +45,7 @@ class Sweep:
 
     folder: where it is.
     runs: how many.
-    project, group, base_url: the runs' settings of the logger; base_url may be missing.
+    project, group: the runs' settings of the logger.
     varied: the settings that differ, the last fastest, by their dotted path in the configuration, or JOB_TYPE.
     columns: how many values the last one has.
     losses: {term: history keys}, a key for each picture; `curves` by the same name, of other numbers.
@@ -58,7 +58,6 @@ class Sweep:
     runs: int
     project: str
     group: str
-    base_url: str | None
     varied: tuple[str, ...]
     columns: int
     losses: Mapping[str, Sequence[str]]
@@ -120,7 +119,6 @@ def read(folder: Path) -> Sweep:
         runs=len(jobs),
         project=str(entry["logger"].get("project") or "nstexp"),
         group=group,
-        base_url=entry.get("base_url"),
         varied=tuple(unique(path for key in keys for path in settings(jobs, key))),
         columns=min(len({job.text(keys[-1]) for job in jobs}), MOST_COLUMNS) if keys else 3,
         losses=_by_name((term, f"{prefix}loss/{term}") for prefix, _, curve in shown for term in curve.terms),
@@ -283,11 +281,9 @@ def saved(sweep: Sweep, entity: str, project: str, with_report: bool) -> Iterato
     Raises:
         UserError: there is no account or no network, the runs are not there, or the server refuses.
     """
-    # The sweep's logger may name the server by another address than W&B's own tools.
-    urls = unique(url for url in (wandb.setup().settings.base_url, sweep.base_url) if url)
-    reasons = [loggers._why_offline(url) for url in urls]
-    if None not in reasons:
-        raise UserError(f"W&B cannot be asked: {reasons[0]}; --dry-run shows what would be sent")
+    reason = loggers.why_offline(wandb.setup().settings)
+    if reason is not None:
+        raise UserError(f"W&B cannot be asked: {reason}; --dry-run shows what would be sent")
     try:
         found = wandb.Api().runs(f"{entity}/{project}", filters={"group": sweep.group}, per_page=1)
         if not len(found):
@@ -377,10 +373,10 @@ def _oldest_first() -> "ws.Ordering":
     return ws.Ordering(ws.Metric("CreatedTimestamp"), ascending=True)
 
 
-def _filters(sweep: Sweep, reports: bool) -> list["ws.FilterExpr"]:
+def _filters(sweep: Sweep, reports: bool) -> "ws.And":
     """The sweep's runs without the one that keeps its report, or only that one."""
     kind = ws.Metric("JobType")
-    return [ws.Metric("Group") == sweep.group, kind == "report" if reports else kind != "report"]
+    return ws.And(ws.Metric("Group") == sweep.group, kind == "report" if reports else kind != "report")
 
 
 def _repeated(sweep: Sweep) -> list[str]:

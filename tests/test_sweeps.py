@@ -47,7 +47,7 @@ def test_jobs_share_the_encoder_and_the_targets(nstexp, forwards, monkeypatch):
     init = VGG.__init__
     monkeypatch.setattr(VGG, "__init__", lambda self, *args, **kwargs: built.append(1) or init(self, *args, **kwargs))
     own = (*ENOUGH, "backbone.weights.seed=7", "method.levels=1", "method.margin_px=0")
-    assert nstexp("-m", *SWEEP, *own, "weights.beta=1,1e3,1e6").code == 0
+    assert nstexp("-m", *SWEEP, *own, "weights.tv=0,1,100").code == 0
     assert len(built) == 1
     # The content's and the style's once; and of every job the losses of its best picture.
     assert len(forwards) == 2 + 3

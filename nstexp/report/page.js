@@ -27,7 +27,7 @@ const report = (() => {
     if (typeof value !== "number") return String(value);
     if (value === 0 || (Number.isInteger(value) && Math.abs(value) < 1e5)) return String(value);
     const size = Math.abs(value);
-    if (size >= 1e5 || size < 1e-3) return value.toExponential(3).replace("e+", "e");
+    if (size >= 1e4 || size < 1e-3) return value.toExponential(3).replace("e+", "e");
     return value.toPrecision(4);
   }
 
@@ -83,6 +83,9 @@ const report = (() => {
       .map((axis) => (axis.key === "picture" ? axis.of(row) : `${axis.key}=${unlisted(axis.of(row))}`));
     return parts.length ? parts.join(", ") : jobName(run(row));
   }
+
+  // Numbers of other photos and paintings do not compare.
+  const inputsOf = (row) => JSON.stringify([row.picture, run(row).values.content, run(row).values.style]);
 
   const fullLabel = (row) => (axes.length ? `${jobName(run(row))}: ${label(row)}` : jobName(run(row)));
 
@@ -196,14 +199,12 @@ const report = (() => {
     byId("sheet-controls").querySelector('input[type="range"]').value = size;
   }
 
-  // The best rows of each group that had the same inputs: numbers of other photos and paintings do not compare.
-  // Where all are equal none is best.
+  // The best rows of each group that had the same inputs; where all are equal none is best.
   function bestOf(items) {
     const number = data.numbers.find((n) => n.name === sheet.number);
     const groups = new Map();
     for (const index of number?.better ? items : []) {
-      const { values } = run(rows[index]);
-      const group = JSON.stringify([rows[index].picture, values.content, values.style]);
+      const group = inputsOf(rows[index]);
       if (isNumber(rows[index].numbers[sheet.number])) groups.set(group, [...(groups.get(group) ?? []), index]);
     }
     const best = [...groups.values()].flatMap((group) => {
@@ -307,14 +308,16 @@ const report = (() => {
 
   // ---------------------------------------------------------------- table
 
-  const GROUPS = [["overrides", "overrides"], ["losses", "losses"], ["measures", "measures"], ["picture", "picture"], ["cost", "cost"]];
+  const GROUPS = [["overrides", "overrides"], ["losses", "losses"], ["measures", "measures"], ["picture", "about the picture"], ["cost", "cost"]];
   const table = { sort: null, descending: false, hidden: new Set(), visible: rows.map((_, index) => index) };
 
   const columns = [
     { id: "job", get: (row) => run(row).job, kind: "number" },
     ...(pictures.length > 1 ? [{ id: "picture", get: (row) => row.picture }] : []),
     { id: "status", get: (row) => run(row).status },
-    ...data.axes.map((axis) => ({ id: axis.key, group: "overrides", get: (row) => run(row).values[axis.key], override: true })),
+    ...data.axes.map((axis) => ({ id: axis.key, group: "overrides", get: (row) => run(row).values[axis.key], override: true,
+      kind: axis.values.every((value) => value === null || !Number.isNaN(asNumber(value))) ? "count" : "text",
+    })),
     { id: "error", get: (row) => run(row).error, unseen: true },  // below the status
     ...["losses", "measures", "picture"].flatMap((group) => data.numbers.filter((number) => number.group === group).map((number) => ({
       id: number.label, name: number.name, group, title: number.title, get: (row) => row.numbers[number.name], kind: "number",
@@ -322,12 +325,15 @@ const report = (() => {
     { id: "seconds", group: "cost", get: (row) => run(row).seconds, kind: "number", title: "of the whole run" },
     { id: "memory (MB)", group: "cost", get: (row) => run(row).memory_mb, kind: "number", title: "peak resident set" },
     { id: "GPU memory (MB)", group: "cost", get: (row) => run(row).gpu_memory_mb, kind: "number", title: "peak" },
-    { id: "seed", group: "cost", get: (row) => run(row).seed },
+    { id: "seed", group: "cost", get: (row) => run(row).seed, kind: "count" },
     { id: "started", group: "cost", get: (row) => run(row).started },
   ].filter((column) => ["job", "status"].includes(column.id) || rows.some((row) => ![null, undefined, ""].includes(column.get(row))))
     .filter((column, index, all) => all.findIndex((other) => other.id === column.id) === index);
 
-  const asNumber = (value) => (typeof value === "number" ? value : value === null || value === undefined || value === "" ? NaN : Number(value));
+  function asNumber(value) {
+    if (typeof value === "number") return value;
+    return value === null || value === undefined || value === "" ? NaN : Number(value);
+  }
 
   function compareValues(a, b) {
     const [x, y] = [asNumber(a), asNumber(b)];
@@ -363,8 +369,8 @@ const report = (() => {
         [table.sort, table.descending] = active && table.descending ? [null, false] : [column.id, active];
         drawTable(column.id);
       };
-      return el("th", { scope: "col", class: column.kind === "number" ? "n" : null, "aria-sort": active ? (table.descending ? "descending" : "ascending") : "none", title: column.title },
-        el("button", { type: "button", "data-column": column.id, click: sort }, column.id + arrow));
+      return el("th", { scope: "col", class: ["number", "count"].includes(column.kind) ? "n" : null, "aria-sort": active ? (table.descending ? "descending" : "ascending") : "none", title: column.title },
+        el("button", { type: "button", "data-column": column.id, click: sort }, breakable(column.id), arrow));
     });
     const body = sorted(table.visible).map((index) => el("tr", { "data-row": index }, thumb(index), visible.map((column) => tableCell(column, rows[index]))));
     const foot = data.references.map((reference) => el("tr", {}, el("td"), visible.map((column) => referenceCell(column, reference))));
@@ -388,16 +394,16 @@ const report = (() => {
       return el("td", {}, row.link ? el("a", { href: row.link, title: "the picture in full size" }, badge(value)) : badge(value), row.note ? ` ${row.note}` : "",
         run(row).error ? el("span", { class: "error", title: run(row).error }, run(row).error) : null);
     }
-    if (value === null || value === undefined || value === "") return el("td", { class: column.kind === "number" ? "n none" : "none" }, MISSING);
-    if (column.id === "started" && !column.override) return el("td", { title: value }, moment(value));
+    if (value === null || value === undefined || value === "") return el("td", { class: ["number", "count"].includes(column.kind) ? "n none" : "none" }, MISSING);
+    if (column.id === "started" && !column.override) return el("td", { class: "started", title: value }, moment(value));
     if (column.kind === "number") return el("td", { class: "n", title: String(value) }, brief(value));
-    return el("td", { class: Number.isNaN(asNumber(value)) ? "text" : "n", title: value }, value);
+    return el("td", { class: column.kind === "count" ? "n" : "text", title: value }, value);
   }
 
   function referenceCell(column, reference) {
     if (column.id === "status") return el("td", {}, `the ${reference.kind} itself`);
     if (column.id === "picture" && !column.group) return el("td", {}, reference.picture);
-    if (column.override) return el("td", { class: "text" }, reference.values[column.id] ?? "");
+    if (column.override) return el("td", { class: column.kind === "count" ? "n" : "text" }, reference.values[column.id] ?? "");
     const value = column.name === undefined ? undefined : reference.numbers[column.name];
     return value === undefined ? el("td") : el("td", { class: "n", title: String(value) }, brief(value));
   }
@@ -458,12 +464,12 @@ const report = (() => {
   function startCharts() {
     const has = (name) => measures.find((column) => column.name === name)?.id;
     const losses = measures.filter((column) => column.group === "losses" && column.name !== "total");
-    const first = losses[0] ?? measures[0], second = losses[1] ?? measures[1] ?? first;
+    const [first, second] = [...losses, ...measures.filter((column) => !losses.includes(column))];
     const both = has("style_gram") && has("content_loss");
     charts.term = terms.includes("total") ? "total" : terms[0] ?? "";
     charts.color = data.axes[0]?.key ?? axes[0]?.key ?? "";
     charts.xAxis = both ? has("content_loss") : first?.id ?? "";
-    charts.yAxis = both ? has("style_gram") : second?.id ?? "";
+    charts.yAxis = both ? has("style_gram") : (second ?? first)?.id ?? "";
     [charts.logX, charts.logY] = [wide(charts.xAxis), wide(charts.yAxis)];
     const redraw = (name) => (value) => { charts[name] = value; drawCharts(); };
     const colors = select("Color", [["", "run"], ...axes.map((axis) => [axis.key, axis.key])], charts.color, redraw("color"));
@@ -484,7 +490,8 @@ const report = (() => {
   // Whether a column spans more than one and a half decades, all of them positive.
   function wide(id) {
     const column = measures.find((c) => c.id === id);
-    const values = column ? rows.map((row) => column.get(row)).filter(isNumber) : [];
+    const references = column?.name === undefined ? [] : data.references.map((reference) => reference.numbers[column.name]);
+    const values = column ? [...rows.map((row) => column.get(row)), ...references].filter(isNumber) : [];
     return values.length > 1 && Math.min(...values) > 0 && Math.max(...values) > 30 * Math.min(...values);
   }
 
@@ -580,9 +587,12 @@ const report = (() => {
     for (const reference of data.references) {
       const [x, y] = [xColumn, yColumn].map((column) => reference.numbers[column?.name]);
       if (!isNumber(x) || !isNumber(y)) continue;
-      const name = `the ${reference.kind} itself${pictures.length > 1 ? ` (${reference.picture})` : ""}`;
+      const owner = [pictures.length > 1 ? reference.picture : null, ...Object.values(reference.values)].filter(Boolean).join(", ");
+      const name = `the ${reference.kind} itself`;
+      const isFirst = !seen.has(name);
+      seen.add(name);
       traces.push({
-        x: [x], y: [y], text: [escaped(name)], name: escaped(name), type: "scatter", mode: "markers", hovertemplate: template,
+        x: [x], y: [y], text: [escaped(owner ? `${name} (${owner})` : name)], name: escaped(name), legendgroup: name, showlegend: isFirst, type: "scatter", mode: "markers", hovertemplate: template,
         marker: { size: 13, symbol: symbols[reference.kind] ?? "square-open", color: themeColor("--muted"), line: { width: 2 } },
       });
     }
@@ -609,7 +619,7 @@ const report = (() => {
     const at = cells.indexOf(index);
     const order = at < 0 ? rows.map((_, n) => n) : [...cells.slice(at + 1), ...cells.slice(0, Math.max(at, 0)).reverse()];
     const others = order.filter((other) => other !== index && rows[other].image !== null);
-    return others.find((other) => rows[other].picture === rows[index].picture) ?? others[0] ?? null;
+    return others.find((other) => inputsOf(rows[other]) === inputsOf(rows[index])) ?? others[0] ?? null;
   }
 
   function openCompare(index) {
@@ -682,7 +692,8 @@ const report = (() => {
   function numberDiff(a, b) {
     const value = (side, column) => (side.row ? column.get(side.row) : undefined);
     const lines = measures.filter((column) => [a, b].some((side) => isNumber(value(side, column)))).map((column) => {
-      const better = data.numbers.find((number) => number.name === column.name)?.better;
+      const compares = a.row && b.row && inputsOf(a.row) === inputsOf(b.row);
+      const better = compares && data.numbers.find((number) => number.name === column.name)?.better;
       const [x, y] = [value(a, column), value(b, column)];
       const wins = (own, other) => better && isNumber(own) && isNumber(other) && (better === "lower" ? own < other : own > other);
       const mark = (own, other) => el("td", { class: wins(own, other) ? "n better" : "n", title: own === undefined ? null : String(own) }, brief(own));
@@ -700,9 +711,9 @@ const report = (() => {
     const parts = [];
     if (differing.length) {
       const lines = differing.map((key) => line(key, ...data.runs.map((job) => job.config[key])));
-      parts.push(folded(`${plural(differing.length, "key")} that differ`, keysTable(["", ...data.runs.map(jobName)], lines)));
+      parts.push(folded(`Different: ${plural(differing.length, "key")}`, keysTable(["", ...data.runs.map(jobName)], lines)));
     }
-    parts.push(folded(`${plural(common.length, "key")} that are the same in all runs`, el("table", { class: "keys" }, el("tbody", {}, common.map(([key, value]) => line(key, value))))));
+    parts.push(folded(`The same in all runs: ${plural(common.length, "key")}`, el("table", { class: "keys" }, el("tbody", {}, common.map(([key, value]) => line(key, value))))));
     byId("config-view").append(...parts);
   }
 

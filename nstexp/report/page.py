@@ -24,6 +24,7 @@ from plotly.offline import get_plotlyjs
 from tqdm import tqdm
 
 from nstexp.core.images import write_atomically
+from nstexp.core.metrics import HIGHER_IS_BETTER
 from nstexp.core.sheet import thumbnail
 from nstexp.report.jobs import (
     INPUTS,
@@ -41,11 +42,6 @@ from nstexp.report.jobs import (
     varying,
 )
 from nstexp.report.tables import ABOUT_PICTURES, number_columns
-
-try:
-    from nstexp.core.metrics import HIGHER_IS_BETTER
-except ImportError:
-    HIGHER_IS_BETTER = frozenset({"ssim"})
 
 THUMBNAIL_PX, LEAST_THUMBNAIL_PX, FULL_SIZE_FOR = 320, 96, 60  # up to that many pictures are shown at full size
 JPEG_QUALITY = 80

@@ -152,11 +152,12 @@ class _Evaluation:
 
     def _one(self, content: Picture, style: Picture, label: str, new_style: bool) -> None:
         name = f"{content.name}_{style.name}_{label}"
-        given, watching = Style(style.image), 0.0
+        given, watching, due = Style(style.image), 0.0, 1
 
         def watch(step: int, picture: Tensor) -> None:
-            nonlocal watching
-            if step == 1 or step % self.curve_every_n_steps == 0:
+            nonlocal watching, due
+            if step >= due:  # some optimizers take several steps at once
+                due = (step // self.curve_every_n_steps + 1) * self.curve_every_n_steps
                 begun = time.perf_counter()
                 scores = self.scorer(picture[0].cpu(), content.image, [(style.image, 1.0)])
                 self.curve.append({**labels, "step": step, **scores})

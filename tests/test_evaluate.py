@@ -1,0 +1,215 @@
+"""task=evaluate: all pairs, every method, one set of measures; and the scripts that print its tables."""
+
+import csv
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import picture, run_folders
+from PIL import Image
+
+from nstexp.outputs import read_summary
+from nstexp.tasks.evaluate import mean_scores, table_lines
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+SMALL = (
+    "task=evaluate", "image_px=48", "backbone=random", "backbone@metrics.encoder=random", "logger=none",
+    "picture_every_n_steps=0", "precision=fp32",
+)  # fmt: skip
+GATYS = ("method.max_steps=4", "method.levels=1")
+INPUTS = ("content=[photo.png,other.png]", "style=[painting.jpg,second.png]")
+MEASURES = {"style_gram", "style_moments", "style_swd", "content_loss", "cfsd", "ssim", "color_mean", "palette"}
+
+
+@pytest.fixture(autouse=True)
+def _in_the_folder(folder):
+    """Every test here runs in it."""
+    picture("other.png", 44, 50, seed=3)
+    picture("second.png", 60, 40, seed=4)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_pair_is_scored_beside_the_photo_and_the_painting(nstexp):
+    result = nstexp.bare(*SMALL, *GATYS, *INPUTS)
+    assert result.code == 0, result.err
+    (run,) = run_folders()
+    assert result.path == run.resolve() / "scores.csv"
+    found = rows(result.path)
+    pairs = [(c, s) for s in ("painting", "second") for c in ("photo", "other")]
+    assert [(r["content"], r["style"]) for r in found if r["method"] == "gatys"] == pairs
+    assert [(r["content"], r["style"]) for r in found if r["method"] == "photo"] == pairs
+    for row in found:
+        assert {key for key, value in row.items() if value} >= MEASURES
+    photos, paintings, made = ([r for r in found if r["method"] == m] for m in ("photo", "painting", "gatys"))
+    assert all(float(r["content_loss"]) == 0 and float(r["ssim"]) == pytest.approx(1) for r in photos)
+    assert all(float(r["color_mean"]) < 0.01 for r in paintings)
+    assert all(float(r["style_gram"]) < float(p["style_gram"]) for r, p in zip(made, photos, strict=True))
+    assert [r["new_style"] for r in made] == ["True", "False"] * 2
+    assert all(float(r["stylize_seconds"]) > 0 for r in made)
+    assert all(Image.open(run / f"{c}_{s}_gatys.png").size for c, s in pairs)
+    summary = read_summary(run)
+    assert summary.metrics["photo_painting_gatys"]["ssim"] == float(made[0]["ssim"])
+    mean = statistics.fmean(float(r["ssim"]) for r in made)
+    assert summary.metrics["mean of gatys"]["ssim"] == pytest.approx(mean)
+    assert summary.references["other_second_gatys"]["photo"]["content_loss"] == 0
+    assert (summary.task, summary.method, summary.status) == ("evaluate", "gatys", "completed")
+    width, height = Image.open(run / "grid.png").size
+    assert width > 3 * 256 and height > 3 * 48
+    assert not (run / "curve.csv").exists()
+
+
+def test_several_methods_bring_their_own_settings(nstexp):
+    noise, still = ("'method=gatys'", "'method.init=noise'", "'method.max_steps=6'"), "'method=gatys'"
+    methods = f"{{noise: [{','.join(noise)}], still: [{still},'method.max_steps=1']}}"
+    one_pair = ("content=photo.png", "style=painting.jpg")
+    result = nstexp.bare(*SMALL, *one_pair, "method.levels=1", f"task.methods={methods}")
+    assert result.code == 0, result.err
+    found = {row["method"]: row for row in rows(result.path)}
+    assert list(found) == ["noise", "still", "photo", "painting"]
+    # One evaluation of the loss leaves the photo as it is.
+    assert float(found["still"]["content_loss"]) < 1e-4 < float(found["noise"]["content_loss"])
+    assert read_summary(result.path.parent).method == "noise,still"
+    shown = [line.split() for line in result.sentences if line.startswith(("ssim ", "noise "))]
+    assert [cells[0] for cells in shown] == ["noise", "ssim"] and shown[1][3] == "1"
+
+
+def test_a_list_of_methods_on_the_command_line(nstexp):
+    """AdaIN needs a decoder of its own network, so its pictures fail; Gatys' are there all the same."""
+    args = ("method=[gatys,adain]", "content=photo.png", "style=painting.jpg", "method.max_steps=2")
+    result = nstexp.bare(*SMALL, *args)
+    assert result.code == 2
+    assert re.search(r"1 of 2 pictures failed, the first: photo, painting, adain: .*decoder", result.sentences[-1])
+    (run,) = run_folders()
+    assert [row["method"] for row in rows(run / "scores.csv")] == ["gatys", "photo", "painting"]
+    assert (run / "photo_painting_gatys.png").exists() and (run / "grid.png").exists()
+    assert read_summary(run).status == "failed"
+
+
+def test_the_curve_is_that_of_unfinished_pictures(nstexp):
+    args = ("content=photo.png", "style=painting.jpg", "task.curve_every_n_steps=3")
+    plain = ("method.max_steps=7", "method.levels=1", "method.optimizer=torch_lbfgs", "method.init=noise")
+    result = nstexp.bare(*SMALL, *args, *plain)
+    assert result.code == 0, result.err
+    curve = rows(result.path.parent / "curve.csv")
+    assert [row["step"] for row in curve] == ["1", "3", "6"]
+    losses = [float(row["style_gram"]) for row in curve]
+    final = float(rows(result.path)[0]["style_gram"])
+    assert losses[0] > losses[1] > losses[2] >= final
+
+
+def test_square_pictures(nstexp):
+    result = nstexp.bare(*SMALL, *GATYS, *INPUTS, "task.crop=square")
+    assert result.code == 0, result.err
+    sizes = {Image.open(path).size for path in result.path.parent.glob("*_gatys.png")}
+    assert sizes == {(48, 48)}
+    painting = next(row for row in rows(result.path) if row["method"] == "painting")
+    assert float(painting["style_gram"]) == 0, "photo and painting have one size, so nothing was resized"
+
+
+def test_without_measures_only_time_is_taken(nstexp):
+    result = nstexp.bare(*SMALL[:3], *SMALL[4:], *GATYS, "metrics=none", "content=photo.png", "style=painting.jpg")
+    assert result.code == 0, result.err
+    (row,) = rows(result.path)
+    assert set(row) == {"content", "style", "method", "new_style", "stylize_seconds"}
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["task.crop=round"], "task.crop=round is unknown, choose one of none, square"),
+        (["task.crop=square", "image_px=null"], "task.crop=square needs a side: set image_px, such as image_px=512"),
+        (["task.curve_every_n_steps=-1"], "task.curve_every_n_steps=-1: give a whole number, 0 or larger"),
+        (["task.methods={photo: ['method=gatys']}"], "task.methods: 'photo' is the name of a row of the table"),
+        (["method=[gatys,gtays]"], "task.methods, gtays: Could not find 'method/gtays': method=... takes adain, gatys"),
+        (["metrics.names=[ssim,sism]"], "metrics.names: 'sism' is unknown, choose from style_gram"),
+        (["content=nowhere"], "content=nowhere: there is no such file"),
+    ],
+)
+def test_bad_input_is_one_sentence(nstexp, args, expected):
+    result = nstexp.bare(*SMALL, "content=photo.png", "style=painting.jpg", *args)
+    assert (result.code, result.out) == (2, "")
+    assert len(result.sentences) == 1 and expected in result.sentences[0]
+    assert run_folders() == []
+
+
+def test_several_methods_are_for_evaluations(nstexp):
+    result = nstexp("method=[gatys,adain]")
+    assert result.code == 2
+    assert "only task=evaluate takes several methods" in result.sentences[-1]
+
+
+def test_means_are_over_pairs_and_times_are_medians():
+    table = [
+        {"method": "photo", "ssim": 1.0},
+        *({"method": "a", "ssim": s, "stylize_seconds": t, "new_style": new}
+          for s, t, new in [(0.2, 9.0, True), (0.4, 1.0, False), (0.6, 3.0, False), (0.8, 2.0, False)]),
+    ]  # fmt: skip
+    means = mean_scores(table)
+    assert list(means) == ["a", "photo"]
+    assert means["a"] == pytest.approx({"ssim": 0.5, "seconds_per_picture": 2.0, "seconds_with_new_style": 9.0})
+    head, ssim, *_ = table_lines(means)
+    assert head.split() == ["a", "photo"]
+    assert ssim.split() == ["ssim", "0.5", "1"]
+
+
+def write(path: Path, table: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = list(dict.fromkeys(key for row in table for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def script(name: str, *args: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPTS / name), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_table_of_seconds():
+    for number, (px, factor) in enumerate([(512, 4), (256, 1)]):
+        times = [("gatys", True, 22), ("gatys", False, 20), ("adain", True, 0.2), ("adain", False, 0.1)]
+        table = [{"method": m, "new_style": new, "stylize_seconds": factor * t} for m, new, t in times]
+        write(Path(f"sweep/{number}/scores.csv"), table)
+        Path(f"sweep/{number}/config.yaml").write_text(yaml.safe_dump({"image_px": px}))
+    done = script("speed_table.py", "sweep")
+    assert done.stdout.splitlines() == [
+        "| method | 256 px | 512 px |",
+        "|---|---|---|",
+        "| gatys | 20 (22) | 80 (88) |",
+        "| adain | 0.1 (0.2), 200 times as fast | 0.4 (0.8), 200 times as fast |",
+    ]
+    failed = script("speed_table.py", "nowhere")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "nowhere: not a sweep of experiment=speed_table" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_the_table_of_losses_by_iteration():
+    def numbers(style: float, content: float) -> dict[str, float]:
+        return {"style_moments": style, "content_loss": content, "color_mean": 0.1, "color_cov": 0.2}
+
+    pairs = [("c1", "s1", 1.0), ("c2", "s1", 3.0)]
+    scores = [{"content": c, "style": s, "method": m, **numbers(own, 2)} for c, s, adain in pairs
+              for m, own in (("adain", adain), ("photo", 9.0))]  # fmt: skip
+    curve = [{"content": c, "style": s, "method": "gatys", "step": step, **numbers(8 / step, 0.1 * step)}
+             for c, s, _ in pairs for step in (1, 2, 4)]  # fmt: skip
+    write(Path("run/scores.csv"), scores)
+    write(Path("run/curve.csv"), curve)
+    lines = script("fig3_table.py", "run").stdout.splitlines()
+    assert lines[2] == "| s1 | 9.000 | 2.000 | 2.000 | 0.100 | 0.100 | 0.200 | 0.200 |"
+    assert lines[-5] == "| | 1 | 2 | 4 | AdaIN |"
+    assert lines[-3:] == [
+        "| gatys, style loss | 8.000 | 4.000 | 2.000 | 2.000 |",
+        "| gatys, content loss | 0.100 | 0.200 | 0.400 | 2.000 |",
+        "| gatys, pairs where AdaIN's is no higher | 2 | 2 | 1 | of 2 |",
+    ]
+    failed = script("fig3_table.py", "nowhere")
+    assert failed.returncode == 2 and "not a finished run of experiment=adain_fig3" in failed.stderr
