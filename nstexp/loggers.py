@@ -24,7 +24,7 @@ def online_or_offline(
     never hangs.
 
     Args:
-        logger: takes `save_dir` and `offline`.
+        logger: takes `save_dir`, `offline` and W&B's `mode`.
         save_dir: the run folder.
         setup: returns what has W&B's own `settings`, which know the server and the key.
         picture: makes of a file what W&B shows in a table.
@@ -50,7 +50,8 @@ def _online_or_offline(logger: Callable[..., Logger], save_dir: str, setup: Call
         except Exception as error:  # W&B has its own family of errors, and none of them is worth a lost picture
             offline_because = f"{urlparse(settings.base_url).hostname} refused the run ({type(error).__name__})"
     log.info("W&B logs offline: %s. Later: wandb sync <run folder>/wandb/offline-run-*", offline_because)
-    return _started(logger(save_dir=save_dir, offline=True))
+    # W&B has read the environment, through which Lightning's `offline` would reach it.
+    return _started(logger(save_dir=save_dir, offline=True, mode="offline"))
 
 
 def _started(logger: Logger) -> Logger:
