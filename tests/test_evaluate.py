@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 import yaml
 from conftest import picture, run_folders
 from PIL import Image
@@ -213,3 +215,26 @@ def test_the_table_of_losses_by_iteration():
     ]
     failed = script("fig3_table.py", "nowhere")
     assert failed.returncode == 2 and "not a finished run of experiment=adain_fig3" in failed.stderr
+
+
+def test_measures_of_the_whole_set(nstexp, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    net = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
+    torch.save(net.state_dict(), "inception.pth")
+    args = ("metrics.names=[ssim,fid]", "metrics.fid.weights=inception.pth", "metrics.fid.side_px=75")
+    result = nstexp.bare(*SMALL, *GATYS, *INPUTS, *args)
+    assert result.code == 0, result.err
+    summary = read_summary(result.path.parent)
+    assert summary.metrics["mean of gatys"]["fid"] > 0
+    assert "inception.pth" in summary.measured_with["fid"] and "4 results, 2 paintings" in summary.measured_with["fid"]
+    (line,) = [line.split() for line in result.sentences if line.startswith("fid ")]
+    assert float(line[1]) == pytest.approx(summary.metrics["mean of gatys"]["fid"], rel=1e-3)
+    assert float(line[2]) > 0 and line[3] == "-", "the photos', and none of the paintings"
+
+
+def test_missing_weights_are_one_sentence(nstexp, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", "hub")
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no network")))
+    result = nstexp.bare(*SMALL, "content=photo.png", "style=painting.jpg", "metrics.names=[lpips]")
+    assert (result.code, run_folders()) == (2, [])
+    assert "leave" in result.sentences[-1] and "lpips" in result.sentences[-1] and "hub" in result.sentences[-1]

@@ -477,7 +477,7 @@ class Scorer:
         color_mean, color_cov, palette: see `color_distance` and `palette_distance`.
         content_loss: mean squared error at relu4_1, Huang & Belongie 2017.
         cfsd: see `cfsd`, at relu3_1. ssim, lpips: see `ssim` and `LPIPS`.
-    fid and art_fid are of sets of pictures: `SetScorer` computes them; art_fid makes this class compute lpips.
+    fid and art_fid are of sets of pictures: `of_set` computes them; art_fid makes this class compute lpips.
 
     A measure that a picture is too small for is left out of the result: ssim needs 11 px, lpips 47, one of the encoder
     two positions at each side of its deepest layer (relu5_1: 32 px). The statistics of the last photos and paintings
@@ -490,6 +490,7 @@ class Scorer:
             resized to as many pixels as the result has, since a style's statistics depend on its scale; None: every
             picture is measured in its own size.
         learned: name -> network, to share one that is loaded already; None: `LPIPS` is loaded if it is asked for.
+        fid: makes the network of fid and art_fid, if one of them is asked for.
 
     Raises:
         UserError: an unknown name, a size that is no whole number, or missing weights.
@@ -501,6 +502,7 @@ class Scorer:
         names: Sequence[str] | None = None,
         longer_side_px: int | None = 512,
         learned: Mapping[str, nn.Module] | None = None,
+        fid: Callable[[], nn.Module] = InceptionFeatures,
     ) -> None:
         names = DEFAULT_NAMES if names is None else tuple(dict.fromkeys(names))
         unknown = [name for name in names if name not in NAMES]
@@ -515,6 +517,7 @@ class Scorer:
         if "lpips" in names and "lpips" not in self.learned:
             self.learned["lpips"] = LPIPS()
         self.set_names = tuple(name for name in names if name in SET_NAMES)
+        self._of_sets = fid() if self.set_names else None
         measures = {**_encoder_measures(), **_color_measures(), **_picture_measures()}
         measures |= {name: _learned_measure(network) for name, network in self.learned.items()}
         self.measures: dict[str, Measure] = {name: measures[name] for name in names if name not in SET_NAMES}
@@ -527,7 +530,7 @@ class Scorer:
 
     def to(self, device: torch.device | str) -> "Scorer":
         """Move the networks."""
-        for network in (self.encoder, *self.learned.values()):
+        for network in filter(None, (self.encoder, *self.learned.values(), self._of_sets)):
             network.to(device)
         self._memory.clear()
         return self
@@ -596,6 +599,10 @@ class Scorer:
             layers = f"{measure.layers[0]} ... {measure.layers[-1]}" if measure.layers[1:] else "".join(measure.layers)
             said[name] = ", ".join(part for part in (by, layers, measure.form, px) if part)
         return said
+
+    def of_set(self) -> "SetScorer | None":
+        """For the measures of a set of pictures, one set; None if there are none among the names."""
+        return None if self._of_sets is None else SetScorer(self._of_sets)
 
     def _size(self, picture: Tensor) -> tuple[int, int]:
         """The size in which a result is measured."""

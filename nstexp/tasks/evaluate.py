@@ -61,7 +61,7 @@ def evaluate(
     """Redraw every content in every style with every method; returns the path of scores.csv.
 
     Written into the run folder: one PNG per pair and method, scores.csv (a row per pair and method, and the rows
-    `photo` and `painting` of what no method made), grid.png with all pictures, and with `curve_every_n_steps` curve.csv.
+    `photo` and `painting` of what no method made), grid.png with all pictures, and if asked for curve.csv.
 
     A method's picture in a style that it sees for the first time is timed apart (`new_style`): it includes what the
     style costs once, such as its encoding. The first picture of a fast method is timed once more, since the first call
@@ -78,7 +78,7 @@ def evaluate(
         max_input_megapixels: limit on one input file.
         seed: the same for every picture.
         crop: `square` resizes photos and paintings to `image_px` on the shorter side and cuts out the center.
-        curve_every_n_steps: see above; 0: never.
+        curve_every_n_steps: how often unfinished pictures are scored, for curve.csv; 0: never.
 
     Raises:
         UserError: bad input; or pictures that failed, behind the others.
@@ -132,6 +132,8 @@ class _Evaluation:
         self.curve: list[dict[str, Any]] = []
         self.files: dict[tuple[str, str, str], Path] = {}
         self.warm: set[str] = set()
+        labels = [*methods, "photo"] if scorer is not None and scorer.set_names else []
+        self.sets = {label: scorer.of_set() for label in labels}
 
     def all_pairs(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> list[str]:
         """Every method on every pair; returns what failed."""
@@ -179,6 +181,8 @@ class _Evaluation:
         numbers = {"stylize_seconds": round(seconds - watching, 4)}
         if self.scorer is not None:
             numbers |= self.scorer(picture[0], content.image, [(style.image, 1.0)])
+        if label in self.sets:
+            self.sets[label].add(picture[0], numbers.get("lpips"))
         self.folder.record_metrics(name, numbers)
         self.rows.append({**labels, "new_style": new_style, **numbers})
         self._write()
@@ -195,6 +199,8 @@ class _Evaluation:
         if self.scorer is None:
             return
         found = self.scorer.references(content.image, [(style.image, 1.0)])
+        if "photo" in self.sets:
+            self.sets["photo"].add(content.image, found["photo"].get("lpips"))
         for label, numbers in found.items():
             self.rows.append({"content": content.name, "style": style.name, "method": label, **numbers})
         for label in self.methods:
@@ -210,6 +216,11 @@ class _Evaluation:
     def finish(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> None:
         """The means, into the record and to the user, and the sheet of all pictures."""
         means = mean_scores(self.rows)
+        for label, scores in self.sets.items():
+            for style in styles:
+                scores.add_style(style.image)
+            means.setdefault(label, {}).update(scores.compute())
+            self.folder.summary.measured_with |= scores.described()
         for label in self.methods:
             if label in means:
                 self.folder.record_metrics(f"mean of {label}", means[label])
