@@ -517,10 +517,12 @@ def test_references_are_computed_once():
 
 def test_names_choose_the_measures(encoder):
     counting = Counting(random_vgg())
-    found = Scorer(counting, ["ssim", "color_mean", "fid"], fid=torch.nn.Identity)(picture(seed=2), picture(), [(picture(seed=1), 1.0)])
+    scorer = Scorer(counting, ["ssim", "color_mean", "fid"], fid=torch.nn.Identity)
+    found = scorer(picture(seed=2), picture(), [(picture(seed=1), 1.0)])
     assert list(found) == ["ssim", "color_mean"]
     assert counting.calls == 0
-    assert Scorer(encoder, ["palette", "fid"]).set_names == ("fid",)
+    assert scorer.set_names == ("fid",) and scorer.of_set() is not None
+    assert Scorer(encoder, ["palette"]).of_set() is None
     with pytest.raises(UserError, match=r"metrics.names: 'ssmi' is unknown, choose from .*ssim"):
         Scorer(encoder, ["ssmi"])
     with pytest.raises(UserError, match="longer_side_px"):
