@@ -22,6 +22,7 @@ CHEAP_TRAINING = [
     "backbone=random", "logger=none", "method.max_steps=1", "data.crop_px=32", "data.resize_px=32", "data.val_pairs=0",
     "data.workers=0", "data.batch_size=2", "trainer.devices=1",
 ]  # fmt: skip
+CHEAP_EVALUATION = ["image_px=48", "logger=none", "method.max_steps=2"]
 CHEAP = [
     "backbone=random", "image_px=72", "method.max_steps=2", "method.coarse_steps=1", "method.fine_steps=1",
     "logger=none", "precision=fp32", "style_weights=null",
@@ -52,10 +53,10 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
 
 
 def readme_commands() -> list[str]:
-    """Every `python -m nstexp` line in the README's shell blocks, comments and alternatives removed."""
+    """Every `python -m nstexp` line in the README's shell blocks, comments removed; `nstexp.report` needs a sweep."""
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if re.match(r"(python -m )?nstexp\b", line)]
+    return [line for line in lines if re.match(r"(python -m )?nstexp(?=\s|$)", line)]
 
 
 def test_the_readme_has_commands():
@@ -67,8 +68,10 @@ def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "wikiart").mkdir()
+    (tmp_path / "paintings").mkdir()
     (tmp_path / "coco/train2017").mkdir(parents=True)
-    named = ("photo.jpg", "painting.jpg", "other.jpg", "sky.jpg", "ground.jpg", "photos/a.jpg", "photos/b.jpg")
+    named = ("photo.jpg", "painting.jpg", "other.jpg", "sky.jpg", "ground.jpg")
+    named += ("photos/a.jpg", "photos/b.jpg", "paintings/a.jpg")
     for name in (*named, *(f"{folder}/{n}.jpg" for folder in ("coco/train2017", "wikiart") for n in range(4))):
         pixels = np.random.default_rng(len(name)).integers(0, 256, (40, 56, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
@@ -80,6 +83,8 @@ def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
     shows_only = args == ["samples"] or any(arg in ("--help", "--cfg", "--info") for arg in args)
     if not shows_only:
         cheap = CHEAP_ADAIN if any("method=adain" in arg or "=adain_" in arg for arg in args) else CHEAP
+        evaluates = {"task=evaluate", "experiment=adain_fig3", "experiment=speed_table"} & {*args}
+        cheap = CHEAP_EVALUATION if evaluates else cheap
         cheap = CHEAP_TRAINING if any(arg.startswith("data.content=") for arg in args) else cheap
         if (decoder := next((arg for arg in args if arg.startswith("method.decoder=")), None)) is not None:
             shutil.copytree(BUNDLED.parent, Path(decoder.removeprefix("method.decoder=")).parent)
