@@ -318,7 +318,12 @@ class StopOnInterrupt(Callback):
         if stop:
             pl_module.interrupted = trainer.should_stop = True
 
-    def teardown(self, trainer, pl_module, stage: str) -> None:
+    # Not in teardown: Lightning has taken its own handlers back by then, and to install them again would keep the trainer
+    # and all of its picture alive.
+    def on_train_end(self, trainer, pl_module) -> None:
+        self._restore()
+
+    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
         self._restore()
 
     def _restore(self) -> None:

@@ -190,6 +190,8 @@ def test_links_survive_every_file_name(hostile):
 def test_the_data_cannot_leave_its_script(hostile):
     text = (hostile / "report.html").read_text(encoding="utf-8")
     assert "onerror=alert(1)>" not in text and "<b>sweep" not in text
+    (script,) = re.findall(r'id="data">(.*?)</script>', text, re.S)
+    assert not {*"<>&\u2028\u2029"} & {*script}
     assert embedded(hostile)["runs"][0]["values"]["note"] == HOSTILE
 
 

@@ -1,16 +1,20 @@
 """Sweeps: what their jobs share, how they go on after an interruption, and the launchers and sweepers for them."""
 
+import gc
 import json
 import re
+import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SMOKE, run_folders
+from conftest import SMOKE, picture, run_folders
 
 from nstexp.core.features import VGG
+from nstexp.methods.gatys import PictureOptimization
 from nstexp.outputs import read_summary
 
 SWEEP = ("hydra.sweep.dir=sweep", "metrics=none")
@@ -155,3 +159,20 @@ def test_measures_are_by_one_network_whatever_was_optimized_with(nstexp):
     first, second = (read_summary(Path("sweep", n)) for n in "01")
     assert first.references == second.references
     assert first.measured_with == second.measured_with
+
+
+def test_a_finished_picture_is_forgotten_and_signals_are_as_before(nstexp, monkeypatch):
+    """What each picture leaves would add up in a folder of photos, and in a sweep."""
+    made = []
+    init = PictureOptimization.__init__
+    monkeypatch.setattr(
+        PictureOptimization, "__init__", lambda self, *a, **k: made.append(weakref.ref(self)) or init(self, *a, **k)
+    )
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.getsignal(number) for number in signals]
+    picture("photos/a.png", 50, 40)
+    picture("photos/b.png", 50, 40, seed=3)
+    assert nstexp("-m", *SWEEP, "content=photos", "weights.beta=1,2").code == 0
+    gc.collect()
+    assert [ref() for ref in made] == [None] * 4
+    assert [signal.getsignal(number) for number in signals] == handlers

@@ -133,6 +133,7 @@ class Gatys:
             UserError: a picture too small for the encoder's deepest layer, or too large for the memory; loss terms that
                 do not work with several styles, or by regions, in the way that is asked for.
         """
+        release_freed()  # of the picture before
         self._check_styles(styles, controls)
         self._check_sizes(content, styles)
         size = tuple(content.shape[-2:])

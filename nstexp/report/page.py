@@ -366,7 +366,7 @@ def _references(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[dict[str
         rows.append({
             "picture": picture,
             "kind": kind,
-            "values": values if len(owners) < len(jobs) else dict.fromkeys(keys),
+            "values": values,
             "numbers": {name: _number(value) for name, value in found.items()},
         })  # fmt: skip
     return rows, []
