@@ -318,8 +318,8 @@ class StopOnInterrupt(Callback):
         if stop:
             pl_module.interrupted = trainer.should_stop = True
 
-    # Not in teardown: Lightning has taken its own handlers back by then, and to install them again would keep the trainer
-    # and all of its picture alive.
+    # Not in teardown: Lightning has taken its own handlers back by then, and to install them again would keep the
+    # trainer and its picture alive.
     def on_train_end(self, trainer, pl_module) -> None:
         self._restore()
 

@@ -262,6 +262,21 @@ def test_one_varying_key_is_a_row_wrapped_at_six(tmp_path, words):
     assert words == [f"seed={n}" for n in range(8)]
 
 
+def test_the_comparison_begins_with_what_is_searched_for(tmp_path):
+    numbers = {"total": 1.0, "gram": 2.0, "ssim": 0.5, "style_gram": 3.0, "cfsd": 4.0}
+    for number, sought in enumerate(["cfsd", ["ssim", "cfsd"]]):
+        folder = tmp_path / str(number)
+        for job in range(2):
+            make_job(folder, job, {"seed": job}, config={"objective": sought}, metrics={"output": numbers})
+        columns = comparison_of(folder).splitlines()[0].split()
+        assert columns[2:] == [*([sought] if number == 0 else sought), "total", "gram", "style_gram",
+                               *([] if number else ["ssim"]), "seconds"]  # fmt: skip
+
+
+def comparison_of(folder: Path) -> str:
+    return report.comparison(report.read_sweep(folder))
+
+
 def test_two_varying_keys_are_rows_and_columns(tmp_path, words):
     make_sweep(tmp_path, weights__beta=[1, 10], seed=[5, 6, 7])
     report.draw_grid(report.read_sweep(tmp_path), tmp_path / "grid.png")

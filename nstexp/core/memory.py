@@ -36,9 +36,9 @@ def check_memory(
 def release_freed() -> None:
     """Give memory that nothing uses any more back to the system, where the C library can (glibc).
 
-    Between stages that allocate differently this lowers the peak. A Lightning module and its trainer refer to each other,
-    and Python looks for such circles by numbers of objects, not by what they hold: the gigabytes of a finished picture
-    would stay for many more.
+    Between stages that allocate differently this lowers the peak. A Lightning module and its trainer refer to each
+    other, and Python looks for such circles by numbers of objects, not by what they hold: the gigabytes of a finished
+    picture would stay for many more.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):

@@ -10,6 +10,7 @@ from nstexp.report.jobs import Job, loss_terms, shortened, unique, varying
 
 FIRST_COLUMNS, LAST_COLUMNS = ("job", "picture", "status"), ("seconds", "error")
 MOST_COLUMNS, MOST_LINES, MOST_CHARACTERS, MOST_ERRORS = 12, 60, 32, 5  # of the comparison on the terminal
+MAIN_MEASURES = ("style_gram", "content_loss", "ssim")
 ABOUT_PICTURES = ("luminance_mean", "luminance_std", "clipped_share")
 
 
@@ -69,16 +70,25 @@ def comparison(jobs: Sequence[Job]) -> str:
 
 
 def _main_columns(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns of the table that fit a terminal: with many varying keys the last loss terms are left out."""
+    """The columns of the table that fit a terminal: what was searched for, the first loss terms, the main measures, and
+    with few varying keys the other terms."""
     several = len({row["picture"] for row in rows} - {""}) > 1
     troubled = {job.status for job in jobs} != {"completed"}
     keys = varying(jobs)
     head = ["job", *(["picture"] if several else []), *(["status"] if troubled else []), *keys]
     tail = [name for name in ABOUT_PICTURES if name in rows[0]] + ["seconds"]
     terms = unique(term for job in jobs for term in loss_terms(job.config))
-    middle = ["total", *(f"metrics.{term}" if term in keys else term for term in terms)]
+    terms = [f"metrics.{term}" if term in keys else term for term in terms]
+    sought = unique(name for job in jobs for name in _objective(job.config))
+    middle = unique([*sought, "total", *terms[:2], *MAIN_MEASURES, *terms])
     middle = [name for name in middle if name in rows[0]]
     return [*head, *middle[: max(1, MOST_COLUMNS - len(head) - len(tail))], *tail]
+
+
+def _objective(config: Mapping[str, Any]) -> list[str]:
+    """The names of a search's objective."""
+    names = config.get("objective") or []
+    return [names] if isinstance(names, str) else [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _errors(jobs: Sequence[Job]) -> list[str]:
