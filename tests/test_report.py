@@ -267,7 +267,8 @@ def test_the_comparison_begins_with_what_is_searched_for(tmp_path):
     for number, sought in enumerate(["cfsd", ["ssim", "cfsd"]]):
         folder = tmp_path / str(number)
         for job in range(2):
-            make_job(folder, job, {"seed": job}, config={"objective": sought}, metrics={"output": numbers})
+            path = make_job(folder, job, {"seed": job}, config={"objective": sought})
+            (path / "metrics.json").write_text(json.dumps({"output": numbers}))
         columns = comparison_of(folder).splitlines()[0].split()
         assert columns[2:] == [*([sought] if number == 0 else sought), "total", "gram", "style_gram",
                                *([] if number else ["ssim"]), "seconds"]  # fmt: skip
