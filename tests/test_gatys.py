@@ -114,12 +114,29 @@ def test_steps_are_counted_in_evaluations_over_all_levels():
 
 
 def test_the_deepest_layer_is_left_out_only_where_it_moves_nothing():
+    deep = {"content": ContentLoss(["relu3_2"]), "gram": GramLoss([*STYLE_LAYERS, "relu4_1"])}
     for share, frozen in ((0.0, False), (1e9, True)):
-        gatys = method(levels=2, freeze_share=share, max_steps=8)
+        gatys = method(terms=deep, levels=2, freeze_share=share, max_steps=8)
         run = PictureOptimization(gatys, picture(64, 64), [Style(picture(64, 64, 1)[0])], Controls())
         gatys.trainer().fit(run, [0] * 100)
-        assert list(run._frozen) == (["relu3_2"] if frozen else [])
+        assert list(run._frozen) == (["relu4_1"] if frozen else [])
         assert set(run.final_losses()) == {"total", "content", "gram", "gram_trace_ratio"}
+
+
+@pytest.mark.parametrize(
+    ("terms", "weights"),
+    [
+        ({"content": ContentLoss(["relu3_2"]), "gram": GramLoss(STYLE_LAYERS)}, {"alpha": 1.0, "beta": 1e3}),
+        ({"content": ContentLoss(["relu2_2", "relu3_2"]), "gram": GramLoss(STYLE_LAYERS)}, {"alpha": 1.0, "beta": 1.0}),
+        ({"content": ContentLoss(["relu2_2"]), "gram": GramLoss(["relu3_1"])}, {"alpha": 1.0, "beta": 1.0}),
+    ],
+)
+def test_a_layer_that_a_term_needs_is_never_left_out(terms, weights):
+    """From the photo the content loss begins without a gradient."""
+    gatys = method(weights, terms, levels=2, freeze_share=1e9, max_steps=8)
+    run = PictureOptimization(gatys, picture(64, 64), [Style(picture(64, 64, 1)[0])], Controls())
+    gatys.trainer().fit(run, [0] * 100)
+    assert run._frozen == {}
 
 
 @pytest.mark.parametrize("combine", ["weighted_loss", "mean_gram"])

@@ -49,8 +49,8 @@ class Gatys:
         pyramid_levels: depth of the pyramid the image is parametrized by (1: plain pixels).
         pyramid_gain: see `PyramidImage`.
         margin_px: see `Canvas`.
-        freeze_share: at full size the deepest layer keeps the features it has when that level begins, if its share of
-            the gradient is below this (0: never). With the default weights relu5_1 has 0.1 to 2 % of the gradient
+        freeze_share: at full size the deepest layer keeps the features it has when that level begins, if it is one of
+            several style layers and its share of the gradient is below this (0: never). With the default weights relu5_1 has 0.1 to 2 % of the gradient
             and a quarter of the arithmetic.
         style_resize: `area` gives style pictures as many pixels as the result and keeps their aspect; `squash` makes
             them as high and wide as the result; `none` keeps their own size.
@@ -416,10 +416,17 @@ class PictureOptimization(LightningModule):
         return optimize.PyramidImage(start, self.settings.pyramid_levels, self.settings.pyramid_gain)
 
     def _negligible_layer(self, image: Tensor) -> str | None:
-        """The deepest layer, if the gradient hardly changes without it."""
-        if len(self.layers) < 2:
-            return None
+        """The deepest layer, if the gradient hardly changes without it.
+
+        Never one that a term needs: of a picture that starts from the photo the content loss has no gradient yet, and
+        would never get one.
+        """
         deepest = max(self.layers, key=self.encoder.depth)
+        for name, term in self.losses.terms.items():
+            own = [self.encoder.canonical(layer) for layer in term.layers if layer != IMAGE]
+            needed = term.role != "style" or len(set(own)) < 2
+            if self.losses.weights[name] and self.encoder.canonical(deepest) in own and needed:
+                return None
         whole = self._image_gradient(image)
         self._frozen = {deepest: self._features(image, deepest)[deepest]}
         without, self._frozen = self._image_gradient(image), {}
