@@ -50,8 +50,8 @@ class Gatys:
         pyramid_gain: see `PyramidImage`.
         margin_px: see `Canvas`.
         freeze_share: at full size the deepest layer keeps the features it has when that level begins, if it is one of
-            several style layers and its share of the gradient is below this (0: never). With the default weights relu5_1 has 0.1 to 2 % of the gradient
-            and a quarter of the arithmetic.
+            several style layers and its share of the gradient is below this (0: never). With the default weights
+            relu5_1 has 0.1 to 2 % of the gradient and a quarter of the arithmetic.
         style_resize: `area` gives style pictures as many pixels as the result and keeps their aspect; `squash` makes
             them as high and wide as the result; `none` keeps their own size.
         style_scale: resizes the style pictures further: 2 makes strokes twice as large.
