@@ -18,6 +18,7 @@ from nstexp import hooks
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
+SHARED = ("content", "style", "color", "color_strength", "image_px", "max_input_megapixels", "seed", "metrics")
 EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
 
@@ -99,7 +100,8 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
         if isinstance(error, UserError) and new_folder and first:
             outputs.discard_unbegun(run_dir)
         code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
-        hint = f"\n{_how_to_go_on(hydra_cfg.sweep.dir)}" if sweep else ""
+        searches = "optuna" in str(hydra_cfg.sweeper.get("_target_"))  # it would ask for other values
+        hint = f"\n{_how_to_go_on(hydra_cfg.sweep.dir)}" if sweep and not searches else ""
         _leave(f"{error}{hint}", EXIT_INTERRUPTED if interrupted else code)
     if first:
         print(result, flush=True)
@@ -135,7 +137,9 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
     from nstexp.core.errors import UserError
 
     wanted = OmegaConf.to_container(cfg.task).get("methods") or {}
+    wanted = [wanted] if isinstance(wanted, str) else wanted
     wanted = wanted if isinstance(wanted, dict) else {name: [] for name in wanted}
+    shared = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key in SHARED}
     found = {}
     for label, own in wanted.items():
         own = [own] if isinstance(own, str) else list(own or [])
@@ -145,6 +149,9 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
             found[str(label)] = compose("config", [*common, *method, *own])
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(f"task.methods, {label}: {_with_cause(error)}") from None
+        for key, value in OmegaConf.to_container(found[str(label)], resolve=True).items():
+            if key in shared and value != shared[key]:
+                raise UserError(f"task.methods, {label}: {key}=... holds for all methods, sweep it with -m instead")
     return found
 
 

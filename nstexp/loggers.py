@@ -51,7 +51,8 @@ def _online_or_offline(logger: Callable[..., Logger], save_dir: str, setup: Call
             offline_because = f"{urlparse(settings.base_url).hostname} refused the run ({type(error).__name__})"
     log.info("W&B logs offline: %s. Later: wandb sync <run folder>/wandb/offline-run-*", offline_because)
     # W&B has read the environment, through which Lightning's `offline` would reach it.
-    return _started(logger(save_dir=save_dir, offline=True, mode="offline"))
+    mode = "disabled" if os.environ.get("WANDB_MODE") == "disabled" else "offline"
+    return _started(logger(save_dir=save_dir, offline=True, mode=mode))
 
 
 def _started(logger: Logger) -> Logger:
@@ -66,6 +67,8 @@ def why_offline(settings: Any) -> str | None:
     url = urlparse(settings.base_url)
     if not settings.api_key and not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(url.hostname):
         return "no account is set up here (`wandb login`)"
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
+        return None  # only W&B knows whether it can be reached
     try:
         port = url.port or (80 if url.scheme == "http" else 443)
         socket.create_connection((url.hostname, port), timeout=CONNECT_SECONDS).close()
@@ -100,7 +103,8 @@ def log_pictures(
         files: name -> PNG file.
         numbers: name -> column -> value.
     """
-    columns = list(dict.fromkeys(column for name in files for column in numbers.get(name, {})))
+    columns = dict.fromkeys(column for name in files for column in numbers.get(name, {}))
+    columns = [column for column in columns if column not in ("name", "picture")]
     for logger in loggers:
         show = getattr(logger, "as_picture", None)
         if show is None or not files:

@@ -33,6 +33,7 @@ from torch import Tensor
 from nstexp.core.errors import UserError
 from nstexp.core.images import save_image, write_atomically
 
+MEAN_OF = "mean of "  # begins the names under which an evaluation records the means of its methods
 Status = Literal["running", "completed", "failed", "interrupted"]
 
 
@@ -45,6 +46,7 @@ class Summary:
     task: str | None = None
     method: str | None = None
     overrides: list[str] = field(default_factory=list)
+    choices: dict[str, Any] = field(default_factory=dict)  # of every config group
     seed: int | None = None
     outputs: list[str] = field(default_factory=list)
     started: str | None = None
@@ -265,7 +267,10 @@ def finished(run_dir: Path, config: str) -> Path | None:
         now = yaml.safe_load(config)
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    if summary.status != "completed" or not summary.outputs or not all(Path(p).exists() for p in summary.outputs):
+    outputs = [run_dir / Path(output).name for output in summary.outputs]  # the sweep may have been moved
+    if summary.status != "completed" or not isinstance(before, dict) or not outputs:
+        return None
+    if not all(output.exists() for output in outputs):
         return None
     changed = sorted(key for key in {*before, *now} - {"run_dir"} if before.get(key) != now.get(key))
     if changed:
@@ -273,11 +278,11 @@ def finished(run_dir: Path, config: str) -> Path | None:
             f"{run_dir} holds a finished run with another {changed[0]}=...: give this sweep another hydra.sweep.dir "
             "or remove that folder"
         )
-    return Path(summary.outputs[0]) if len(summary.outputs) == 1 else run_dir
+    return outputs[0] if len(outputs) == 1 else run_dir
 
 
 def objective(run_dir: Path, names: str | Sequence[str] | None) -> float | list[float] | None:
-    """What a search goes by: of each name the number that the run recorded, averaged over its pictures.
+    """What a search goes by: of each name the number that the run recorded, the mean over its pictures.
 
     Raises:
         UserError: there is no such number.
@@ -285,7 +290,11 @@ def objective(run_dir: Path, names: str | Sequence[str] | None) -> float | list[
     if names is None:
         return None
     several = not isinstance(names, str)
-    metrics = read_summary(run_dir).metrics.values()
+    metrics = read_summary(run_dir).metrics
+    means = {name: own for name, own in metrics.items() if name.startswith(MEAN_OF)}
+    if len(means) > 1:
+        raise UserError(f"objective={names}: this evaluation has {len(means)} methods, search with one at a time")
+    metrics = (means or metrics).values()
     found = []
     for name in names if several else [names]:
         numbers = [own[name] for own in metrics if name in own]
@@ -303,6 +312,6 @@ def is_unused(run_dir: Path) -> bool:
 
 def discard_unbegun(run_dir: Path) -> None:
     """Remove the folder of a run that was refused before its first step. Only for folders made for this run."""
-    if not (run_dir / "losses.csv").exists():
+    if not any((run_dir / name).exists() for name in ("losses.csv", "metrics.json")):
         logging.shutdown()  # nstexp.log is open
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -63,11 +63,13 @@ def run(
     summary = folder.summary
     summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
     summary.task, summary.method, summary.overrides = choices.get("task"), choices.get("method"), overrides
+    options = {group: option for group, option in choices.items() if not group.startswith("hydra")}
+    summary.choices = OmegaConf.to_container(OmegaConf.create(options))
+    _reset_peak_memory()
     summary.seed, summary.versions = cfg.seed, {name: version(name) for name in RECORDED_VERSIONS}
     active: list[Logger] = []
     try:
-        options = {group: option for group, option in choices.items() if not group.startswith("hydra")}
-        return _run(cfg, folder, active, options, variants or {})
+        return _run(cfg, folder, active, variants or {})
     except Stopped as stop:
         summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
         raise
@@ -94,7 +96,6 @@ def _run(
     cfg: DictConfig,
     folder: RunFolder,
     active: list[Logger],
-    choices: Mapping[str, Any],
     variants: Mapping[str, DictConfig],
 ) -> Path:
     for config in (cfg, *variants.values()):
@@ -114,7 +115,7 @@ def _run(
     if is_first_process():
         entries = (cfg.logger or {}).values()
         active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in entries]
-    loggers.log_config(active, resolved | {"choices": choices})
+    loggers.log_config(active, resolved | {"choices": summary.choices})
     return task(folder=folder, **pieces)
 
 
@@ -128,8 +129,6 @@ def _pieces(
         configs = variants or {str(folder.summary.method): cfg}
         folder.summary.method = ",".join(configs)
         pieces["methods"] = {label: _method(config, folder, active) for label, config in configs.items()}
-        for encoder in (value for key, value in _KEPT.items() if key.startswith("encoder ")):
-            encoder.memory.clear()  # what a style costs the first time is among what is timed
     elif variants:
         raise UserError(f"method=[{','.join(variants)}]: only task=evaluate takes several methods; sweep them with -m")
     else:
@@ -148,10 +147,16 @@ def _method(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Any:
     terms = OmegaConf.to_container(cfg.get("loss", OmegaConf.create({})), resolve=True)
     weights = OmegaConf.to_container(cfg.get("weights", OmegaConf.create({})), resolve=True)
     losses = LossSet(instantiate(cfg.get("loss", {}), _convert_="all"), weights, json.dumps(terms, default=str))
-    folder.summary.encoder, folder.summary.device = encoder.identity, str(device)
-    folder.summary.precision = str(encoder.dtype).removeprefix("torch.")
+    summary = folder.summary
+    summary.encoder, summary.device = _with(summary.encoder, encoder.identity), _with(summary.device, str(device))
+    summary.precision = _with(summary.precision, str(encoder.dtype).removeprefix("torch."))
     trainer = _trainer_factory(cfg, folder, active)
     return instantiate(cfg.method, encoder=encoder, losses=losses, trainer=trainer, _convert_="all")
+
+
+def _with(known: str | None, more: str) -> str:
+    """A list of what the methods of a run have, for the record."""
+    return ", ".join(dict.fromkeys([*(known.split(", ") if known else []), more]))
 
 
 def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
@@ -159,7 +164,8 @@ def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
     device = _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
 
     def make() -> Any:
-        encoder = _encoder(metrics.encoder, encoder_dtype(cfg.precision, device), device)
+        # Not one of a method's: Lightning moves those about.
+        encoder = instantiate(metrics.encoder, dtype=encoder_dtype(cfg.precision, device), _convert_="all")
         settings = {key: value for key, value in metrics.items() if key != "encoder"}
         return instantiate(settings, encoder=encoder, _convert_="all").to(device)
 
@@ -223,15 +229,18 @@ def _device(accelerator: str, devices: Any) -> torch.device:
 
 def _finish(folder: RunFolder, active: list[Logger]) -> None:
     """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
-    metrics = folder.summary.metrics
-    for name, numbers in metrics.items():
-        prefix = "" if len(metrics) == 1 else f"{name}/"
-        loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})
-    loggers.log_numbers(active, {"seconds": folder.summary.seconds})
-    loggers.log_pictures(active, "results", folder.pictures(), metrics)
-    loggers.close(active, folder.summary.status)
     with contextlib.suppress(UserError):  # a full disk has been reported already
         folder.write_summary()
+    metrics = folder.summary.metrics
+    try:
+        for name, numbers in metrics.items():
+            prefix = "" if len(metrics) == 1 else f"{name}/"
+            loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})
+        loggers.log_numbers(active, {"seconds": folder.summary.seconds})
+        loggers.log_pictures(active, "results", folder.pictures(), metrics)
+        loggers.close(active, folder.summary.status)
+    except Exception as error:  # of whatever logger: the pictures and the record are there
+        log.warning("a logger failed at the end (%s: %s)", type(error).__name__, " ".join(str(error).split()))
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:
@@ -243,7 +252,18 @@ def _user_error_behind(error: BaseException | None) -> UserError | None:
     return None
 
 
+def _reset_peak_memory() -> None:
+    """Begin to measure anew, where the system can: jobs of a sweep share a process."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_memory_mb() -> float | None:
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # Linux: what was reset
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return round(int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**10, 1)
     try:
         import resource
     except ImportError:  # Windows

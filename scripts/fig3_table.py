@@ -4,7 +4,8 @@
     python scripts/fig3_table.py runs/nstexp/DATE
 
 First, for every painting, what AdaIN's pictures score (means over the photos). Then Gatys' losses by iteration (means
-over all pairs) beside AdaIN's, and on how many pairs AdaIN's style loss is no higher than Gatys' at each iteration.
+over all pairs) beside AdaIN's, and on how many pairs AdaIN's style loss is no higher than Gatys' at each iteration;
+without curve.csv (task=evaluate method=adain alone) the first table only.
 Style loss is style_moments, content loss content_loss: see `nstexp.core.metrics.Scorer`. All pictures are clipped to
 [0, 1] first. The tables go to stdout, as Markdown.
 """
@@ -26,8 +27,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run folder of task=evaluate with the method `adain`")
     folder = parser.parse_args().run
     try:
-        scores, curve = (_read(folder / name) for name in ("scores.csv", "curve.csv"))
-        print("\n".join([*by_painting(scores), "", *by_iteration(scores, curve)]))
+        scores = _read(folder / "scores.csv")
+        lines = list(by_painting(scores))
+        if (folder / "curve.csv").exists():
+            lines += ["", *by_iteration(scores, _read(folder / "curve.csv"))]
+        print("\n".join(lines))
     except (OSError, KeyError, ValueError) as error:
         print(f"{folder}: not a finished run of experiment=adain_fig3 ({error})", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,7 @@
 """task=evaluate: all pairs, every method, one set of measures; and the scripts that print its tables."""
 
 import csv
+import json
 import re
 import statistics
 import subprocess
@@ -14,7 +15,9 @@ import yaml
 from conftest import picture, run_folders
 from PIL import Image
 
-from nstexp.outputs import read_summary
+from nstexp.core.errors import UserError
+from nstexp.core.metrics import DEFAULT_NAMES
+from nstexp.outputs import objective, read_summary
 from nstexp.tasks.evaluate import mean_scores, table_lines
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -24,7 +27,7 @@ SMALL = (
 )  # fmt: skip
 GATYS = ("method.max_steps=4", "method.levels=1")
 INPUTS = ("content=[photo.png,other.png]", "style=[painting.jpg,second.png]")
-MEASURES = {"style_gram", "style_moments", "style_swd", "content_loss", "cfsd", "ssim", "color_mean", "palette"}
+MEASURES = set(DEFAULT_NAMES)
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +132,10 @@ def test_without_measures_only_time_is_taken(nstexp):
         (["task.crop=round"], "task.crop=round is unknown, choose one of none, square"),
         (["task.crop=square", "image_px=null"], "task.crop=square needs a side: set image_px, such as image_px=512"),
         (["task.curve_every_n_steps=-1"], "task.curve_every_n_steps=-1: give a whole number, 0 or larger"),
-        (["task.methods={photo: ['method=gatys']}"], "task.methods: 'photo' is the name of a row of the table"),
+        (["task.methods={photo: ['method=gatys']}"], "task.methods: 'photo' cannot name a method here"),
+        (["task.methods={a/b: ['method=gatys']}"], "task.methods: 'a/b' cannot name a method here"),
+        (["task.methods={a: ['method=gatys','seed=3']}"], "task.methods, a: seed=... holds for all methods"),
+        (["task.curve_every_n_steps=5", "measure=false"], "task.curve_every_n_steps needs measures"),
         (["method=[gatys,gtays]"], "task.methods, gtays: Could not find 'method/gtays': method=... takes adain, gatys"),
         (["metrics.names=[ssim,sism]"], "metrics.names: 'sism' is unknown, choose from style_gram"),
         (["content=nowhere"], "content=nowhere: there is no such file"),
@@ -156,8 +162,10 @@ def test_means_are_over_pairs_and_times_are_medians():
     ]  # fmt: skip
     means = mean_scores(table)
     assert list(means) == ["a", "photo"]
-    assert means["a"] == pytest.approx({"ssim": 0.5, "seconds_per_picture": 2.0, "seconds_with_new_style": 9.0})
-    head, ssim, *_ = table_lines(means)
+    wanted = {"pairs": 4, "ssim": 0.5, "seconds_per_picture": 2.0, "seconds_with_new_style": 9.0}
+    assert means["a"] == pytest.approx(wanted)
+    head, pairs, ssim, *_ = table_lines(means)
+    assert pairs.split() == ["pairs", "4", "1"]
     assert head.split() == ["a", "photo"]
     assert ssim.split() == ["ssim", "0.5", "1"]
 
@@ -238,3 +246,46 @@ def test_missing_weights_are_one_sentence(nstexp, monkeypatch):
     result = nstexp.bare(*SMALL, "content=photo.png", "style=painting.jpg", "metrics.names=[lpips]")
     assert (result.code, run_folders()) == (2, [])
     assert "leave" in result.sentences[-1] and "lpips" in result.sentences[-1] and "hub" in result.sentences[-1]
+
+
+def test_a_fast_method_is_timed_twice_and_recorded_once(nstexp):
+    """What it makes for the clock is not in the losses, and the style is new to the clock, too."""
+    result = nstexp.bare(*SMALL, *GATYS, "content=[photo.png,other.png]", "style=painting.jpg", "log_every_n_steps=1")
+    assert result.code == 0, result.err
+    run = result.path.parent
+    steps = [(row["image"], row["step"]) for row in rows(run / "losses.csv")]
+    assert len(steps) == len(set(steps))
+    assert {name for name, _ in steps} == {"photo_painting_gatys", "other_painting_gatys"}
+    alone = nstexp.bare(*SMALL, *GATYS, "content=photo.png", "style=painting.jpg")
+    first, again = (read_summary(folder).metrics["photo_painting_gatys"] for folder in (run, alone.path.parent))
+    assert first["total"] == again["total"]
+
+
+def test_a_run_that_made_something_stays_when_a_picture_fails(nstexp):
+    picture("tall.png", 3, 60, seed=5)
+    result = nstexp.bare(*SMALL, *GATYS, "content=[photo.png,tall.png]", "style=painting.jpg")
+    assert result.code == 2
+    (run,) = run_folders()
+    assert rows(run / "scores.csv")[0]["method"] == "gatys"
+    assert (run / "photo_painting_gatys.png").exists()
+    assert "1 of 2 pictures failed, the first: tall, painting, gatys" in result.sentences[-1]
+
+
+def test_names_that_would_be_the_same_are_numbered(nstexp):
+    for name in ("a.png", "a_b.png", "b_c.png", "c.png"):
+        picture(name, 40, 40)
+    result = nstexp.bare(*SMALL, *GATYS, "content=[a.png,a_b.png]", "style=[b_c.png,c.png]", "measure=false")
+    assert result.code == 0, result.err
+    assert len(list(result.path.parent.glob("a_b*.png"))) == 4
+
+
+def test_a_search_over_evaluations_goes_by_the_mean_of_one_method(nstexp, tmp_path):
+    result = nstexp.bare(*SMALL, *GATYS, *INPUTS, "objective=ssim")
+    assert result.code == 0, result.err
+    metrics = read_summary(result.path.parent).metrics
+    assert objective(result.path.parent, "ssim") == metrics["mean of gatys"]["ssim"]
+    (result.path.parent / "summary.json").write_text(
+        json.dumps({"status": "completed", "metrics": {"mean of a": {"ssim": 1}, "mean of b": {"ssim": 0}}})
+    )
+    with pytest.raises(UserError, match="this evaluation has 2 methods, search with one at a time"):
+        objective(result.path.parent, "ssim")

@@ -348,7 +348,7 @@ def test_measures_of_colors_and_pixels_are_their_functions(scorer):
     result, content, style = picture(seed=2), picture(), picture(64, 48, seed=1)
     found = scorer(result, content, [(style, 1.0)])
     assert (found["color_mean"], found["color_cov"]) == pytest.approx(color_distance(result, style))
-    assert found["palette"] == pytest.approx(palette_distance(result, style))
+    assert found["palette_distance"] == pytest.approx(palette_distance(result, style))
     assert found["ssim"] == pytest.approx(ssim(result, content))
 
 
@@ -522,7 +522,7 @@ def test_names_choose_the_measures(encoder):
     assert list(found) == ["ssim", "color_mean"]
     assert counting.calls == 0
     assert scorer.set_names == ("fid",) and scorer.of_set() is not None
-    assert Scorer(encoder, ["palette"]).of_set() is None
+    assert Scorer(encoder, ["palette_distance"]).of_set() is None
     with pytest.raises(UserError, match=r"metrics.names: 'ssmi' is unknown, choose from .*ssim"):
         Scorer(encoder, ["ssmi"])
     with pytest.raises(UserError, match="longer_side_px"):

@@ -14,6 +14,7 @@ import yaml
 from conftest import SMOKE, picture, run_folders
 
 from nstexp.core.features import VGG
+from nstexp.core.metrics import DEFAULT_NAMES
 from nstexp.methods.gatys import PictureOptimization
 from nstexp.outputs import read_summary
 
@@ -145,7 +146,7 @@ def test_two_jobs_at_once(tmp_path):
 def test_pictures_of_a_sweep_are_measured_and_those_of_a_run_are_not(nstexp):
     assert nstexp("-m", "hydra.sweep.dir=sweep", TEST_NETWORK, "weights.beta=1").code == 0
     summary = read_summary(Path("sweep/0"))
-    names = {"style_gram", "style_moments", "style_swd", "content_loss", "cfsd", "ssim", "color_mean", "palette"}
+    names = set(DEFAULT_NAMES)
     assert names <= set(summary.metrics["output"])
     assert summary.references["output"]["photo"]["ssim"] == pytest.approx(1)
     assert "vgg19-random" in summary.measured_with["style_gram"]

@@ -34,7 +34,8 @@ CONTENT_LAYER = "relu4_1"  # Huang & Belongie 2017
 STRUCTURE_LAYER = "relu3_1"  # Chung et al. 2024
 
 DEFAULT_NAMES = (
-    "style_gram", "style_moments", "style_swd", "content_loss", "cfsd", "ssim", "color_mean", "color_cov", "palette",
+    "style_gram", "style_moments", "style_swd", "content_loss", "cfsd", "ssim", "color_mean", "color_cov",
+    "palette_distance",
 )  # fmt: skip
 SET_NAMES = ("fid", "art_fid")
 NAMES = (*DEFAULT_NAMES, "lpips", *SET_NAMES)
@@ -657,7 +658,7 @@ def _color_measures() -> dict[str, Measure]:
         "color_cov": Measure(
             "style", "Frobenius distance of RGB covariances", moments, lambda x, y: _cov_distance(moments(x), y)
         ),
-        "palette": Measure(
+        "palette_distance": Measure(
             "style",
             f"Hellinger distance of RGB-uv histograms, {PALETTE_BINS} bins, {PALETTE_PX} px",
             histogram,

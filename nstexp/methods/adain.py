@@ -197,8 +197,9 @@ class AdaIN:
         own = tuple(style.image.shape[-2:])
         size = own if self.style_px is None else size_for_shorter_side(own, self.style_px)
         self._check_side("style", size, "method.style_px")
+        how = (self.layer, size, self.tile_px, self.eps, self.unbiased, str(self._device))
         found = self.encoder.memory.get(
-            ("moments", self.layer, size, self.tile_px, self.eps, self.unbiased, digest(style.image)),
+            ("moments", *how, digest(style.image)),
             lambda: moments(self.encode(resize(style.image, size)[None]), self.eps, self.unbiased),
         )
         self._styles[id(style.image)] = (style.image, found)

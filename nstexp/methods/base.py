@@ -36,6 +36,7 @@ class Controls:
         log_prefix: of the picture's numbers in the loggers, where a run makes several.
         seed: of everything random in making this picture.
         combine: how several styles become one loss, where a method has the choice: see `LossSet.combined`.
+        recorded: whether the picture's losses and stages go to the run folder and the loggers.
         watch: called with (step, picture (B, 3, H, W)) after every step by methods that make a picture step by step.
     """
 
@@ -43,6 +44,7 @@ class Controls:
     log_prefix: str = ""
     seed: int = 0
     combine: Combine = "weighted_loss"
+    recorded: bool = True
     watch: Callable[[int, Tensor], None] | None = None
 
 

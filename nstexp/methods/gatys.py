@@ -121,7 +121,6 @@ class Gatys:
         self.style_resize, self.style_scale, self.adain = style_resize, style_scale, adain
         self.guide, self.clamp, self.normalize_gradients = guide, clamp, normalize_gradients
         self.fine_layers, self.fine_steps = tuple(fine_layers), fine_steps
-        # Lightning moves the encoder back to the CPU behind every picture.
         self._device, self._drafter = next(encoder.buffers()).device, None
         self._stroked: list[tuple[Tensor, Tensor, tuple[int, int], Tensor]] = []  # style, fine, size, result
 
@@ -142,6 +141,7 @@ class Gatys:
 
     def _optimize(self, picture: "PictureOptimization") -> Tensor:
         self.trainer().fit(picture, train_dataloaders=_Endless())
+        self.encoder.to(self._device)  # from the CPU, where Lightning leaves it; other methods may share it
         if picture.failure:
             raise Stopped(picture.failure, picture.best_picture())
         if picture.interrupted:
@@ -288,7 +288,7 @@ class PictureOptimization(LightningModule):
         self.start = settings.start(self.canvas, self.styles, controls)
         self.max_steps, self.steps_done, self.level_index = settings.max_steps, 0, 0
         self.image = self._parametrize(resize(self.start, self.levels[0].size))
-        self.recorded = not roles  # of a picture that only prepares another one nothing is kept
+        self.recorded = controls.recorded and not roles  # of a picture that only prepares another one nothing is kept
         self.weighs = not settings.normalize_gradients  # whether the weights are factors of the losses
         self.interrupted, self.failure = False, None
         self._best: tuple[float, Tensor | None] = (math.inf, None)  # loss and image of the whole canvas

@@ -237,7 +237,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _read_job(path: Path, place: int) -> Job:
     problems: list[str] = []
     summary, problem = _read_record(path)
-    overrides = _read(path / ".hydra" / "overrides.yaml", list, problems) or (summary.overrides if summary else [])
+    # The run's own record first: Hydra writes its own anew also for a job that is then refused.
+    overrides = summary.overrides if summary else []
+    overrides = overrides or _read(path / ".hydra" / "overrides.yaml", list, problems) or []
     config = _read(path / "config.yaml", dict, problems) or _read(path / ".hydra" / "config.yaml", dict, problems) or {}
     hydra = _read(path / ".hydra" / "hydra.yaml", dict, problems) or {}
     # metrics.json grows while a run works; a run that was killed has numbers only there.
@@ -261,7 +263,7 @@ def _read_job(path: Path, place: int) -> Job:
         pictures=pictures,
         progress=_progress(path),
         missing=gone if any(name not in pictures for name in metrics or {"": {}}) else [],
-        choices=_choices(hydra),
+        choices=(summary.choices if summary else {}) or _choices(hydra),
         origin=_origin(hydra),
         problems=problems,
     )

@@ -1,11 +1,12 @@
 """`task=evaluate`: one or several methods on all pairs of photos and paintings, scored by the same measures."""
 
 import logging
+import re
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,7 +26,7 @@ from nstexp.core.images import (
 from nstexp.core.metrics import Scorer
 from nstexp.core.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
 from nstexp.methods.base import Controls, Style, Stylizer
-from nstexp.outputs import RunFolder
+from nstexp.outputs import MEAN_OF, RunFolder
 from nstexp.tasks.stylize import Color, check_color, check_size, redraw, unique_names
 
 log = logging.getLogger(__name__)
@@ -91,24 +92,29 @@ def evaluate(
         raise UserError(f"task.crop={crop} is unknown, choose one of {', '.join(get_args(Crop))}")
     if crop == "square" and image_px is None:
         raise UserError("task.crop=square needs a side: set image_px, such as image_px=512")
+    if curve_every_n_steps and scorer is None:
+        raise UserError("task.curve_every_n_steps needs measures: set measure=true and choose some in metrics.names")
     for label in methods:
-        if label in REFERENCES:
-            raise UserError(f"task.methods: '{label}' is the name of a row of the table, take another")
+        if label in REFERENCES or not re.fullmatch(r"[\w.+=-]+", label):
+            raise UserError(f"task.methods: '{label}' cannot name a method here, take another word")
 
-    def load(paths: Sequence[Path], limit: bool) -> list[Picture]:
-                return [
-            Picture(name, _sized(load_image(path, max_input_megapixels), image_px if limit else None, crop, image_px))
-            for name, path in zip(unique_names(paths), paths, strict=True)
-        ]
+    def square_or_whole(path: Path, longer_side_px: int | None) -> Tensor:
+        return _sized(load_image(path, max_input_megapixels), longer_side_px, crop, image_px)
 
-    contents = load(find_images(content, "content"), limit=True)
-    styles = load(find_images(style, "style"), limit=False)
+    paths, style_paths = find_images(content, "content"), find_images(style, "style")
+    contents = [
+        Picture(name, square_or_whole(path, image_px)) for name, path in zip(unique_names(paths), paths, strict=True)
+    ]
     work = _Evaluation(methods, folder, scorer, color, color_strength, seed, curve_every_n_steps)
-    failures = work.all_pairs(contents, styles)
-    work.finish(contents, styles)
-    if failures:
-        pictures = len(contents) * len(styles) * len(methods)
-        raise UserError(f"{len(failures)} of {pictures} pictures failed, the first: {failures[0]}")
+    work.total = len(contents) * len(style_paths) * len(methods)
+    try:
+        for name, path in zip(unique_names(style_paths), style_paths, strict=True):
+            # One at a time: paintings can be large.
+            work.one_style(contents, Picture(name, square_or_whole(path, None)))
+    finally:
+        work.finish(contents)
+    if work.failures:
+        raise UserError(f"{len(work.failures)} of {work.total} pictures failed, the first: {work.failures[0]}")
     return folder.path / "scores.csv"
 
 
@@ -130,31 +136,38 @@ class _Evaluation:
         self.curve_every_n_steps = curve_every_n_steps
         self.rows: list[dict[str, Any]] = []
         self.curve: list[dict[str, Any]] = []
-        self.files: dict[tuple[str, str, str], Path] = {}
+        self.files: dict[tuple[str, str, str], Path] = {}  # of a method, style and content
+        self.styles: dict[str, Image.Image] = {}  # small
+        self.failures: list[str] = []
+        self.total, self.begun = 0, 0
         self.warm: set[str] = set()
         labels = [*methods, "photo"] if scorer is not None and scorer.set_names else []
         self.sets = {label: scorer.of_set() for label in labels}
 
-    def all_pairs(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> list[str]:
-        """Every method on every pair; returns what failed."""
-        failures: list[str] = []
-        total = len(contents) * len(styles) * len(self.methods)
-        known: set[tuple[str, str]] = set()
-        for number, (style, content, label) in enumerate(product(styles, contents, self.methods), 1):
-            log.info("picture %d of %d: %s, %s, %s", number, total, content.name, style.name, label)
+    def one_style(self, contents: Sequence[Picture], style: Picture) -> None:
+        """Every method on every content."""
+        self.styles[style.name] = miniature(style.image, CELL_PX)
+        for scores in self.sets.values():
+            scores.add_style(style.image)
+        # What each method is given, the same tensor for every content, by which it knows the painting again.
+        given: dict[str, Tensor] = {}
+        for content, label in product(contents, self.methods):
+            self.begun += 1
+            log.info("picture %d of %d: %s, %s, %s", self.begun, self.total, content.name, style.name, label)
             try:
-                self._one(content, style, label, new_style=(label, style.name) not in known)
-            except UserError as error:
-                failures.append(f"{content.name}, {style.name}, {label}: {error}")
-                log.error("%s", failures[-1])
-            known.add((label, style.name))
+                self._one(content, style, label, given)
+            except (UserError, Stopped) as error:
+                if isinstance(error, Stopped) and error.interrupted:
+                    raise Stopped(f"{content.name}, {style.name}, {label}: {error}", None, True) from None
+                self.failures.append(f"{content.name}, {style.name}, {label}: {error}")
+                log.error("%s", self.failures[-1])
             if label == next(reversed(self.methods)):
                 self._references(content, style)
-        return failures
 
-    def _one(self, content: Picture, style: Picture, label: str, new_style: bool) -> None:
-        name = f"{content.name}_{style.name}_{label}"
-        given, watching, due = Style(style.image), 0.0, 1
+    def _one(self, content: Picture, style: Picture, label: str, given: dict[str, Tensor]) -> None:
+        name = self._name(content.name, style.name, label)
+        method, watching, due, new_style = self.methods[label], 0.0, 1, label not in given
+        image = given.setdefault(label, style.image)
 
         def watch(step: int, picture: Tensor) -> None:
             nonlocal watching, due
@@ -166,19 +179,16 @@ class _Evaluation:
                 watching += time.perf_counter() - begun
 
         labels = {"content": content.name, "style": style.name, "method": label}
-        watched = self.scorer is not None and self.curve_every_n_steps
-        controls = Controls(name, f"{name}/", self.seed, watch=watch if watched else None)
-        try:
-            picture, seconds = self._redraw(self.methods[label], content, given, controls)
-            if label not in self.warm and seconds < COLD_BELOW_SECONDS:
-                # Another painting for the method, or it would know the statistics already.
-                flipped = Style(style.image.flip(-1).contiguous())
-                seconds = self._redraw(self.methods[label], content, flipped, replace(controls, watch=None))[1]
-            self.warm.add(label)
-        except Stopped as stop:
-            raise Stopped(f"{name}: {stop}", None, stop.interrupted) from None
+        controls = Controls(name, f"{name}/", self.seed, watch=watch if self.curve_every_n_steps else None)
+        picture, seconds = self._redraw(method, content, Style(image), controls)
+        seconds -= watching
+        if label not in self.warm and seconds < COLD_BELOW_SECONDS:
+            given[label] = image.clone()  # the method knows the statistics of the other by now
+            quiet = replace(controls, recorded=False, watch=None)
+            seconds = self._redraw(method, content, Style(given[label]), quiet)[1]
+        self.warm.add(label)
         self.files[label, style.name, content.name] = self.folder.save_picture(picture[0], f"{name}.png")
-        numbers = {"stylize_seconds": round(seconds - watching, 4)}
+        numbers = {"stylize_seconds": round(seconds, 4)}
         if self.scorer is not None:
             numbers |= self.scorer(picture[0], content.image, [(style.image, 1.0)])
         if label in self.sets:
@@ -187,7 +197,19 @@ class _Evaluation:
         self.rows.append({**labels, "new_style": new_style, **numbers})
         self._write()
 
+    def _name(self, content: str, style: str, label: str) -> str:
+        """Of a picture; numbered where parts that contain underscores would give the same."""
+        triple = (label, style, content)
+        taken = {path.stem for key, path in self.files.items() if key != triple}
+        name = f"{content}_{style}_{label}"
+        numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
+        return next(each for each in numbered if each not in taken)
+
     def _redraw(self, method: Stylizer, content: Picture, style: Style, controls: Controls) -> tuple[Tensor, float]:
+        # What another method or picture left there would make this one look faster.
+        encoder = getattr(method, "encoder", None)
+        if encoder is not None:
+            encoder.memory.clear()
         _synchronize()
         begun = time.perf_counter()
         picture = redraw(method, content.image[None], [style], controls, self.color, self.color_strength)
@@ -204,8 +226,8 @@ class _Evaluation:
         for label, numbers in found.items():
             self.rows.append({"content": content.name, "style": style.name, "method": label, **numbers})
         for label in self.methods:
-            name = f"{content.name}_{style.name}_{label}"
-            self.folder.record_references(name, found, self.scorer.described())
+            if path := self.files.get((label, style.name, content.name)):
+                self.folder.record_references(path.stem, found, self.scorer.described())
         self._write()
 
     def _write(self) -> None:
@@ -213,26 +235,26 @@ class _Evaluation:
         if self.curve:
             self.folder.write_rows("curve.csv", self.curve)
 
-    def finish(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> None:
+    def finish(self, contents: Sequence[Picture]) -> None:
         """The means, into the record and to the user, and the sheet of all pictures."""
         means = mean_scores(self.rows)
         for label, scores in self.sets.items():
-            for style in styles:
-                scores.add_style(style.image)
             means.setdefault(label, {}).update(scores.compute())
             self.folder.summary.measured_with |= scores.described()
+        if self.sets and not any("fid" in scores for scores in means.values()):
+            log.warning("fid needs two or more results and paintings")
         for label in self.methods:
             if label in means:
-                self.folder.record_metrics(f"mean of {label}", means[label])
-        self.folder.summary.outputs = [str(self.folder.path / "scores.csv")]
+                self.folder.record_metrics(f"{MEAN_OF}{label}", means[label])
+        self.folder.summary.outputs = [str(self.folder.path / "scores.csv")] if self.rows else []
         for line in table_lines(means):
             log.info("%s", line)
         if self.files:
-            self._draw(contents, styles)
+            self._draw(contents)
 
-    def _draw(self, contents: Sequence[Picture], styles: Sequence[Picture]) -> None:
+    def _draw(self, contents: Sequence[Picture]) -> None:
         """A line of pictures per style and method, the style in front and the photos above."""
-        most = max(len(contents) + 1, len(styles) * len(self.methods) + 1)
+        most = max(len(contents) + 1, len(self.styles) * len(self.methods) + 1)
         px = max(LEAST_CELL_PX, min(CELL_PX, LARGEST_SIDE_PX // most))
 
         def line(label: str, cells: Sequence[Image.Image | None]) -> Image.Image:
@@ -242,10 +264,12 @@ class _Evaluation:
 
         names = [padded(words(photo.name, px, centered=True), px, 40, 0.5, 1) for photo in contents]
         lines = [line("", [None, *names]), line("photos", [None, *(miniature(p.image, px) for p in contents)])]
-        for style, label in product(styles, self.methods):
-            made = [self.files.get((label, style.name, photo.name)) for photo in contents]
+        for (style, painting), label in product(self.styles.items(), self.methods):
+            painting = painting.copy()
+            painting.thumbnail((px, px))
+            made = [self.files.get((label, style, photo.name)) for photo in contents]
             cells = [file and thumbnail(file, px) for file in made]
-            lines.append(line(f"{style.name} / {label}", [miniature(style.image, px), *cells]))
+            lines.append(line(f"{style} / {label}", [painting, *cells]))
         image = stacked(lines, gap=GAP_PX)
         image = padded(image, image.width + 2 * MARGIN_PX, image.height + 2 * MARGIN_PX, 0.5, 0.5)
         path = self.folder.path / "grid.png"
@@ -253,12 +277,12 @@ class _Evaluation:
 
 
 def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of every method and reference: the mean of each measure over the pairs, and of the times the medians
-    `seconds_per_picture` (of styles that were known) and `seconds_with_new_style`."""
+    """Of every method and reference: the number of pairs, the mean of each measure over them, and of the times the
+    medians `seconds_per_picture` (of styles that were known) and `seconds_with_new_style`."""
     found: dict[str, dict[str, float]] = {}
     for label in dict.fromkeys(row["method"] for row in rows):
         own = [row for row in rows if row["method"] == label]
-        means = {}
+        means: dict[str, float] = {"pairs": len(own)}
         for key in dict.fromkeys(key for row in own for key in row):
             values = [row[key] for row in own if isinstance(row.get(key), float)]
             if values and key != "stylize_seconds":
