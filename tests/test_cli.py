@@ -217,6 +217,25 @@ def test_a_folder_with_other_files_is_never_removed(nstexp):
     assert Path("mine/notes.txt").read_text() == "keep"
 
 
+def test_a_wrong_objective_costs_no_picture(nstexp):
+    result = nstexp("objective=typo", "log_every_n_steps=1000000")
+    assert result.code == 2
+    assert "objective=typo is not among what this run recorded: clipped_share, content, gram" in result.sentences[-1]
+    (run,) = run_folders()
+    assert (run / "output.png").exists() and read_summary(run).status == "completed"
+
+
+def test_a_logger_that_fails_at_the_end_costs_no_record(nstexp, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("the server is gone")
+
+    monkeypatch.setattr("nstexp.loggers.log_pictures", fail)
+    result = nstexp()
+    assert result.code == 0
+    assert result.sentences == ["a logger failed at the end (RuntimeError: the server is gone)"]
+    assert read_summary(run_folders()[0]).status == "completed"
+
+
 def test_a_full_disk_is_one_sentence_and_the_record_says_so(nstexp, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")

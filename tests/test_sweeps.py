@@ -17,6 +17,7 @@ from nstexp.core.features import VGG
 from nstexp.core.metrics import DEFAULT_NAMES
 from nstexp.methods.gatys import PictureOptimization
 from nstexp.outputs import read_summary
+from nstexp.report import read_sweep
 
 SWEEP = ("hydra.sweep.dir=sweep", "metrics=none")
 ENOUGH = ("method.init=noise", "method.max_steps=12", "weights.alpha=100")  # that settings show in the pictures
@@ -102,6 +103,19 @@ def test_another_sweep_in_the_same_folder_is_refused(nstexp):
     assert any(re.search(r"sweep/1 holds a finished run with another weights=", line) for line in result.sentences)
     assert pictures() == before
     assert yaml.safe_load(Path("sweep/1/config.yaml").read_text())["weights"]["beta"] == 2
+
+
+def test_what_was_refused_does_not_relabel_what_is_there(nstexp):
+    assert nstexp("-m", *SWEEP, "layers=style_first1,style_first3").code == 0
+    assert nstexp("-m", *SWEEP, "layers=style_first3,style_first5").code == 1
+    assert [job.overrides["layers"] for job in read_sweep("sweep")] == ["style_first1", "style_first3"]
+
+
+def test_a_sweep_that_was_moved_goes_on(nstexp):
+    assert nstexp("-m", *SWEEP, "weights.beta=1,2").code == 0
+    Path("sweep").rename("elsewhere")
+    result = nstexp("-m", "hydra.sweep.dir=elsewhere", "metrics=none", "weights.beta=1,2")
+    assert len([line for line in result.sentences if "finished before" in line]) == 2
 
 
 def test_an_objective_is_searched(nstexp):
