@@ -64,6 +64,8 @@ def _leave(sentence: str, code: int) -> None:
 
 def _with_cause(error: Exception) -> str:
     group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    if (group, option) == ("hydra/sweeper", "optuna"):
+        return "hydra/sweeper=optuna needs a package that is not installed: pip install 'nstexp[optuna]'"
     if group and (CONF / group).is_dir():  # Hydra would list its search path, and of a list's options none
         known = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
         return f"Could not find '{group}/{option}': {group}=... takes {known}"

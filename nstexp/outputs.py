@@ -219,7 +219,8 @@ class RunFolder:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as a CSV file with the columns that any of them has; complete or not at all.
+    """Rows as a CSV file with the columns that any of them has; complete or not at all. What is no valid Unicode, as a
+    file's name can be on Linux, is written as an escape.
 
     Raises:
         UserError: the file cannot be written.
@@ -227,7 +228,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import SMOKE, picture, run_folders
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from nstexp.core.features import VGG
 from nstexp.core.metrics import DEFAULT_NAMES
@@ -143,6 +145,19 @@ def test_a_search_without_a_number_is_one_sentence(nstexp, args, expected):
     assert result.code == 1
     assert re.search(expected, result.err)
     assert "Traceback" not in result.err
+
+
+def test_a_sweeper_that_is_not_installed_is_one_sentence(nstexp, monkeypatch):
+    plugins = Plugins.instance()
+    found = {kind: [p for p in known if "optuna" not in p.__module__.lower()] for kind, known in
+             plugins.plugin_type_to_subclass_list.items()}  # fmt: skip
+    monkeypatch.setattr(plugins, "plugin_type_to_subclass_list", found)
+    store = ConfigStore.instance()
+    sweepers = {name: node for name, node in store.repo["hydra"]["sweeper"].items() if "optuna" not in name}
+    monkeypatch.setitem(store.repo["hydra"], "sweeper", sweepers)
+    result = nstexp("-m", *SWEEP, "hydra/sweeper=optuna", "objective=gram")
+    assert result.code == 1
+    assert "pip install 'nstexp[optuna]'" in result.sentences[-1]
 
 
 def test_two_jobs_at_once(tmp_path):

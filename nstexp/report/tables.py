@@ -1,11 +1,10 @@
 """The jobs of a sweep as rows: table.csv, and the main columns for a terminal."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nstexp.core.images import write_atomically
+from nstexp.outputs import write_csv
 from nstexp.report.jobs import Job, loss_terms, shortened, unique, varying
 
 FIRST_COLUMNS, LAST_COLUMNS = ("job", "picture", "status"), ("seconds", "error")
@@ -46,15 +45,7 @@ def write_table(jobs: Sequence[Job], path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    rows = table(jobs)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, write)
+    write_csv(path, table(jobs))
 
 
 def comparison(jobs: Sequence[Job]) -> str:
