@@ -386,7 +386,7 @@ def test_a_bad_value_is_one_sentence_before_any_work(options, sentence):
 
 def test_every_option_comes_from_the_key_of_its_name():
     config = yaml.safe_load((CONF / "task/stylize.yaml").read_text(encoding="utf-8"))
-    options = set(inspect.signature(stylize).parameters) - {"method", "folder"}
+    options = set(inspect.signature(stylize).parameters) - {"method", "folder", "scorer"}
     assert config.pop("_target_") == "nstexp.tasks.stylize.stylize"
     assert config == {name: f"${{{name}}}" for name in options}
     defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
