@@ -66,9 +66,10 @@ def _with_cause(error: Exception) -> str:
     group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
     if (group, option) == ("hydra/sweeper", "optuna"):
         return "hydra/sweeper=optuna needs a package that is not installed: pip install 'nstexp[optuna]'"
-    if group and (CONF / group).is_dir():  # Hydra would list its search path, and of a list's options none
-        known = ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
-        return f"Could not find '{group}/{option}': {group}=... takes {known}"
+    known = [path.stem for path in (CONF / group).glob("*.yaml")] if group else []
+    known += getattr(error, "options", None) or []  # of Hydra's own groups; of a list's options it knows none
+    if group and known:  # Hydra would list its search path, too
+        return f"Could not find '{group}/{option}': {group}=... takes {', '.join(sorted({*known}))}"
     cause = error.__cause__
     return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
 

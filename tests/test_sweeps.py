@@ -158,6 +158,8 @@ def test_a_sweeper_that_is_not_installed_is_one_sentence(nstexp, monkeypatch):
     result = nstexp("-m", *SWEEP, "hydra/sweeper=optuna", "objective=gram")
     assert result.code == 1
     assert "pip install 'nstexp[optuna]'" in result.sentences[-1]
+    result = nstexp("-m", *SWEEP, "hydra/launcher=jobli")
+    assert result.sentences == ["Could not find 'hydra/launcher/jobli': hydra/launcher=... takes basic, joblib"]
 
 
 def test_two_jobs_at_once(tmp_path):
