@@ -1,4 +1,4 @@
-"""Config to objects to task: the only place that calls instantiate(), and the last one that sees a config object."""
+"""Config to objects to task: the only place that builds the pieces of a run, and the last that sees a config object."""
 
 import contextlib
 import json
