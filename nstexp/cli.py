@@ -103,8 +103,7 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
         if isinstance(error, UserError) and new_folder and first:
             outputs.discard_unbegun(run_dir)
         code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
-        searches = "optuna" in str(hydra_cfg.sweeper.get("_target_"))  # it would ask for other values
-        hint = f"\n{_how_to_go_on(hydra_cfg.sweep.dir)}" if sweep and not searches else ""
+        hint = _how_to_go_on(hydra_cfg) if sweep else ""
         _leave(f"{error}{hint}", EXIT_INTERRUPTED if interrupted else code)
     if first:
         print(result, flush=True)
@@ -124,18 +123,26 @@ def _check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -
             "trainer=ddp starts this command once more for every device, which in a sweep would run "
             "the whole sweep as often: use one device per job, or start the jobs one by one"
         )
-    if "optuna" in str(hydra_cfg.sweeper.get("_target_")) and cfg.objective is None:
+    if _searches(hydra_cfg) and cfg.objective is None:
         raise UserError("a search needs a number to go by: objective=style_gram or objective=[style_gram,content_loss]")
 
 
-def _how_to_go_on(sweep_dir: str) -> str:
-    return f"the same command with hydra.sweep.dir={sweep_dir} goes on; jobs that are finished are kept"
+def _searches(hydra_cfg: DictConfig) -> bool:
+    """Whether the sweeper chooses values by the results before, and not all of them beforehand."""
+    return "optuna" in str(hydra_cfg.sweeper.get("_target_"))
+
+
+def _how_to_go_on(hydra_cfg: DictConfig) -> str:
+    if _searches(hydra_cfg):
+        return ""  # it would choose other values
+    return f"\nthe same command with hydra.sweep.dir={hydra_cfg.sweep.dir} goes on; jobs that are finished are kept"
 
 
 def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
     """The configurations of a task that takes several methods: `cfg` once more for each, with its own overrides.
 
     task.methods is a list of methods, or label -> overrides, where the label is the method unless they name another.
+    An override may be a list of them, so that a file can name what several methods share.
     """
     from nstexp.core.errors import UserError
 
@@ -145,7 +152,8 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
     shared = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key in SHARED}
     found = {}
     for label, own in wanted.items():
-        own = [own] if isinstance(own, str) else list(own or [])
+        own = [own] if isinstance(own, str) else own or []
+        own = [each for entry in own for each in ([entry] if isinstance(entry, str) else entry)]
         method = [] if any(override.startswith("method=") for override in own) else [f"method={label}"]
         common = [override for override in overrides if not override.startswith(("method=", "++task.methods"))]
         try:
@@ -189,7 +197,3 @@ def _print_samples() -> None:
 
     for image in samples.listing():
         print(f"{image.name:24} {image.title}")
-
-
-if __name__ == "__main__":
-    main()

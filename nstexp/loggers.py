@@ -43,8 +43,7 @@ def online_or_offline(
 def _online_or_offline(logger: Callable[..., Logger], save_dir: str, setup: Callable[[], Any]) -> Logger:
     settings = setup().settings
     offline_because = why_offline(settings)
-    online = offline_because is None
-    if online:
+    if offline_because is None:
         try:
             return _started(logger(save_dir=save_dir, offline=False))
         except Exception as error:  # W&B has its own family of errors, and none of them is worth a lost picture

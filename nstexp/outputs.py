@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import UserError
@@ -97,6 +98,10 @@ class RunFolder:
         """A CSV file with the columns that any row has."""
         if self.writes:
             write_csv(self.path / file_name, rows)
+
+    def save_sheet(self, image: Image.Image, file_name: str) -> None:
+        """A contact sheet of several pictures."""
+        write_atomically(self.path / file_name, lambda temporary: image.save(temporary))
 
     def save_progress(self, image: Tensor, name: str, step: int) -> None:
         """The picture (3, H, W) as it is at a step."""

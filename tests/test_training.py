@@ -1,7 +1,6 @@
 """Training from the command line, with a random encoder and small pictures: exact resume, processes, what it leaves."""
 
 import csv
-import logging
 import os
 import signal
 import subprocess
@@ -12,10 +11,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from torch.nn import functional as F
 
-import nstexp.cli as cli
 from nstexp.core.images import load_image, save_image
 from nstexp.core.networks import read_info
 from nstexp.outputs import read_summary
@@ -59,24 +56,15 @@ def command(pictures, tmp_path):
 
 
 @pytest.fixture
-def nstexp(tmp_path, monkeypatch, capfd):
-    """Call the command line in this process."""
+def nstexp(tmp_path, monkeypatch, nstexp):
+    """Call the command line in this process; it ends with `code`."""
     monkeypatch.chdir(tmp_path)
 
     def call(*args, code=0):
-        capfd.readouterr()
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(logging.getLogger(), "handlers", [])  # the last run's hold its closed stderr
-        monkeypatch.setattr(sys, "argv", ["nstexp", *args])
-        got = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            got = end.code
-        done = Output(*capfd.readouterr())
-        assert got == code, done.stderr
-        assert "Traceback" not in done.stderr
-        return done
+        done = nstexp.bare(*args)
+        assert done.code == code, done.err
+        assert "Traceback" not in done.err
+        return Output(done.out, done.err)
 
     return call
 

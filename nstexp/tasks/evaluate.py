@@ -15,14 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.core.images import (
-    find_images,
-    load_image,
-    resize,
-    size_for_longer_side,
-    size_for_shorter_side,
-    write_atomically,
-)
+from nstexp.core.images import find_images, load_image, resize, size_for_longer_side, size_for_shorter_side
 from nstexp.core.metrics import Scorer
 from nstexp.core.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
 from nstexp.methods.base import Controls, Style, Stylizer
@@ -87,16 +80,7 @@ def evaluate(
     """
     check_size(image_px, max_input_megapixels)
     check_color(color, color_strength)
-    check_integers("task", 0, curve_every_n_steps=curve_every_n_steps)
-    if crop not in get_args(Crop):
-        raise UserError(f"task.crop={crop} is unknown, choose one of {', '.join(get_args(Crop))}")
-    if crop == "square" and image_px is None:
-        raise UserError("task.crop=square needs a side: set image_px, such as image_px=512")
-    if curve_every_n_steps and scorer is None:
-        raise UserError("task.curve_every_n_steps needs measures: set measure=true and choose some in metrics.names")
-    for label in methods:
-        if label in REFERENCES or not re.fullmatch(r"[\w.+=-]+", label):
-            raise UserError(f"task.methods: '{label}' cannot name a method here, take another word")
+    _check(methods, crop, image_px, curve_every_n_steps, measured=scorer is not None)
 
     def square_or_whole(path: Path, longer_side_px: int | None) -> Tensor:
         return _sized(load_image(path, max_input_megapixels), longer_side_px, crop, image_px)
@@ -116,6 +100,21 @@ def evaluate(
     if work.failures:
         raise UserError(f"{len(work.failures)} of {work.total} pictures failed, the first: {work.failures[0]}")
     return folder.path / "scores.csv"
+
+
+def _check(
+    methods: Mapping[str, Stylizer], crop: str, image_px: int | None, curve_every_n_steps: int, measured: bool
+) -> None:
+    check_integers("task", 0, curve_every_n_steps=curve_every_n_steps)
+    if crop not in get_args(Crop):
+        raise UserError(f"task.crop={crop} is unknown, choose one of {', '.join(get_args(Crop))}")
+    if crop == "square" and image_px is None:
+        raise UserError("task.crop=square needs a side: set image_px, such as image_px=512")
+    if curve_every_n_steps and not measured:
+        raise UserError("task.curve_every_n_steps needs measures: set measure=true and choose some in metrics.names")
+    for label in methods:
+        if label in REFERENCES or not re.fullmatch(r"[\w.+=-]+", label):
+            raise UserError(f"task.methods: '{label}' cannot name a method here, take another word")
 
 
 class _Evaluation:
@@ -187,6 +186,13 @@ class _Evaluation:
             quiet = replace(controls, recorded=False, watch=None)
             seconds = self._redraw(method, content, Style(given[label]), quiet)[1]
         self.warm.add(label)
+        self._record(name, picture, content, style, {**labels, "new_style": new_style}, seconds)
+
+    def _record(
+        self, name: str, picture: Tensor, content: Picture, style: Picture, labels: dict[str, Any], seconds: float
+    ) -> None:
+        """Write a finished picture and its scores."""
+        label = labels["method"]
         self.files[label, style.name, content.name] = self.folder.save_picture(picture[0], f"{name}.png")
         numbers = {"stylize_seconds": round(seconds, 4)}
         if self.scorer is not None:
@@ -194,7 +200,7 @@ class _Evaluation:
         if label in self.sets:
             self.sets[label].add(picture[0], numbers.get("lpips"))
         self.folder.record_metrics(name, numbers)
-        self.rows.append({**labels, "new_style": new_style, **numbers})
+        self.rows.append({**labels, **numbers})
         self._write()
 
     def _name(self, content: str, style: str, label: str) -> str:
@@ -272,8 +278,7 @@ class _Evaluation:
             lines.append(line(f"{style} / {label}", [painting, *cells]))
         image = stacked(lines, gap=GAP_PX)
         image = padded(image, image.width + 2 * MARGIN_PX, image.height + 2 * MARGIN_PX, 0.5, 0.5)
-        path = self.folder.path / "grid.png"
-        write_atomically(path, lambda temporary: image.save(temporary))
+        self.folder.save_sheet(image, "grid.png")
 
 
 def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
