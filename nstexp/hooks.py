@@ -70,9 +70,11 @@ def _keep(path: Path, folder: Path, config: DictConfig) -> None:
     entries = [entry for entry in (config.logger or {}).values() if OmegaConf.select(entry, "picture") is not None]
     for entry in entries:
         entry.logger.update({"name": f"{folder.name} report", "job_type": "report"})
+    jobs = report.read_sweep(folder)
+    if not any(job.summary for job in jobs):
+        return  # every job was refused
     active = [instantiate(entry, save_dir=str(folder), _convert_="all") for entry in entries]
     if active:
-        jobs = report.read_sweep(folder)
         files = {f"{job.number} {name}": file for job in jobs for name, file in job.pictures.items()}
         rows = {f"{row['job']} {row['picture']}": row for row in report.table(jobs)}
         loggers.log_pictures(active, "sweep", files, rows)

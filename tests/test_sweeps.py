@@ -162,6 +162,15 @@ def test_a_sweeper_that_is_not_installed_is_one_sentence(nstexp, monkeypatch):
     assert result.sentences == ["Could not find 'hydra/launcher/jobli': hydra/launcher=... takes basic, joblib"]
 
 
+def test_only_a_sweep_that_ran_is_kept_by_its_loggers(nstexp, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert nstexp("-m", *SWEEP, "weights.beta=1,2", "output=x.png", "logger=wandb").code == 1
+    assert not list(Path("sweep").glob("wandb/offline-run-*"))
+    assert nstexp("-m", *SWEEP, "weights.beta=1,2", "logger=wandb").code == 0
+    assert len(list(Path("sweep").glob("wandb/offline-run-*"))) == 1
+    assert len(list(Path("sweep").glob("[01]/wandb/offline-run-*"))) == 2
+
+
 def test_two_jobs_at_once(tmp_path):
     args = (*SMOKE, "content=photo.png", "style=painting.jpg", *SWEEP, "logger=none")
     sweep = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "weights.beta=1,2,-3")
