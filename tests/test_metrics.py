@@ -36,10 +36,7 @@ from nstexp.core.metrics import (
     luminance_statistics,
     palette,
     palette_distance,
-    reliability,
     ssim,
-    warp,
-    warping_error,
 )
 from nstexp.core.pretrained import random_vgg
 from nstexp.core.transport import directions
@@ -230,86 +227,6 @@ def test_frechet_distance_of_covariances_without_full_rank():
 )
 def test_art_fid_of_published_rows(fid, lpips, wanted):
     assert art_fid(fid, lpips) == pytest.approx(wanted, abs=0.002)
-
-
-# --------------------------------------------------------------------------------------------------------------- video
-
-
-def flow_of(u: float, v: float, size: tuple[int, int] = (6, 8)) -> Tensor:
-    return torch.tensor([float(u), float(v)]).view(1, 2, 1, 1).expand(1, 2, *size).clone()
-
-
-def test_warp_takes_what_lies_where_the_flow_leads():
-    image = picture(6, 8)[None]
-    torch.testing.assert_close(warp(image, flow_of(0, 0)), image, atol=1e-5, rtol=0)
-    moved = warp(image, flow_of(2, -1))
-    torch.testing.assert_close(moved[..., 1:, :6], image[..., :5, 2:], atol=1e-5, rtol=0)
-    torch.testing.assert_close(moved[..., 1:, 6], image[..., :5, 7], atol=1e-5, rtol=0)  # the border, outside
-    half = warp(image, flow_of(0, 0.5))
-    torch.testing.assert_close(half[..., :5, :], (image[..., :5, :] + image[..., 1:, :]) / 2, atol=1e-5, rtol=0)
-
-
-def test_flow_that_leads_outside_is_not_reliable():
-    wanted = torch.ones(6, 8)
-    wanted[:, 6:] = 0
-    wanted[0] = 0
-    assert torch.equal(reliability(flow_of(2, -1), flow_of(-2, 1))[0, 0], wanted)
-
-
-@pytest.mark.parametrize(("gap", "reliable"), [(0.70, 1), (0.72, 0)])  # gap^2 against 0.01 gap^2 + 0.5
-def test_flow_that_does_not_lead_back_is_not_reliable(gap, reliable):
-    assert reliability(flow_of(0, 0), flow_of(gap, 0)).unique().tolist() == [reliable]
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize(("step", "reliable"), [(0.044, 1), (0.046, 0)])  # step^2 against 0.01 |w|^2 + 0.002
-def test_flow_at_a_motion_boundary_is_not_reliable(axis, step, reliable):
-    flow = flow_of(0, 0)
-    flow[:, 1 - axis].narrow(1 + axis, 3, 3)[:] += step
-    found = reliability(flow, -flow)[0, 0].movedim(axis, 0)[:, 2]
-    assert found[[0, 1, 2, 4]].tolist() == [1, 1, reliable, found[4]]
-    assert found[0] == 1
-
-
-def test_the_mask_is_of_the_frame_at_which_the_first_flow_starts():
-    """A square moves right over a background at rest: the later frame has no use for what it will cover."""
-    forward, backward = flow_of(0, 0, (9, 12)), flow_of(0, 0, (9, 12))
-    forward[:, 0, 3:6, 2:5] = 3  # columns 2-4 go to 5-7
-    backward[:, 0, 3:6, 5:8] = -3
-    covered = reliability(forward, backward)[0, 0]
-    uncovered = reliability(backward, forward)[0, 0]
-    assert covered[4, 5:8].tolist() == [0, 0, 0]
-    assert covered[4, 3] == 1
-    assert uncovered[4, 2:4].tolist() == [0, 0]
-    assert uncovered[4, 6] == 1
-
-
-def test_warping_error_of_the_worked_example():
-    frames = torch.tensor([[1.0, 2, 3], [1, 4, 3]]).view(2, 1, 1, 3).expand(2, 3, 1, 3)
-    masks = torch.tensor([1.0, 0.5, 0]).view(1, 1, 1, 3)
-    still = torch.zeros(1, 2, 1, 3)
-    assert warping_error(frames, still, masks) == pytest.approx(0.5 * 4 / 1.5, rel=1e-5)
-    assert warping_error(frames, still) == pytest.approx(4 / 3, rel=1e-5)
-
-
-def test_warping_error_of_a_moving_video_is_0_where_it_is_visible():
-    wide = picture(6, 12)
-    frames = torch.stack([wide[..., 2 * t : 2 * t + 8] for t in range(3)])  # everything moves left by 2 px
-    flows = flow_of(-2, 0).repeat(2, 1, 1, 1)
-    masks = reliability(flows, -flows)
-    assert masks.mean() == 0.75
-    assert warping_error(frames, flows, masks) < 1e-9
-    assert warping_error(frames, 0 * flows) > 1e-4
-
-
-def test_warping_error_leaves_out_pairs_without_anything_visible():
-    frames = torch.stack([constant(v, v, v) for v in (0.0, 0.5, 0.6)])
-    flows, masks = torch.zeros(2, 2, 4, 6), torch.ones(2, 1, 4, 6)
-    assert warping_error(frames, flows, masks) == pytest.approx((0.25 + 0.01) / 2, rel=1e-5)
-    masks[0] = 0
-    assert warping_error(frames, flows, masks) == pytest.approx(0.01, rel=1e-5)
-    with pytest.raises(UserError, match="visible"):
-        warping_error(frames, flows, 0 * masks)
 
 
 # -------------------------------------------------------------------------------------------------------------- Scorer

