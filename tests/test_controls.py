@@ -30,7 +30,8 @@ from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.gatys import Gatys, PictureOptimization
 from nstexp.outputs import RunFolder
-from nstexp.tasks.stylize import prepare_colors, stylize
+from nstexp.tasks.color import prepare_colors
+from nstexp.tasks.stylize import stylize
 
 STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1"]
 OPTIMIZERS = {"lbfgs": LBFGS, "adam": partial(torch.optim.Adam, lr=0.02), "sgd": partial(torch.optim.SGD, lr=1e-3)}

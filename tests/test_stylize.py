@@ -17,7 +17,8 @@ from nstexp.core.errors import Stopped, UserError
 from nstexp.core.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
 from nstexp.outputs import RunFolder
-from nstexp.tasks.stylize import finish_colors, prepare_colors, stylize
+from nstexp.tasks.color import finish_colors, prepare_colors
+from nstexp.tasks.stylize import stylize
 
 ROUNDING = 0.5 / 255 + 1e-5  # of the saved picture
 STYLES = ["style_1.png", "style_2.png"]
@@ -370,7 +371,7 @@ def test_a_mask_that_fits_one_content_only_does_not_stop_the_others():
         ({"masks": []}, "masks is empty"),
         ({"masks": ["left.png", "nowhere.png"]}, "masks=nowhere.png: there is no such file"),
         ({"masks": MASKS, "style_weights": [1, 0]}, "style_weights=.* with masks each is larger than 0"),
-        ({"masks": MASKS, "output": "left.png"}, "output: the result would replace the input picture left.png"),
+        ({"masks": MASKS, "output": "left.png"}, "output: the result would replace the input left.png"),
         ({"masks": ["left.png", "left.png"]}, "masks: 75 % of the picture is black in every mask"),
         ({"masks": ["left.png", "style_1.png"]}, "masks: style_1.png is 28x24 px, another aspect"),
     ],

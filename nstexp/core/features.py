@@ -17,6 +17,7 @@ MEMORY_BYTES = 256 * 2**20
 
 Features = dict[str, Tensor]  # layer name -> (B, C, H, W)
 IMAGE = "image"  # the name under which the image itself travels with its features
+BEFORE, TRUST = "before", "trust"  # of a frame of a clip: the result before, warped to it, and where it belongs
 
 Pool = Literal["max", "avg", "l2"]
 Pad = Literal["zeros", "reflect", "replicate"]

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from nstexp.core.errors import UserError
 from nstexp.core.features import IMAGE, Features
 
-Role = Literal["content", "style", "image", "identity"]
+Role = Literal["content", "style", "image", "before", "identity"]
 Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]
 Shapes = Mapping[str, tuple[int, int, int]]  # layer name -> channels, height, width
 ROLE_WEIGHTS = {"content": "alpha", "style": "beta"}
+OF_PIXELS = ("image", "before")  # roles of terms that read no features
 
 
 class LossTerm(Protocol):
@@ -30,8 +31,8 @@ class LossTerm(Protocol):
     """
 
     layers: Sequence[str]  # features it reads; empty when it needs the image only
-    # Whose features are the target; also which of alpha and beta is its weight. `identity`: the picture itself, for
-    # what a network makes of a picture that it should reproduce.
+    # Whose features are the target; also which of alpha and beta is its weight. `before`: the result for the frame
+    # before, of a clip. `identity`: the picture itself, for what a network makes of a picture that it should reproduce.
     role: Role
 
     def target(self, feats: Features) -> Any:
@@ -91,7 +92,7 @@ class LossSet(nn.Module):
                 raise UserError(f"loss.{name} has settings, but the term is not in loss=[...]: add it there")
         self.terms = nn.ModuleDict(dict(terms))
         self.weights = {name: self._weight_of(name, term.role, weights) for name, term in terms.items()}
-        if not any(self.weights[name] for name, term in terms.items() if term.role != "image"):
+        if not any(self.weights[name] for name, term in terms.items() if term.role not in OF_PIXELS):
             raise UserError(
                 "no content or style term has a weight above 0, so there is nothing to optimize: set weights.alpha "
                 "or weights.beta"
@@ -202,11 +203,11 @@ class LossSet(nn.Module):
         Args:
             feats: features of the picture that is being made, and the picture itself under `image`.
             targets: term name -> tuples of (share, target) or (share, target, guides); a term's value is the sum of
-                share times loss. Image terms need none.
+                share times loss. Image terms need none; those of the frame before are 0 without one.
             roles: which terms; none given: all.
             normalize_gradients: what reaches a layer from a term has the term's weight (times the layer's, if the term
                 has `factors`) as sum of absolute values, however large the loss is; the gradient is then not that of
-                `total`. Image terms are left as they are.
+                `total`. Terms of the picture's own pixels are left as they are.
         """
         values = {}
         chosen = {name: term for name, term in self.terms.items() if not roles or term.role in roles}
@@ -214,7 +215,7 @@ class LossSet(nn.Module):
             weight = self.weights[name]
             with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0), _full_range(feats):
                 own = feats
-                if normalize_gradients and term.role != "image":
+                if normalize_gradients and term.role not in OF_PIXELS:
                     factors = dict(zip(term.layers, getattr(term, "factors", ()), strict=False))
                     own = {
                         layer: _NormalizedGradient.apply(x, weight * factors.get(layer, 1.0))

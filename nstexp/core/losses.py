@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import UserError, check_integers, is_whole
-from nstexp.core.features import IMAGE, Features
+from nstexp.core.features import BEFORE, IMAGE, TRUST, Features
 from nstexp.core.loss_set import Role, Shapes, total_of
 from nstexp.core.stats import gram, mean_square, moments, region_moments
 from nstexp.core.transport import Mode, Tie, directions, hist_match, quantiles
@@ -589,6 +589,41 @@ class OutOfRange(nn.Module):
 
     def forward(self, feats: Features, target: None) -> Tensor:
         return out_of_range(feats[IMAGE]) * self.pixel_scale**2
+
+
+def temporal_loss(x: Tensor, before: Tensor, trust: Tensor) -> Tensor:
+    """(1 / D) sum of c (x - w)^2 over the D values of x (Ruder et al. 2016, Eq. 7) -> scalar.
+
+    Args:
+        x: the frame that is being made, (B, 3, H, W).
+        before: w, the stylized frame before, warped to this one; likewise.
+        trust: c, (B, 1, H, W) in [0, 1], where w belongs to this frame.
+    """
+    return (trust * (x - before).square()).mean()
+
+
+class TemporalLoss(nn.Module):
+    """`temporal_loss` of a frame of a clip; 0 for a picture, and for a frame that begins a scene.
+
+    Args:
+        pixel_scale: 1 takes pixels in [0, 1]; 255 is the scale of the paper's code.
+    """
+
+    role: Role = "before"
+    layers: Sequence[str] = ()
+
+    def __init__(self, pixel_scale: float = 1.0) -> None:
+        super().__init__()
+        self.pixel_scale = pixel_scale
+        self.unit = f"mean squared difference of 0-{pixel_scale:g} pixels to the frame before"
+
+    def target(self, feats: Features) -> tuple[Tensor, Tensor]:
+        return feats[BEFORE], feats[TRUST]
+
+    def forward(self, feats: Features, target: tuple[Tensor, Tensor] | None) -> Tensor:
+        if target is None:
+            return feats[IMAGE].new_zeros(())
+        return temporal_loss(feats[IMAGE], *target) * self.pixel_scale**2
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers

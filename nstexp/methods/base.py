@@ -1,9 +1,10 @@
 """What tasks ask of a method: `Stylizer`, the one interface between them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from nstexp.core.loss_set import Combine
@@ -27,6 +28,37 @@ class Style:
     fine: Tensor | None = None
 
 
+@dataclass
+class Clip:
+    """What holds from one frame of a clip to the next. The task fills it in; methods read it and keep things in it.
+
+    Args:
+        steadiness: 0: every frame by itself; towards 1: less changes from frame to frame than in the clip.
+        warped: (1, 3, H, W), the method's result for the frame before, moved to where this frame has it; None for a
+            frame that begins a scene.
+        trust: (1, 1, H, W) in [0, 1], where `warped` belongs to this frame.
+    """
+
+    steadiness: float = 0.0
+    warped: Tensor | None = None
+    trust: Tensor | None = None
+    _kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def begin_scene(self) -> None:
+        """Forget the frames until now."""
+        self.warped = self.trust = None
+        self._kept.clear()
+
+    def smoothed(self, name: str, numbers: Tensor) -> Tensor:
+        """Statistics of frames, (B, ...), averaged over time with weights steadiness^age; kept under a name."""
+        averaged = []
+        for own in numbers:
+            before = self._kept.get(name, own)
+            self._kept[name] = torch.lerp(own, before, self.steadiness)  # of equal ones the very same
+            averaged.append(self._kept[name])
+        return torch.stack(averaged)
+
+
 @dataclass(frozen=True)
 class Controls:
     """What the user may steer in every method.
@@ -38,6 +70,7 @@ class Controls:
         combine: how several styles become one loss, where a method has the choice: see `LossSet.combined`.
         recorded: whether the picture's losses and stages go to the run folder and the loggers.
         watch: called with (step, picture (B, 3, H, W)) after every step by methods that make a picture step by step.
+        clip: if the pictures are frames of a clip, given in their order, what holds from one to the next.
     """
 
     name: str = "output"
@@ -46,9 +79,14 @@ class Controls:
     combine: Combine = "weighted_loss"
     recorded: bool = True
     watch: Callable[[int, Tensor], None] | None = None
+    clip: Clip | None = None
 
 
 class Stylizer(Protocol):
-    """Every method. `content` is (B, 3, H, W), RGB in [0, 1]; the result has the same shape and range."""
+    """Every method. `content` is (B, 3, H, W), RGB in [0, 1]; the result has the same shape and range.
+
+    A method that optimizes each picture, one at a time, and makes use of `Clip.warped` by itself, says so with a class
+    attribute `optimizes = True`. What others make of the frames of a clip is steadied afterwards.
+    """
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor: ...

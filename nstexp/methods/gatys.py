@@ -18,7 +18,7 @@ from torch.utils.data import IterableDataset
 from nstexp.core import optimize
 from nstexp.core.cache import digest
 from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.core.features import IMAGE, VGG, Features
+from nstexp.core.features import BEFORE, IMAGE, TRUST, VGG, Features
 from nstexp.core.images import resize, size_for_pixels
 from nstexp.core.loss_set import LossSet, LossValues, Role, Shapes
 from nstexp.core.masks import Propagation, guides
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Gatys:
-    """Redraws one picture at a time by optimizing its pixels.
+    """Redraws one picture at a time by optimizing its pixels; a frame of a clip begins with the frame before.
 
     Args:
         encoder: feature network; owns preprocessing and precision.
@@ -56,12 +56,15 @@ class Gatys:
             them as high and wide as the result; `none` keeps their own size.
         style_scale: resizes the style pictures further: 2 makes strokes twice as large.
         guide: what a mask becomes at deeper layers: `simple`, `inside` or `all`, see `masks.guides`.
+        next_steps: evaluations of a frame of a clip that starts from the frame before (Ruder et al. 2016).
         fine_layers, fine_steps: of a style's fine strokes (`Style.fine`): the layers at which they are put onto the
             style picture, and the evaluations that it takes (Gatys et al. 2017, section 6).
         clamp: `on_save` clips the result; `project` also the picture after every step, for optimizers that do not
             remember the loss as L-BFGS does.
         normalize_gradients: see `LossSet.forward`; for `adam` and `sgd`.
     """
+
+    optimizes = True
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Gatys:
         guide: Propagation = "simple",
         fine_layers: Sequence[str] = ("relu1_1", "relu2_1"),
         fine_steps: int = 100,
+        next_steps: int = 60,
         clamp: str = "on_save",
         normalize_gradients: bool = False,
     ) -> None:
@@ -105,7 +109,7 @@ class Gatys:
                     f"method.{key}: L-BFGS has to see the loss and gradient that it steps by, use method.optimizer=adam"
                 )
         check_integers("method", 1, max_steps=max_steps, levels=levels, pyramid_levels=pyramid_levels)
-        check_integers("method", 1, fine_steps=fine_steps)
+        check_integers("method", 1, fine_steps=fine_steps, next_steps=next_steps)
         if isinstance(fine_layers, str) or not isinstance(fine_layers, Sequence):
             raise UserError(f"method.fine_layers={fine_layers}: give a list of layers, such as [relu1_1,relu2_1]")
         check_integers("method", 0, margin_px=margin_px)
@@ -120,7 +124,7 @@ class Gatys:
         self.margin_px, self.freeze_share = margin_px, freeze_share
         self.style_resize, self.style_scale, self.adain = style_resize, style_scale, adain
         self.guide, self.clamp, self.normalize_gradients = guide, clamp, normalize_gradients
-        self.fine_layers, self.fine_steps = tuple(fine_layers), fine_steps
+        self.fine_layers, self.fine_steps, self.next_steps = tuple(fine_layers), fine_steps, next_steps
         self._device, self._drafter = next(encoder.buffers()).device, None
         self._stroked: list[tuple[Tensor, Tensor, tuple[int, int], Tensor]] = []  # style, fine, size, result
 
@@ -137,7 +141,9 @@ class Gatys:
         self._check_sizes(content, styles)
         size = tuple(content.shape[-2:])
         styles = [style if style.fine is None else self._with_fine_strokes(style, size, controls) for style in styles]
-        return self._optimize(PictureOptimization(self, content, styles, controls))
+        follows = controls.clip is not None and controls.clip.warped is not None
+        settings = self._at_full_size(self.next_steps) if follows else self
+        return self._optimize(PictureOptimization(settings, content, styles, controls))
 
     def _optimize(self, picture: "PictureOptimization") -> Tensor:
         self.trainer().fit(picture, train_dataloaders=_Endless())
@@ -158,12 +164,10 @@ class Gatys:
         if self.style_resize != "none":  # else both are scaled when the style is used
             coarse, fine = (resize(image, self.style_size(image, size)) for image in (coarse, fine))
         check_memory(self.encoder.activation_bytes(own := tuple(coarse.shape[-2:]), self.fine_layers), own, "style")
-        settings = copy(self)
+        settings = copy(self) if isinstance(self.coarse_steps, int) else self._at_full_size(self.fine_steps)
         settings.init, settings.max_steps = "content", self.fine_steps
         settings.style_resize, settings.style_scale = "none", 1.0
-        if not isinstance(self.coarse_steps, int):
-            settings.levels, settings.coarse_steps = 1, 0
-        named = replace(controls, name="fine strokes", watch=None)
+        named = replace(controls, name="fine strokes", watch=None, clip=None)
         strokes = Style(fine, layers=self.fine_layers)
         picture = PictureOptimization(settings, coarse[None], [strokes], named, roles=("style", "image"))
         try:
@@ -172,6 +176,12 @@ class Gatys:
             raise Stopped(f"{stop} of the fine strokes", None, stop.interrupted) from None
         self._stroked = [*self._stroked[-3:], (style.image, style.fine, size, mixed[0])]
         return replace(style, image=mixed[0], fine=None)
+
+    def _at_full_size(self, max_steps: int) -> "Gatys":
+        """The same settings without coarser levels."""
+        settings = copy(self)
+        settings.levels, settings.coarse_steps, settings.max_steps = 1, 0, max_steps
+        return settings
 
     def _check_styles(self, styles: Sequence[Style], controls: Controls) -> None:
         terms = {name: term for name, term in self.losses.terms.items() if term.role == "style"}
@@ -271,7 +281,7 @@ class PictureOptimization(LightningModule):
         self.automatic_optimization = False
         self.settings, self.combine, self.roles = settings, controls.combine, roles
         self.name, self.log_prefix = controls.name, controls.log_prefix
-        self.watch = controls.watch
+        self.watch, self.clip = controls.watch, controls.clip
         self.encoder, self.losses = settings.encoder, settings.losses
         self.layers = self._layers_in_use(styles)
         self.canvas = optimize.Canvas(
@@ -285,7 +295,7 @@ class PictureOptimization(LightningModule):
             settings.max_steps,
             max(self.encoder.min_side_px(self.layers), self.losses.min_side_px, self._min_side_for_styles()),
         )
-        self.start = settings.start(self.canvas, self.styles, controls)
+        self.start = self._begun(settings.start(self.canvas, self.styles, controls))
         self.max_steps, self.steps_done, self.level_index = settings.max_steps, 0, 0
         self.image = self._parametrize(resize(self.start, self.levels[0].size))
         self.recorded = controls.recorded and not roles  # of a picture that only prepares another one nothing is kept
@@ -441,6 +451,20 @@ class PictureOptimization(LightningModule):
 
     # ------------------------------------------------------------------------------------------------------ targets
 
+    def _before(self) -> Features:
+        """Of a frame of a clip: the result before it, on the canvas, and where that belongs; empty of any other."""
+        if self.clip is None or self.clip.warped is None:
+            return {}
+        return {
+            name: self.canvas.extend(known.float()).to(self.device)
+            for name, known in ((BEFORE, self.clip.warped), (TRUST, self.clip.trust))
+        }
+
+    def _begun(self, start: Tensor) -> Tensor:
+        """What the frame before has of this one, and elsewhere the starting image (`prevWarped` of the paper)."""
+        before = self._before()
+        return torch.lerp(start, before[BEFORE].to(start), before[TRUST].to(start)) if before else start
+
     def _make_targets(self) -> dict[str, list[tuple[Any, ...]]]:
         """What the terms have to match at the current level, as `LossSet.forward` takes it."""
         size = self.levels[self.level_index].size
@@ -448,6 +472,9 @@ class PictureOptimization(LightningModule):
         if not self.roles or "content" in self.roles:
             of_content, _ = self._statistics("content", self.canvas.content, size, self.losses.layers("content"))
             found = {name: [(1.0, target)] for name, target in of_content.items()}
+        if before := self._before():
+            size_of = {name: resize(known, size) for name, known in before.items()}
+            found |= {name: [(1.0, target)] for name, target in self.losses.targets("before", size_of).items()}
         self._places = [self._guides(style) for style in self.styles]
         self._of_styles, self._energy = [], []
         for style, place in zip(self.styles, self._places, strict=True):
@@ -463,10 +490,12 @@ class PictureOptimization(LightningModule):
         size = self.settings.style_size(style.image, self.canvas.picture_size, scale)
         wanted = [layer for layer in self.losses.layers("style") if self._counts(style, place, layer)]
         targets, energy = self._statistics("style", style.image[None], size, wanted)
-        self._of_styles.append({
-            name: {layer: part for layer, part in target.items() if self._counts(style, place, layer)}
-            for name, target in targets.items()
-        })
+        self._of_styles.append(
+            {
+                name: {layer: part for layer, part in target.items() if self._counts(style, place, layer)}
+                for name, target in targets.items()
+            }
+        )
         self._energy.append(energy)
 
     def _statistics(

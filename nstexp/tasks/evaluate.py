@@ -20,7 +20,8 @@ from nstexp.core.metrics import Scorer
 from nstexp.core.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
 from nstexp.methods.base import Controls, Style, Stylizer
 from nstexp.outputs import MEAN_OF, RunFolder
-from nstexp.tasks.stylize import Color, check_color, check_size, redraw, unique_names
+from nstexp.tasks.color import Color, check_color, redraw
+from nstexp.tasks.stylize import check_size, unique_names
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,121 @@
+"""Whose colors a picture gets: what a method is shown, and what is done to the picture that it makes of that."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from nstexp.core.color import chroma, color_moments, luminance, match_color, match_moments
+from nstexp.core.errors import Stopped, UserError
+from nstexp.methods.base import Controls, Style, Stylizer
+
+Color = Literal["none", "preserve", "luminance", "match"]
+
+
+def check_color(color: str, strength: float) -> None:
+    """Raise a UserError for what `prepare_colors` does not know."""
+    if color not in get_args(Color):
+        raise UserError(f"color={color} is unknown, choose one of {', '.join(get_args(Color))}")
+    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
+        raise UserError(f"color_strength={strength}: give a number from 0 to 1")
+
+
+def redraw(
+    method: Stylizer, content: Tensor, styles: Sequence[Style], controls: Controls, color: Color, strength: float
+) -> Tensor:
+    """`method.stylize` between `prepare_colors` and `finish_colors`; content and result are (B, 3, H, W) in [0, 1]."""
+    given, given_styles = prepare_colors(color, strength, content, styles)
+    try:
+        picture = method.stylize(given, given_styles, controls)
+    except Stopped as stop:
+        if stop.image is not None:
+            stop.image = finish_colors(color, strength, stop.image, content, styles)
+        raise
+    return finish_colors(color, strength, picture, content, styles)
+
+
+def prepare_colors(
+    color: Color, strength: float, content: Tensor, styles: Sequence[Style]
+) -> tuple[Tensor, Sequence[Style]]:
+    """What a method is given to work on: content (B, 3, H, W) and styles with the colors that `color` asks for.
+
+    Gatys et al. 2017, section 5. Each style is compared with the part of the content where its mask applies.
+        none, match: the very same objects.
+        preserve: the style pictures, and those of their fine strokes, get the content's color mean and covariance (form
+            `sym`), blended by `strength`.
+        luminance: content and styles lose the share `strength` of their chroma (1: they are gray), and the luminance of
+            each style is shifted by that share of the way to the content's mean.
+    """
+    return prepare_content(color, strength, content), prepare_styles(color, strength, content, styles)
+
+
+def prepare_content(color: Color, strength: float, content: Tensor) -> Tensor:
+    """The content of `prepare_colors`."""
+    if strength == 0 or color != "luminance":
+        return content
+    return torch.lerp(content, luminance(content), strength)
+
+
+def prepare_styles(color: Color, strength: float, content: Tensor, styles: Sequence[Style]) -> Sequence[Style]:
+    """The styles of `prepare_colors`."""
+    if strength == 0 or color not in ("preserve", "luminance"):
+        return styles
+    recolored = _preserved if color == "preserve" else _only_luminance
+    return [recolored(style, content, strength) for style in styles]
+
+
+def finish_colors(color: Color, strength: float, picture: Tensor, content: Tensor, styles: Sequence[Style]) -> Tensor:
+    """The picture (B, 3, H, W) that a method made of `prepare_colors`, with the colors that `color` asks for.
+
+    none, preserve: as it is.
+    luminance: plus `strength` times the chroma of the content, as much as the method was not shown. At 1 any color that
+        the method invented is dropped, so that the chroma is the content's.
+    match: the styles' color mean and covariance (form `sym`), blended in by `strength`: averaged by the shares, or with
+        masks each style's in its own region, where masks overlap by mask times share.
+
+    Args:
+        content, styles: the originals, not what `prepare_colors` returned.
+    """
+    if strength == 0 or color not in ("luminance", "match"):
+        return picture
+    picture = picture.to(content)
+    if color == "luminance":
+        kept = luminance(picture) if strength == 1 else picture
+        return (kept + strength * chroma(content)).clamp(0, 1)
+    return torch.lerp(picture, _in_style_colors(picture, styles), strength).clamp(0, 1)
+
+
+def _preserved(style: Style, content: Tensor, strength: float) -> Style:
+    wanted = color_moments(content, style.mask)
+
+    def recolor(image: Tensor) -> Tensor:
+        return torch.lerp(image, match_moments(image, color_moments(image), wanted), strength).clamp(0, 1)
+
+    return _recolored(style, recolor)
+
+
+def _only_luminance(style: Style, content: Tensor, strength: float) -> Style:
+    wanted = color_moments(content, style.mask)[0]
+
+    def without_chroma(image: Tensor) -> Tensor:
+        shift = float(luminance((wanted - color_moments(image)[0]).view(3, 1, 1)))  # that of the mean is the mean's
+        return torch.lerp(image, (luminance(image) + shift).clamp(0, 1), strength)
+
+    return _recolored(style, without_chroma)
+
+
+def _recolored(style: Style, recolor: Callable[[Tensor], Tensor]) -> Style:
+    return replace(style, image=recolor(style.image), fine=None if style.fine is None else recolor(style.fine))
+
+
+def _in_style_colors(picture: Tensor, styles: Sequence[Style]) -> Tensor:
+    if styles[0].mask is None:
+        return match_color(picture, [style.image for style in styles], [style.share for style in styles])
+    regions = torch.stack([style.share * style.mask for style in styles]).to(picture)
+    regions /= regions.sum(0)
+    result = torch.zeros_like(picture)
+    for style, region in zip(styles, regions, strict=True):
+        result += region * match_moments(picture, color_moments(picture, region), color_moments(style.image))
+    return result

@@ -1,0 +1,100 @@
+"""Style pictures as the tasks take them: files, shares, layers, fine strokes and masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from nstexp.core.errors import UserError
+from nstexp.core.images import find_images, load_image
+from nstexp.core.masks import load_masks
+from nstexp.methods.base import Combine, Style
+
+
+@dataclass(frozen=True)
+class Styles:
+    """Style pictures and the files that they and their masks come from."""
+
+    pictures: list[Style]
+    files: list[Path]
+    masks: list[Path]
+    max_input_megapixels: float
+
+    def at(self, size: tuple[int, int]) -> list[Style]:
+        """The styles with their masks at the content's (height, width); `image` stays the same object.
+
+        Raises:
+            UserError: a mask that cannot be read or is of another aspect.
+        """
+        if not self.masks:
+            return self.pictures
+        masks = load_masks(self.masks, size, self.max_input_megapixels)
+        return [replace(style, mask=mask) for style, mask in zip(self.pictures, masks, strict=True)]
+
+
+def read_styles(
+    style: str | Sequence[str],
+    style_weights: Sequence[float] | None = None,
+    style_combine: str = "weighted_loss",
+    style_layers: Sequence[Sequence[str]] | None = None,
+    fine_style: str | Sequence[str] | None = None,
+    masks: str | Sequence[str] | None = None,
+    max_input_megapixels: float = 200.0,
+) -> Styles:
+    """What the config keys of these names say; see `tasks.stylize.stylize`.
+
+    Raises:
+        UserError: no such picture, or keys that do not go together.
+    """
+    if style_combine not in get_args(Combine):
+        raise UserError(f"style_combine={style_combine} is unknown, choose one of {', '.join(get_args(Combine))}")
+    paths = find_images(style, "style")
+    if style_combine != "weighted_loss" and len(paths) == 1:
+        raise UserError(f"style_combine={style_combine} needs two or more pictures in style=[...], there is 1")
+    mask_paths = _find_masks(masks, len(paths))
+    fine_paths = [] if fine_style is None else find_images(fine_style, "fine_style")
+    styles = _load_styles(paths, style_weights, max_input_megapixels)
+    styles = _with_layers(styles, style_layers)
+    styles = _with_fine(styles, fine_paths, max_input_megapixels)
+    if mask_paths and not all(style.share for style in styles):
+        raise UserError(f"style_weights={style_weights}: with masks each is larger than 0, or a region has no style")
+    return Styles(styles, [*paths, *mask_paths, *fine_paths], mask_paths, max_input_megapixels)
+
+
+def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
+    if masks is None:
+        return []
+    paths = find_images(masks, "masks")
+    if len(paths) != styles:
+        raise UserError(f"masks has {len(paths)} pictures for {styles} style pictures: give one each, in their order")
+    return paths
+
+
+def _load_styles(paths: list[Path], weights: Sequence[float] | None, max_megapixels: float) -> list[Style]:
+    shares = [1 / len(paths)] * len(paths) if weights is None else weights
+    if isinstance(shares, str) or not isinstance(shares, Sequence):
+        raise UserError(f"style_weights={weights}: give a list with one number per style picture, such as [0.7,0.3]")
+    if len(shares) != len(paths):
+        raise UserError(f"style_weights has {len(shares)} numbers for {len(paths)} style pictures")
+    if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
+        raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
+    return [Style(load_image(p, max_megapixels), share) for p, share in zip(paths, shares, strict=True)]
+
+
+def _with_layers(styles: list[Style], layers: Sequence[Sequence[str]] | None) -> list[Style]:
+    if layers is None:
+        return styles
+    lists = [] if isinstance(layers, str) or not isinstance(layers, Sequence) else layers
+    if not lists or any(isinstance(names, str) or not isinstance(names, Sequence) or not names for names in lists):
+        raise UserError(f"style_layers={layers}: give one list of layers per style picture: [[relu1_1],[relu4_1]]")
+    if len(lists) != len(styles):
+        raise UserError(f"style_layers has {len(lists)} lists for {len(styles)} style pictures")
+    return [replace(style, layers=tuple(map(str, names))) for style, names in zip(styles, lists, strict=True)]
+
+
+def _with_fine(styles: list[Style], paths: list[Path], max_megapixels: float) -> list[Style]:
+    if len(paths) not in (0, 1, len(styles)):
+        raise UserError(f"fine_style has {len(paths)} pictures for {len(styles)} style pictures: give one, or one each")
+    pictures = [load_image(path, max_megapixels) for path in paths]
+    each = (pictures or [None]) * (1 if len(pictures) > 1 else len(styles))
+    return [replace(style, fine=picture) for style, picture in zip(styles, each, strict=True)]
