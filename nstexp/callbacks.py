@@ -30,7 +30,12 @@ class ProgressBar(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         seconds = 0.5 if sys.stderr.isatty() else 10.0  # a log file wants few lines
         self._bar = tqdm(
-            total=pl_module.max_steps, desc=pl_module.name, unit="step", file=sys.stderr, mininterval=seconds
+            total=pl_module.max_steps,
+            desc=pl_module.name,
+            unit="step",
+            file=sys.stderr,
+            mininterval=seconds,
+            leave=pl_module.recorded,
         )
 
     def on_train_batch_end(self, trainer, pl_module, outputs: Mapping[str, Any], batch, batch_idx) -> None:

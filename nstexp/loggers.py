@@ -115,6 +115,15 @@ def log_pictures(
         logger.log_table(key, columns=["name", "picture", *columns], data=rows)
 
 
+def log_video(loggers: Iterable[Logger], key: str, file: Path, step: int) -> None:
+    """Send a clip to every logger that shows clips, if it is of a format that browsers play."""
+    if file.suffix.lower() not in (".mp4", ".webm", ".gif"):
+        return
+    for logger in loggers:
+        if hasattr(logger, "log_video"):  # W&B
+            logger.log_video(key, [str(file)], step=step)
+
+
 def log_file(loggers: Iterable[Logger], file: Path, name: str, kind: str) -> None:
     """Keep a file with the run, where the logger has a place for files (W&B: an artifact)."""
     for logger in loggers:

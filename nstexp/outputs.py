@@ -8,6 +8,8 @@
     images/              the picture while it was made, <name>_<step>.jpg
     scores.csv           of an evaluation: one row per pair and method; grid.png: all its pictures
     curve.csv            of an evaluation: the scores of unfinished pictures
+    output.mp4           of a clip, or with its own ending, where no other place was given; output.png: a frame of it
+    frames.csv           of a clip: one row per frame
     losses.csv           one row per logged step: image, step, total, every term (unweighted), seconds
     metrics.json         {image: its last numbers}
     summary.json         one record of the run: see `Summary`
@@ -156,6 +158,10 @@ class RunFolder:
             return []
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
+
+    def append_frame(self, row: Mapping[str, Any]) -> None:
+        """One row of frames.csv; the first row fixes the columns."""
+        self._append("frames.csv", row)
 
     def append_validation(self, row: Mapping[str, Any]) -> None:
         """One row of validation.csv."""

@@ -1,6 +1,7 @@
 """Config to objects to task: the only place that builds the pieces of a run, and the last that sees a config object."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -125,6 +126,10 @@ def _pieces(
     """What the task asks for by the names of its arguments, besides what its own configuration gives it."""
     asked = signature(get_method(cfg.task._target_)).parameters
     pieces: dict[str, Any] = {}
+    if "active_loggers" in asked:
+        pieces["active_loggers"] = active
+    if "identity" in asked:
+        pieces["identity"] = _identity(cfg)
     if "methods" in asked:
         configs = variants or {str(folder.summary.method): cfg}
         folder.summary.method = ",".join(configs)
@@ -138,6 +143,14 @@ def _pieces(
     if "scorer" in asked:
         pieces["scorer"] = _scorer(cfg.metrics, cfg) if cfg.measure and cfg.metrics.names else None
     return pieces
+
+
+def _identity(cfg: DictConfig) -> str:
+    """The same for all configurations that make the same result, wherever it is written and whatever is logged."""
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    others = ("run_dir", "output", "logger", "trainer", "metrics", "measure", "objective", "task", "log_every_n_steps")
+    made_of = {key: value for key, value in resolved.items() if key not in (*others, "picture_every_n_steps")}
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _method(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Any:

@@ -24,13 +24,14 @@ from nstexp.core.loss_set import LossSet
 from nstexp.tasks.evaluate import evaluate
 from nstexp.tasks.stylize import stylize
 from nstexp.tasks.train import train
+from nstexp.tasks.video import video
 
 # How many files each group has; a new one is added here, so that no file can be missed in silence.
 COUNTS = {
     ".": 1,
     "backbone": 8,
     "data": 2,
-    "experiment": 31,
+    "experiment": 33,
     "hydra/callbacks": 1,
     "hydra/help": 1,
     "hydra/hydra_logging": 1,
@@ -38,10 +39,10 @@ COUNTS = {
     "hydra/output": 1,
     "layers": 10,
     "logger": 4,
-    "loss": 11,
+    "loss": 12,
     "method": 2,
     "metrics": 2,
-    "task": 3,
+    "task": 4,
     "trainer": 2,
     "weights": 2,
 }
@@ -56,6 +57,8 @@ NEEDED = {
     "experiment=adain2017": DATA,
     "experiment=adain_bundled": DATA,
     "experiment=smoke_adain": DATA,
+    "experiment=video_steadiness": ["content=clip.mp4"],
+    "experiment=ruder2016": ["content=clip.mp4"],
 }
 # What run.py adds when it builds the objects; the first part of a key's path that matches decides.
 RUNTIME = {
@@ -63,6 +66,12 @@ RUNTIME = {
     r"task": ("folder",),
     r"trainer": ("logger", "default_root_dir", "callbacks"),
     r"logger\.\w+": ("save_dir",),
+}
+ADDED = {
+    train: ("method", "data"),
+    stylize: ("method", "scorer"),
+    evaluate: ("scorer",),
+    video: ("method", "identity", "active_loggers"),
 }
 PASSES_KEYWORDS_ON = {
     pytorch_lightning.loggers.WandbLogger: wandb.init,
@@ -116,7 +125,7 @@ def check(path: str, node: dict[str, Any]) -> None:
         if unknown:
             raise TypeError(f"{path}: nothing says whether {target} takes {sorted(unknown)}")
     runtime = next((names for pattern, names in RUNTIME.items() if re.fullmatch(pattern, path)), ())
-    runtime += {train: ("method", "data"), stylize: ("method", "scorer"), evaluate: ("scorer",)}.get(target, ())
+    runtime += ADDED.get(target, ())
     bind = signature.bind_partial if node.get("_partial_") else signature.bind
     try:
         bind(**given, **dict.fromkeys(runtime))
@@ -134,8 +143,8 @@ def top_level() -> set[str]:
 
 def check_all(cfg: DictConfig) -> int:
     resolved = resolve(cfg)
-    training = {"data"} if cfg.hydra.runtime.choices["task"] == "train" else set()
-    if unknown := set(resolved) ^ (top_level() | training):
+    of_task = {"train": {"data"}, "video": {"video"}}.get(cfg.hydra.runtime.choices["task"], set())
+    if unknown := set(resolved) ^ (top_level() | of_task):
         raise TypeError(f"config: nothing reads {sorted(unknown)}")
     found = list(nodes(resolved))
     for path, node in found:

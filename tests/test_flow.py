@@ -1,12 +1,14 @@
 """Optical flow, masks, warping error, and the motion of a clip frame by frame."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
 from nstexp.core.errors import UserError
 from nstexp.core.flow import Flicker, Motion, MotionEstimator, reliability, warp, warping_error
@@ -183,3 +185,28 @@ def test_flicker_leaves_out_frames_without_anything_visible():
 def test_unknown_flow():
     with pytest.raises(UserError, match=r"video\.flow=deep.*dis, dis_fast, raft"):
         MotionEstimator("deep", (64, 96))
+
+
+def raft_file(folder) -> Path:
+    return folder / "checkpoints" / Path(Raft_Small_Weights.C_T_V2.url).name
+
+
+def test_raft_with_weights_from_torchs_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    raft_file(tmp_path).parent.mkdir()
+    torch.manual_seed(0)
+    torch.save(raft_small().state_dict(), raft_file(tmp_path))
+    motion = MotionEstimator("raft", (64, 96))(scene(0), scene(4))
+    assert motion.backward.shape == (64, 96, 2)
+    assert np.isfinite(motion.backward).all()
+    assert motion.backward.any()
+
+
+def test_raft_without_weights_says_what_to_do(tmp_path, monkeypatch):
+    def offline(*args):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(UserError, match=r"video\.flow=raft needs .*no network.*use video\.flow=dis"):
+        MotionEstimator("raft", (64, 96))

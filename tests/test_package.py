@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 import nstexp.cli as cli
 from nstexp.core.networks import BUNDLED
+from nstexp.core.video import Encoding, open_source, open_writer, read_frames
 
 ROOT = Path(__file__).parents[1]
 # A decoder is for one encoder, so method=adain takes the real one, on small pictures.
@@ -25,6 +27,7 @@ CHEAP_TRAINING = [
 CHEAP_EVALUATION = ["image_px=48", "logger=none", "method.max_steps=2"]
 CHEAP = [
     "backbone=random", "image_px=72", "method.max_steps=2", "method.coarse_steps=1", "method.fine_steps=1",
+    "method.next_steps=1",
     "logger=none", "precision=fp32", "style_weights=null",
 ]  # fmt: skip
 
@@ -79,10 +82,20 @@ def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
         mask = np.zeros((40, 56), dtype=np.uint8)
         mask[:, half] = 255
         Image.fromarray(mask).save(tmp_path / name)
+    (tmp_path / "frames").mkdir()
+    for n in range(8):
+        Image.open(tmp_path / "photo.jpg").rotate(n).save(tmp_path / f"frames/{n}.png")
     args = shlex.split(command.removeprefix("python -m "))[1:]
+    if "content=clip.mp4" in args:
+        source = open_source(tmp_path / "frames", fps=Fraction(4))
+        writer = open_writer(tmp_path / "clip.mp4", source, (40, 56), range(8), Encoding(), "")
+        for frame in read_frames(source, range(8)):
+            writer.add(frame)
+        writer.finish()
     shows_only = args == ["samples"] or any(arg in ("--help", "--cfg", "--info") for arg in args)
     if not shows_only:
-        cheap = CHEAP_ADAIN if any("method=adain" in arg or "=adain_" in arg for arg in args) else CHEAP
+        adains = ("method=adain", "=adain_", "=video_steadiness")
+        cheap = CHEAP_ADAIN if any(name in arg for arg in args for name in adains) else CHEAP
         evaluates = {"task=evaluate", "experiment=adain_fig3", "experiment=speed_table"} & {*args}
         cheap = CHEAP_EVALUATION if evaluates else cheap
         cheap = CHEAP_TRAINING if any(arg.startswith("data.content=") for arg in args) else cheap

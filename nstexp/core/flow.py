@@ -184,10 +184,16 @@ class Flicker:
     def __init__(self) -> None:
         self.errors: list[float] = []
 
-    def add(self, before: np.ndarray, now: np.ndarray, motion: Motion) -> float | None:
-        """Of two frames, uint8 (H, W, 3), and what lies between them; None: nothing is visible in both."""
+    def add(self, before: np.ndarray, now: np.ndarray, motion: Motion | None) -> float | None:
+        """Of two frames, uint8 (H, W, 3), and the motion between them; None: nothing is visible in both.
+
+        Without a motion the clip stood still, and the error is that of the pixels where they are.
+        """
         import cv2
 
+        if motion is None:
+            self.errors.append(cv2.norm(before, now, cv2.NORM_L2SQR) / (before.size * 255**2))
+            return self.errors[-1]
         visible = int(np.count_nonzero(motion.visible))
         if not visible:
             return None

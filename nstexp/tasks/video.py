@@ -1,0 +1,598 @@
+"""A clip in, a stylized clip out: frames are read, redrawn one after the other, steadied and written as they come."""
+
+import hashlib
+import logging
+import math
+import re
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+from tqdm import tqdm
+
+from nstexp import loggers
+from nstexp.core.errors import Stopped, UserError, check_integers
+from nstexp.core.flow import Flicker, FlowName, Motion, MotionEstimator
+from nstexp.core.images import resize, size_for_longer_side
+from nstexp.core.memory import free_bytes
+from nstexp.core.threads import Behind, ahead
+from nstexp.core.video import CONTAINERS, Encoding, Frame, Source, Writer, open_source, open_writer, read_frames
+from nstexp.methods.base import Clip, Combine, Controls, Style, Stylizer
+from nstexp.outputs import RunFolder
+from nstexp.tasks.color import Color, check_color, finish_colors, prepare_content, prepare_styles
+from nstexp.tasks.styles import Styles, read_styles
+from nstexp.tasks.stylize import check_size, protect_inputs
+
+log = logging.getLogger(__name__)
+FRAMES_ON_THEIR_WAY = 4  # decoded and not yet stylized, and stylized and not yet encoded
+LARGEST_BATCH = 16
+BYTES_PER_PIXEL = 2000  # of a network's feature maps at full size, roughly
+RESULT, OF_CLIP, PLAIN = "warping_error", "warping_error_of_clip", "warping_error_before_blending"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What only clips have: the config group `video`.
+
+    Args:
+        start, end: of the part that is taken, in seconds, or as h:m:s; None: from the beginning, to the end.
+        fade: positions in the list of styles, 0 the first, at equal distances of time: [0,1] goes from the first style
+            to the second over the clip. None: all styles at once, as in a picture.
+        stabilize: how much of the frame before, moved along with the motion, goes into a frame, in [0, 1); 0: each
+            frame by itself. Methods that optimize make use of the frame before in their own way if it is above 0.
+        flow: see `MotionEstimator`.
+        fps: of a folder of pictures, which has no times of its own.
+        reader: `auto`, `decord` or `av`, see `read_frames`.
+        codec, quality, codec_options: see `Encoding`.
+        batch: frames that go through the networks together; None: as many as the GPU's memory holds, on a CPU one.
+
+    Raises:
+        UserError: a value out of its range.
+    """
+
+    start: float | str | None = None
+    end: float | str | None = None
+    fade: Sequence[float] | None = None
+    stabilize: float = 0.8
+    flow: FlowName = "dis"
+    fps: float | str = 25
+    reader: str = "auto"
+    codec: str | None = None
+    quality: float = 18
+    codec_options: Mapping[str, Any] = field(default_factory=dict)
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.stabilize) not in (int, float) or not 0 <= self.stabilize < 1:
+            raise UserError(f"video.stabilize={self.stabilize}: give a number from 0 to below 1, such as 0.8")
+        if self.reader not in ("auto", "decord", "av"):
+            raise UserError(f"video.reader={self.reader} is unknown, choose one of auto, decord, av")
+        if self.batch is not None:
+            check_integers("video", 1, batch=self.batch)
+        if self.fade is not None and not _is_list_of_numbers(self.fade):
+            raise UserError(f"video.fade={self.fade}: give a list of two or more positions, such as [0,1]")
+
+    @property
+    def rate(self) -> Fraction:
+        """`fps` as a fraction; a number such as 23.976 stands for 24000/1001."""
+        try:
+            rate = Fraction(str(self.fps))
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not 0 < rate <= 1000:
+            raise UserError(f"video.fps={self.fps}: give frames per second, such as 25 or 30000/1001")
+        broadcast = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+        return broadcast if rate.denominator > 1 and abs(rate - broadcast) < 0.005 else rate
+
+
+def video(
+    method: Stylizer,
+    folder: RunFolder,
+    content: str,
+    style: str | Sequence[str],
+    settings: Settings,
+    identity: str,
+    style_weights: Sequence[float] | None = None,
+    style_combine: Combine = "weighted_loss",
+    style_layers: Sequence[Sequence[str]] | None = None,
+    fine_style: str | Sequence[str] | None = None,
+    masks: str | Sequence[str] | None = None,
+    color: Color = "none",
+    color_strength: float = 1.0,
+    output: str | None = None,
+    image_px: int | None = None,
+    max_input_megapixels: float = 200.0,
+    seed: int = 0,
+    measure: bool = False,
+    log_every_n_steps: int = 10,
+    active_loggers: Sequence[Logger] = (),
+) -> Path:
+    """Redraw a clip; returns the path of the result, which has the clip's frames at the clip's times, and its sound.
+
+    Args:
+        method: what redraws.
+        folder: where the run writes.
+        content: a video file, an animated GIF, or a folder of pictures, which are its frames.
+        settings: see `Settings`.
+        identity: names everything that the result depends on but the files: a partial result of another one is not
+            gone on from.
+        style ... seed: as of `stylize`; masks hold for every frame.
+        output: a video file, or a folder for one PNG per frame; None: `output` in the run folder, with the clip's own
+            ending.
+        image_px: longer side of the result; None: the clip's own size.
+        measure: the warping error also without stabilization, which needs the motion.
+        log_every_n_steps: frames from one line in the loggers to the next.
+
+    Raises:
+        UserError: anything the user can mend, before the work starts where possible.
+        Stopped: ended early; what is done until then is a clip that plays, and the same command goes on from it.
+    """
+    check_size(image_px, max_input_megapixels)
+    check_color(color, color_strength)
+    styles = read_styles(style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels)
+    _check_fade(settings.fade, styles, style_weights)
+    source = _open(content, settings, max_input_megapixels)
+    if source.damage:
+        log.warning("%s: %s", source.path, source.damage)
+    frames = source.between(_seconds("start", settings.start), _seconds("end", settings.end))
+    target = _target(source, output, folder)
+    protect_inputs([source.path, *styles.files], [target])
+    size = size_for_longer_side(source.size, image_px)
+    controls = Controls(seed=seed, combine=style_combine)
+    painter = _Painter(method, styles.at(size), settings.fade, color, color_strength, controls, settings.stabilize)
+    estimator = MotionEstimator(settings.flow, size) if settings.stabilize > 0 or measure else None
+    measured = [] if estimator is None else [RESULT, OF_CLIP, *([PLAIN] if painter.blends else [])]
+    record = _Record(folder, active_loggers, log_every_n_steps, len(frames), measured)
+    encoding = Encoding(settings.codec, settings.quality, dict(settings.codec_options))
+    files = [*(source.pictures or [source.path]), *styles.files]
+    writer = open_writer(target, source, size, frames, encoding, f"{identity} {_digest_of_files(files)}")
+    return _Run(source, frames, size, settings, painter, estimator, writer, record)()
+
+
+class _Run:
+    """The work on one clip, from where an interrupted run stopped to its end."""
+
+    def __init__(
+        self,
+        source: Source,
+        frames: range,
+        size: tuple[int, int],
+        settings: Settings,
+        painter: "_Painter",
+        estimator: MotionEstimator | None,
+        writer: Writer,
+        record: "_Record",
+    ) -> None:
+        self.source, self.frames, self.size, self.settings = source, frames, size, settings
+        self.painter, self.estimator, self.writer, self.record = painter, estimator, writer, record
+
+    def __call__(self) -> Path:
+        done = self.writer.done
+        if done:
+            log.info("going on behind frame %d of %d", done, len(self.frames))
+        self.record.begin(done)
+        try:
+            with _terminated_as_interrupted():
+                self._work(done)
+                path = self.writer.finish()
+        except (KeyboardInterrupt, Stopped) as stop:
+            interrupted = isinstance(stop, KeyboardInterrupt) or stop.interrupted
+            reason = "interrupted" if interrupted else str(stop)
+            raise Stopped(f"{reason} {self._kept()}", interrupted=interrupted) from None
+        except UserError as error:
+            kept = self.writer.keep()
+            told = kept is None or str(kept) in str(error)
+            raise UserError(str(error) if told else f"{error}; {kept} holds what is done") from error
+        except BaseException:
+            self.writer.keep()
+            raise
+        finally:
+            self.record.end()
+        self.record.finished(path, self.source)
+        return path
+
+    def _kept(self) -> str:
+        kept = self.writer.keep()
+        count = f"at frame {self.record.done} of {len(self.frames)}"
+        return f"{count}; the clip so far is {kept}, and the same command goes on from there" if kept else count
+
+    def _work(self, done: int) -> None:
+        shots = self._shots(done)
+        if done:
+            before = next(shots)  # was painted by the run before; the next frame follows it
+            picture = self.writer.last_picture()
+            self.painter.go_on(before, picture)
+            if picture is not None:
+                self.record.save_poster(picture)
+        write = Behind(self._timed_add, FRAMES_ON_THEIR_WAY)
+        try:
+            with closing(ahead(shots, FRAMES_ON_THEIR_WAY)) as coming:
+                for batch in _batches(coming, self._batch_size()):
+                    self._one_batch(batch, write)
+            write.finish()
+        finally:
+            write.close()
+
+    def _one_batch(self, batch: Sequence["_Shot"], write: Behind) -> None:
+        begun = time.perf_counter()
+        painted = self.painter.paint(batch)
+        seconds = (time.perf_counter() - begun) / len(batch)
+        for shot, (picture, plain) in zip(batch, painted, strict=True):
+            self.record.add(shot, seconds, picture, plain)
+            write(Frame(shot.frame.time, shot.frame.duration, picture))
+
+    def _timed_add(self, frame: Frame) -> None:
+        with self.record.timed("encode"):
+            self.writer.add(frame)
+
+    def _shots(self, done: int) -> Iterator["_Shot"]:
+        """The frames that are still to do, behind the last one that is done, if any."""
+        first = self.frames[0]
+        last_time = self.writer.last_time
+        if done and last_time is not None:
+            first = next(i for i in self.frames if self.source.times[i] >= last_time)
+        wanted = iter(read_frames(self.source, range(first, self.frames.stop), self.settings.reader))
+        before: np.ndarray | None = None
+        start = self.source.times[self.frames[0]]
+        length = max(1, self.source.times[self.frames[-1]] - start)
+        for number in range(max(0, done - 1), len(self.frames) + 1):
+            with self.record.timed("decode"):
+                frame = next(wanted, None)
+            if frame is None:
+                return
+            repeated = before is not None and np.array_equal(before, frame.pixels)
+            motion = None
+            if before is not None and not repeated and self.estimator is not None:
+                with self.record.timed("flow"):
+                    motion = self.estimator(before, frame.pixels)
+            since = frame.time - start
+            seconds = float(since * self.source.time_base)
+            yield _Shot(number, frame, self.size, motion, repeated, seconds, since / length)
+            before = frame.pixels
+
+    def _batch_size(self) -> int:
+        if self.painter.one_by_one:
+            return 1
+        if self.settings.batch is not None:
+            return self.settings.batch
+        if not torch.cuda.is_available():
+            return 1  # a CPU gains nothing by more
+        fitting = free_bytes(torch.device("cuda")) // (2 * BYTES_PER_PIXEL * self.size[0] * self.size[1])
+        return max(1, min(LARGEST_BATCH, fitting))
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A frame of the clip on its way.
+
+    Args:
+        number: in the result.
+        size: of the result, (height, width).
+        motion: since the frame before; None: there is none, or it is not needed.
+        repeated: whether it is the very same picture as the frame before.
+        seconds: since the beginning of the result.
+        place: in the result, from 0 to 1.
+    """
+
+    number: int
+    frame: Frame
+    size: tuple[int, int]
+    motion: Motion | None
+    repeated: bool
+    seconds: float
+    place: float
+
+    @property
+    def begins_scene(self) -> bool:
+        return self.number == 0 or (self.motion is not None and self.motion.cut)
+
+    def picture(self) -> Tensor:
+        """(3, H, W) in [0, 1] at the size of the result."""
+        pixels = torch.from_numpy(self.frame.pixels).permute(2, 0, 1)
+        return resize(pixels.float().div_(255).contiguous(), self.size)
+
+
+def _batches(shots: Iterable[_Shot], count: int) -> Iterator[list[_Shot]]:
+    """Lists of up to `count` shots of one scene."""
+    batch: list[_Shot] = []
+    for shot in shots:
+        if batch and (len(batch) == count or shot.begins_scene):
+            yield batch
+            batch = []
+        batch.append(shot)
+    if batch:
+        yield batch
+
+
+class _Painter:
+    """Redraws shots in their order and steadies them.
+
+    With g the method's result, k `steadiness`, w the result before, moved along, and c where that can be trusted, a
+    frame is (1 - k c) g + k c w; of methods that optimize it is g, for which they have used w and c themselves.
+
+    Args:
+        styles: at the size of the result.
+        controls: of every frame.
+    """
+
+    def __init__(
+        self,
+        method: Stylizer,
+        styles: Sequence[Style],
+        fade: Sequence[float] | None,
+        color: Color,
+        strength: float,
+        controls: Controls,
+        steadiness: float,
+    ) -> None:
+        self.method, self.styles, self.fade = method, styles, fade
+        self.color, self.strength = color, strength
+        self.optimizes = getattr(method, "optimizes", False)
+        self.one_by_one = self.optimizes or fade is not None
+        self.blends = bool(steadiness) and not self.optimizes
+        self.clip = Clip(steadiness) if steadiness else None
+        self.controls = replace(controls, recorded=False, clip=self.clip)
+        self._scene_styles: Sequence[Style] | None = None
+        self._before: np.ndarray | None = None  # the method's result, float32 (H, W, 3)
+        self._shown: tuple[np.ndarray, np.ndarray] | None = None
+
+    def go_on(self, shot: _Shot, picture: np.ndarray | None) -> None:
+        """Take a shot as painted before, with its result, uint8 (H, W, 3)."""
+        self._begin_scene(shot.picture()[None])
+        if picture is not None:
+            self._shown = picture, picture
+            result = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+            self._before = _as_array(prepare_content(self.color, self.strength, result)[0])
+
+    def paint(self, shots: Sequence[_Shot]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of every shot the picture, and the picture without what comes from the frame before, uint8 (H, W, 3)."""
+        fresh = [shot for shot in shots if not self._is_known(shot)]
+        results = iter(self._results(fresh)) if fresh else iter(())
+        painted = []
+        for shot in shots:
+            if not self._is_known(shot):
+                content, result = next(results)
+                steady = self._steadied(result, shot)
+                plain = self._finished(result, content)
+                self._shown = (plain if steady is result else self._finished(steady, content)), plain
+            painted.append(self._shown)
+        return painted
+
+    def _is_known(self, shot: _Shot) -> bool:
+        return shot.repeated and self.fade is None
+
+    def _results(self, shots: Sequence[_Shot]) -> list[tuple[Tensor, Tensor]]:
+        """Of every shot the content and what the method makes of it, (1, 3, H, W) each."""
+        contents = torch.stack([shot.picture() for shot in shots])
+        if shots[0].begins_scene or self._scene_styles is None:
+            self._begin_scene(contents[:1])
+        elif self.optimizes and self.clip is not None:
+            self.clip.warped, self.clip.trust = self._moved(shots[0]) or (None, None)
+        given = prepare_content(self.color, self.strength, contents)
+        controls = replace(self.controls, name=f"frame {shots[0].number + 1}")
+        results = self.method.stylize(given, self._styles_at(shots[0].place), controls).float().cpu()
+        return list(zip(contents.split(1), results.split(1), strict=True))
+
+    def _begin_scene(self, content: Tensor) -> None:
+        """The colors of the style pictures are chosen once for a scene: with every frame they would flicker."""
+        if self.clip is not None:
+            self.clip.begin_scene()
+        self._before = None
+        self._scene_styles = prepare_styles(self.color, self.strength, content, self.styles)
+
+    def _styles_at(self, place: float) -> Sequence[Style]:
+        if self.fade is None:
+            return self._scene_styles
+        index = min(int(place * (len(self.fade) - 1)), len(self.fade) - 2)
+        within = place * (len(self.fade) - 1) - index
+        position = self.fade[index] + within * (self.fade[index + 1] - self.fade[index])
+        shares = [max(0.0, 1 - abs(position - number)) for number in range(len(self._scene_styles))]
+        return [replace(s, share=share) for s, share in zip(self._scene_styles, shares, strict=True) if share]
+
+    def _steadied(self, result: Tensor, shot: _Shot) -> Tensor:
+        if self.clip is None:
+            return result
+        if self.blends and (moved := self._moved(shot)) is not None:
+            warped, trust = moved
+            result = torch.lerp(result, warped, self.clip.steadiness * trust)
+        self._before = _as_array(result[0])
+        return result
+
+    def _moved(self, shot: _Shot) -> tuple[Tensor, Tensor] | None:
+        """The result before, moved to where this shot has it, (1, 3, H, W), and where that is trusted, (1, 1, H, W)."""
+        if self._before is None:
+            return None
+        if shot.repeated:
+            return _as_batch(self._before), torch.ones(1, 1, *shot.size)
+        if shot.motion is None:
+            return None
+        return _as_batch(shot.motion.from_before(self._before)), torch.from_numpy(shot.motion.trust)[None, None]
+
+    def _finished(self, result: Tensor, content: Tensor) -> np.ndarray:
+        picture = finish_colors(self.color, self.strength, result, content, self._scene_styles)[0]
+        pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
+        return pixels.permute(1, 2, 0).contiguous().numpy()
+
+
+def _as_array(picture: Tensor) -> np.ndarray:
+    """(3, H, W) -> (H, W, 3)."""
+    return picture.permute(1, 2, 0).contiguous().numpy()
+
+
+def _as_batch(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) -> (1, 3, H, W)."""
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous()
+
+
+class _Record:
+    """What is counted, shown and recorded while a clip is made.
+
+    Args:
+        measured: the warping errors that can be measured: of the result, of the clip itself, and without blending.
+    """
+
+    def __init__(
+        self, folder: RunFolder, active: Sequence[Logger], every_n: int, total: int, measured: Sequence[str]
+    ) -> None:
+        self.folder, self.loggers, self.every_n, self.total = folder, active, every_n, total
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.flicker = {name: Flicker() for name in measured}
+        self.done = self.painted = 0
+        self._before: dict[str, np.ndarray] = {}
+        self._poster = self.total // 2
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Count the time spent inside, by name; each name in one thread only."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begun
+
+    def begin(self, done: int) -> None:
+        self.done, self._begun = done, time.perf_counter()
+        self._poster = min(max(self._poster, done), self.total - 1)
+        seconds = 0.5 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(
+            total=self.total, initial=done, desc="video", unit="frame", file=sys.stderr, mininterval=seconds
+        )
+
+    def add(self, shot: _Shot, seconds: float, picture: np.ndarray, plain: np.ndarray) -> None:
+        """Count a frame that is ready, and took `seconds` to stylize."""
+        self.seconds["stylize"] += seconds
+        row = {"frame": shot.number, "time": round(shot.seconds, 6), "begins_scene": int(shot.begins_scene)}
+        row |= {"repeated": int(shot.repeated), "stylize_seconds": round(seconds, 4)}
+        with self.timed("measure"):
+            row |= self._flicker(shot, {PLAIN: plain, RESULT: picture})
+        self.folder.append_frame(row)
+        if not self.painted or shot.number == self._poster:
+            self.save_poster(picture)
+        if self.loggers and shot.number % self.every_n == 0:
+            numbers = {f"frame/{name}": value for name, value in row.items() if isinstance(value, float)}
+            loggers.log_numbers(self.loggers, numbers, step=shot.number)
+        self.done, self.painted = shot.number + 1, self.painted + 1
+        self._bar.update()
+
+    def save_poster(self, picture: np.ndarray) -> None:
+        """A frame, uint8 (H, W, 3), as the picture that stands for the clip in reports and loggers."""
+        self.folder.save_picture(torch.from_numpy(picture).permute(2, 0, 1).float() / 255, "output.png")
+
+    def _flicker(self, shot: _Shot, now: dict[str, np.ndarray]) -> dict[str, float | None]:
+        """The warping errors between the frame before and this one; None where there are none."""
+        if not self.flicker:
+            return {}
+        now[OF_CLIP] = (shot.picture().permute(1, 2, 0) * 255).round().byte().numpy()
+        before, self._before = self._before, now
+        known = bool(before) and (shot.repeated or (shot.motion is not None and not shot.motion.cut))
+        return {
+            name: flicker.add(before[name], now[name], shot.motion) if known else None
+            for name, flicker in self.flicker.items()
+        }
+
+    def end(self) -> None:
+        """No more frames; also after a failure."""
+        self._bar.close()
+        if not self.done:
+            return
+        wall = time.perf_counter() - self._begun
+        numbers: dict[str, float] = {"frames": self.done, "frames_per_second": round(self.painted / wall, 4)}
+        numbers |= {f"{name}_seconds": round(seconds, 3) for name, seconds in self.seconds.items()}
+        means = {name: flicker.mean() for name, flicker in self.flicker.items()}
+        numbers |= {name: mean for name, mean in means.items() if mean is not None} | {"wall_seconds": round(wall, 3)}
+        self.folder.record_metrics("output", numbers)
+
+    def finished(self, path: Path, source: Source) -> None:
+        """The clip is complete."""
+        self.folder.summary.outputs.append(str(path))
+        means = {name: flicker.mean() for name, flicker in self.flicker.items()}
+        if means.get(RESULT) is not None:
+            without = f", before blending {means[PLAIN]:.5f}" if PLAIN in means else ""
+            log.info("warping error %.5f (of the clip itself %.5f%s)", means[RESULT], means[OF_CLIP], without)
+        if self.done < self.total:
+            log.warning("%s: %d of %d frames could be read", source.path, self.done, self.total)
+        loggers.log_video(self.loggers, "video", path, step=self.done)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does."""
+
+    def stop(signum, frame) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+
+
+def _open(content: str, settings: Settings, max_megapixels: float) -> Source:
+    if content is None or not isinstance(content, str | int | float) or content == "":
+        raise UserError(
+            f"content={content}: give one clip, such as content=clip.mp4; several are a sweep: -m content=a.mp4,b.mp4"
+        )
+    path = Path(str(content)).expanduser()
+    return open_source(path, "content", settings.rate, max_megapixels)
+
+
+def _target(source: Source, output: str | None, folder: RunFolder) -> Path:
+    if output is None:
+        suffix = source.path.suffix.lower()
+        return folder.path / f"output{suffix if suffix in CONTAINERS and not source.pictures else '.mp4'}"
+    if str(output) == "":
+        raise UserError("output is empty: give a video file, or output=null for the run folder")
+    return Path(str(output)).expanduser()
+
+
+def _check_fade(fade: Sequence[float] | None, styles: Styles, weights: Sequence[float] | None) -> None:
+    if fade is None:
+        return
+    last = len(styles.pictures) - 1
+    if last < 1:
+        raise UserError("video.fade needs two or more pictures in style=[...], there is 1")
+    if not all(0 <= position <= last for position in fade):
+        raise UserError(f"video.fade={list(fade)}: positions are from 0, the first style, to {last}, the last")
+    if weights is not None:
+        raise UserError("video.fade says how much of each style there is: leave style_weights out")
+    if styles.masks:
+        raise UserError("video.fade goes from style to style everywhere: leave masks out")
+
+
+def _is_list_of_numbers(values: Any) -> bool:
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) < 2:
+        return False
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+
+
+def _seconds(key: str, value: float | str | None) -> float | None:
+    """Seconds of a number, or of a text such as 90, 1:30 or 00:01:30.5."""
+    if value is None:
+        return None
+    parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", str(value).strip())
+    if not parts:
+        raise UserError(f"video.{key}={value}: give seconds, or hours:minutes:seconds such as 00:01:30")
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _digest_of_files(files: Sequence[Path]) -> str:
+    """Changes when one of the files is another or was written again."""
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stats).encode("utf-8", "surrogateescape")).hexdigest()[:16]
