@@ -89,7 +89,7 @@ class Gatys:
         guide: Propagation = "simple",
         fine_layers: Sequence[str] = ("relu1_1", "relu2_1"),
         fine_steps: int = 100,
-        next_steps: int = 60,
+        next_steps: int = 30,
         clamp: str = "on_save",
         normalize_gradients: bool = False,
     ) -> None:
@@ -295,7 +295,7 @@ class PictureOptimization(LightningModule):
             settings.max_steps,
             max(self.encoder.min_side_px(self.layers), self.losses.min_side_px, self._min_side_for_styles()),
         )
-        self.start = self._begun(settings.start(self.canvas, self.styles, controls))
+        self.start = self._start_from_before() if self._before() else settings.start(self.canvas, self.styles, controls)
         self.max_steps, self.steps_done, self.level_index = settings.max_steps, 0, 0
         self.image = self._parametrize(resize(self.start, self.levels[0].size))
         self.recorded = controls.recorded and not roles  # of a picture that only prepares another one nothing is kept
@@ -460,10 +460,16 @@ class PictureOptimization(LightningModule):
             for name, known in ((BEFORE, self.clip.warped), (TRUST, self.clip.trust))
         }
 
-    def _begun(self, start: Tensor) -> Tensor:
-        """What the frame before has of this one, and elsewhere the starting image (`prevWarped` of the paper)."""
-        before = self._before()
-        return torch.lerp(start, before[BEFORE].to(start), before[TRUST].to(start)) if before else start
+    def _start_from_before(self) -> Tensor:
+        """What the result before has of this frame, and elsewhere the frame itself in the styles' colors.
+
+        The paper starts from the result before (`prevWarped`) everywhere, which takes many more steps to put right
+        where something else has come into sight; and the plain frame keeps its colors there for as long.
+        """
+        images, shares = [style.image for style in self.styles], [style.share for style in self.styles]
+        fresh = optimize.starting_image("recolored", self.canvas.content, images, shares, 0.0, 0)
+        known = self._before()
+        return torch.lerp(fresh, known[BEFORE].to(fresh), known[TRUST].to(fresh))
 
     def _make_targets(self) -> dict[str, list[tuple[Any, ...]]]:
         """What the terms have to match at the current level, as `LossSet.forward` takes it."""
