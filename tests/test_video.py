@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image
 
 from nstexp.core.errors import UserError
 from nstexp.core.video import Encoding, open_source, open_writer, read_frames, source
+from nstexp.core.video.writer import VideoWriter
 
 HEIGHT, WIDTH, COUNT = 48, 64, 24
 RED = np.full((HEIGHT, WIDTH, 3), (255, 0, 0), np.uint8)
@@ -151,12 +154,12 @@ def test_ntsc_rates_stay_fractions(tmp_path, name):
 
 
 @pytest.mark.parametrize("reader", ["decord", "av"])
-def test_variable_rates_keep_their_times_and_durations(tmp_path, reader):
+def test_variable_rates_keep_their_times(tmp_path, reader):
     times = [n * 40 + (n % 5) * 7 + (n > 10) * 500 for n in range(COUNT)]
     clip = open_source(make(tmp_path / "a.mp4", times=times, unit=Fraction(1, 1000), bf=2))
     frames = list(read_frames(clip, range(COUNT), reader))
     assert [f.time * clip.time_base * 1000 for f in frames] == times
-    assert [f.time + f.duration for f in frames] == [*clip.times[1:], clip.end]
+    assert [clip.until(index) for index in range(COUNT)] == [*clip.times[1:], clip.end]
     assert numbers(frames) == list(range(COUNT))
 
 
@@ -178,7 +181,6 @@ def test_seeking_is_exact_to_the_frame(tmp_path, reader, name, codec, options):
     assert len(clip) == COUNT
     for first in (0, 1, 7, 8, 9, 16, COUNT - 1):
         assert numbers(read_frames(clip, range(first, COUNT), reader)) == list(range(first, COUNT))
-    assert numbers(read_frames(clip, range(3, COUNT, 4), reader)) == list(range(3, COUNT, 4))
 
 
 def test_seeking_does_not_decode_what_comes_before(tmp_path, monkeypatch):
@@ -196,10 +198,16 @@ def test_time_windows_in_seconds_become_frames(clips):
     assert clip.between(None, None) == range(COUNT)
     assert clip.between(0.2, 0.4) == range(5, 10)  # 0.4 belongs to the next window
     assert clip.between(0.201, None) == range(6, COUNT)
-    assert clip.between(None, 99) == range(COUNT)
+    for large in (99, float("inf"), 10**400):
+        assert clip.between(None, large) == range(COUNT)
+    assert clip.between(0.95, None) == clip.between(0.95, 0.955) == range(COUNT - 1, COUNT)  # which is still shown
     for start, end, words in [
         (0.4, 0.2, "video.end=0.2"),
+        (5, 0, "video.end=0: must be after video.start=5"),
+        (None, 0, "video.end=0: must be after video.start=0"),
         (5, None, "lasts only 0.96"),
+        (0.96, None, "lasts only 0.96"),
+        (float("inf"), None, "lasts only 0.96"),
         (-1, None, "video.start=-1"),
         (0.201, 0.202, "no frame"),
     ]:
@@ -525,6 +533,8 @@ def test_other_codecs_work_and_are_silent(clips, tmp_path, capfd, codec, name):
         ("a.mp4", Encoding(options={"crff": "3"}), r"video\.codec_options: libx264 has no option crff"),
         ("a.mp4", Encoding(options={"level": "much"}), r"video\.codec_options=.*libx264 refuses"),
         ("a.mp4", Encoding(options={"pix_fmt": "yuv999"}), r"video\.codec_options=.*libx264 refuses"),
+        ("a.mp4", Encoding(options={"bf": 2}), r"video\.codec_options: leave out what reorders frames"),
+        ("a.avi", Encoding(options={"bf": 2}), r"video\.codec_options: leave out what reorders frames"),
         ("a.wmv", Encoding(), r"output=.*a\.wmv: cannot write '\.wmv' files"),
         ("plain.mp4", Encoding(), "this is the clip itself"),
     ],
@@ -534,6 +544,65 @@ def test_a_wrong_encoding_is_one_sentence_before_the_work(clips, tmp_path, name,
     with pytest.raises(UserError, match=words):
         open_writer(tmp_path / name, clip, clip.size, range(COUNT), encoding, "x")
     gone(tmp_path, "plain.mp4")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"preset": None}, r"video\.codec_options\.preset=null"), ({1: "a"}, r"video\.codec_options=\{1: 'a'\}: 1 is no")],
+)
+def test_options_need_a_name_and_a_value(options, words):
+    with pytest.raises(UserError, match=words):
+        Encoding(options=options)
+
+
+@pytest.mark.parametrize("name", [".", "/", "..", ""])
+def test_an_output_needs_a_name(clips, name):
+    clip = open_source(clips / "plain.mp4")
+    with pytest.raises(UserError, match=r"^output=.*no name"):
+        open_writer(name, clip, clip.size, range(COUNT), Encoding(), "x")
+
+
+def test_avi_takes_even_times_only_which_is_said_before_the_work(tmp_path):
+    times = [n * 40 + (n % 5) * 7 for n in range(COUNT)]
+    times[8] = times[7] + 10
+    clip = open_source(make(tmp_path / "a.mkv", times=times, unit=Fraction(1, 1000)))
+    with pytest.raises(UserError, match=r"^output=.*b\.avi: AVI files know no frames at uneven times, use \.mkv or"):
+        open_writer(tmp_path / "b.avi", clip, clip.size, range(COUNT), Encoding(), "x")
+    gone(tmp_path, "a.mkv")
+
+
+@pytest.mark.parametrize("rate", [Fraction(120000, 1001), Fraction(500), Fraction(1, 3600)])
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [(None, "b.avi"), (None, "b.mp4"), ("mpeg4", "b.mp4"), ("mpeg2video", "b.mkv"), ("libsvtav1", "b.mkv")],
+)
+def test_rates_that_encoders_do_not_know_go_through(tmp_path, rate, codec, name):
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        Image.fromarray(gray(number)).save(tmp_path / "in" / f"{number}.png")
+    clip = open_source(tmp_path / "in", fps=rate)
+    result = open_source(write(tmp_path / name, clip, encoding=Encoding(codec)))
+    assert numbers(read_frames(result, range(6))) == list(range(6))
+    unit = Fraction(1, 1000) if name == "b.mkv" else Fraction(0)
+    assert max(abs(a - b) for a, b in zip(seconds(result), seconds(clip), strict=True)) <= unit
+
+
+def test_a_gif_of_a_very_slow_clip_can_be_written(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        Image.fromarray(gray(number)).save(tmp_path / "in" / f"{number}.png")
+    result = open_source(write(tmp_path / "b.gif", open_source(tmp_path / "in", fps=Fraction(1, 3600))))
+    assert numbers(read_frames(result, range(2))) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "measured", [Fraction(1, 3600), Fraction(1, 10**12), Fraction(25), Fraction(10**12), Fraction(7, 9)]
+)
+def test_every_rate_becomes_one_that_headers_can_hold(measured):
+    rate = source.simple_rate(measured)
+    assert 0 < max(rate.numerator, rate.denominator) < 2**31
+    if 10**-9 < measured < 10**9:
+        assert rate == measured
 
 
 # GIF and folders
@@ -591,6 +660,8 @@ def test_a_folder_of_pictures_is_a_clip_in_natural_order(tmp_path):
     assert seconds(result) == [n * Fraction(1001, 24000) for n in range(12)]
     out = write(tmp_path / "out", clip)
     assert sorted(p.name for p in out.glob("*.png")) == sorted(f"frame{n}.png" for n in range(12))
+    Image.fromarray(gray(12)).save(tmp_path / "in" / "\u00b21.png")  # a digit, and no number
+    assert len(open_source(tmp_path / "in")) == 13
     Image.new("RGB", (10, 10)).save(tmp_path / "in" / "frame3.png")
     with pytest.raises(UserError, match=r"frame3\.png has 10x10 px and frame0\.png 64x48"):
         open_source(tmp_path / "in")
@@ -601,8 +672,9 @@ def test_a_folder_goes_out_complete_or_not_at_all(clips, tmp_path):
     assert write(tmp_path / "out", clip, stop=5) == tmp_path / "out.partial"
     gone(tmp_path, "out.partial")
     writer = open_writer(tmp_path / "out", clip, clip.size, range(COUNT), Encoding(), "same")
-    assert (writer.done, writer.last_time) == (5, clip.times[4])
+    assert writer.done == 5
     assert round((writer.last_picture().mean() - 20) / 8) == 4
+    writer.keep()
     assert write(tmp_path / "out", clip) == tmp_path / "out"
     gone(tmp_path, "out")
     result = open_source(tmp_path / "out")
@@ -625,6 +697,120 @@ def test_a_folder_of_pictures_of_the_user_is_never_replaced(clips, tmp_path):
     assert (tmp_path / "out" / "000001.png").exists()
 
 
+def test_a_folder_is_begun_with_its_mark_or_not_at_all(clips, tmp_path, monkeypatch):
+    clip = open_source(clips / "plain.mp4")
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_writer(tmp_path / "out", clip, clip.size, range(COUNT), Encoding(), "same")
+    assert not (tmp_path / "out.partial").exists()
+    assert write(tmp_path / "out", clip, stop=2) == tmp_path / "out.partial"
+    gone(tmp_path, "out.partial")
+    (tmp_path / "out.partial" / ".writing-abc.png").write_bytes(b"half")  # of a killed process
+    write(tmp_path / "out", clip)
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == [f"{n:06d}.png" for n in range(1, COUNT + 1)]
+
+
+def test_of_a_folder_with_nothing_but_half_a_picture_nothing_is_kept(clips, tmp_path):
+    clip = open_source(clips / "plain.mp4")
+    writer = open_writer(tmp_path / "out", clip, clip.size, range(COUNT), Encoding(), "same")
+    (writer.partial / ".writing-abc.png").write_bytes(b"half")
+    assert writer.keep() is None
+    gone(tmp_path)
+
+
+def test_a_folder_of_other_work_is_begun_anew(clips, tmp_path, caplog):
+    clip = open_source(clips / "plain.mp4")
+    write(tmp_path / "out", clip, stop=5)
+    writer = open_writer(tmp_path / "out", clip, clip.size, range(COUNT), Encoding(), "other")
+    assert (writer.done, writer.last_picture()) == (0, None)
+    assert "other settings" in caplog.text
+    with pytest.raises(UserError, match="not one frame could be read"):
+        writer.finish()
+    assert writer.keep() is None
+    gone(tmp_path)
+
+
+# Where the output goes
+
+
+@pytest.mark.parametrize(
+    "name", [".out.mp4.lock", "out.mp4.partial.mkv", ".out.mp4.partial.mkv", ".writing-out.mp4", "out.mp4"]
+)
+def test_the_clip_is_never_overwritten_by_a_partial_output(clips, tmp_path, name):
+    data = (clips / "plain.mp4").read_bytes()
+    (tmp_path / name).write_bytes(data)
+    clip = open_source(tmp_path / name)
+    with pytest.raises(UserError, match=r"^output=.*out\.mp4: .*is the clip itself"):
+        open_writer(tmp_path / "out.mp4", clip, clip.size, range(COUNT), Encoding(), "x")
+    gone(tmp_path, name)
+    assert (tmp_path / name).read_bytes() == data
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_nor_is_a_folder_that_holds_the_clip(clips, tmp_path, linked):
+    write(tmp_path / "out", open_source(clips / "plain.mp4"), stop=4)
+    partial = tmp_path / "out.partial"
+    (tmp_path / "link").symlink_to(partial)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.png").symlink_to(partial / "000001.png")
+    (partial / "clip.mp4").write_bytes((clips / "plain.mp4").read_bytes())
+    for path in (tmp_path / "link" if linked else partial, tmp_path / "in", partial / "clip.mp4"):
+        clip = open_source(path)
+        with pytest.raises(UserError, match=r"^output=.*out: the partial output, .*is the clip itself or holds it"):
+            open_writer(tmp_path / "out", clip, clip.size, range(len(clip)), Encoding(), "other")
+    assert len(list(partial.glob("*.png"))) == 4
+
+
+def test_nor_is_a_picture_of_it(tmp_path):
+    Image.fromarray(gray(0)).save(tmp_path / "a.gif")
+    clip = open_source(tmp_path)
+    with pytest.raises(UserError, match="is the clip itself"):
+        open_writer(tmp_path / "a.gif", clip, clip.size, range(1), Encoding(), "x")
+
+
+def test_outputs_of_one_stem_do_not_meet(clips, tmp_path):
+    clip = open_source(clips / "plain.mp4")
+    names = ("a.mp4", "a.gif", "a")
+    writers = [open_writer(tmp_path / name, clip, clip.size, range(COUNT), Encoding(), "same") for name in names]
+    for frame in read_frames(clip, range(3)):
+        for writer in writers:
+            writer.add(frame)
+    for writer in writers:
+        writer.keep()
+    gone(tmp_path, "a.mp4.partial.mkv", "a.gif.partial.mkv", "a.partial")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a"])
+def test_only_one_run_writes_an_output(clips, tmp_path, name):
+    clip = open_source(clips / "plain.mp4")
+    first = open_writer(tmp_path / name, clip, clip.size, range(COUNT), Encoding(), "same")
+    code = f"""
+        from nstexp.core.errors import UserError
+        from nstexp.core.video import *
+        clip = open_source({str(clips / "plain.mp4")!r})
+        try:
+            open_writer({str(tmp_path / name)!r}, clip, clip.size, range({COUNT}), Encoding(), "other")
+        except UserError as error:
+            print(error)
+    """
+    frames = list(read_frames(clip, range(COUNT)))
+    first.add(frames[0])
+    second = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert second.stdout.startswith(f"output={tmp_path / name}: another run is writing it")
+    with pytest.raises(UserError, match="another run is writing it"):
+        open_writer(tmp_path / name, clip, clip.size, range(COUNT), Encoding(), "same")
+    for frame in frames[1:]:
+        first.add(frame)
+    first.finish()
+    gone(tmp_path, name)
+    assert len(open_source(tmp_path / name)) == COUNT
+
+
 # Interruptions
 
 
@@ -632,18 +818,18 @@ def test_a_folder_of_pictures_of_the_user_is_never_replaced(clips, tmp_path):
 @pytest.mark.parametrize("stop", [1, 13, COUNT])
 def test_work_goes_on_behind_an_interruption(clips, tmp_path, name, stop):
     clip = open_source(clips / "opus.mkv")
-    assert write(tmp_path / name, clip, stop=stop) == tmp_path / "a.partial.mkv"
-    gone(tmp_path, "a.partial.mkv")
-    partial = open_source(tmp_path / "a.partial.mkv")
+    assert write(tmp_path / name, clip, stop=stop) == tmp_path / f"{name}.partial.mkv"
+    gone(tmp_path, f"{name}.partial.mkv")
+    partial = open_source(tmp_path / f"{name}.partial.mkv")
     assert numbers(read_frames(partial, range(len(partial)))) == list(range(stop))
-    sound = audio_packets(tmp_path / "a.partial.mkv")
+    sound = audio_packets(tmp_path / f"{name}.partial.mkv")
     if name != "a.gif":
         assert sound
         assert sound[-1][0] <= partial.end * partial.time_base
     writer = open_writer(tmp_path / name, clip, clip.size, range(COUNT), Encoding(), "same")
-    assert (writer.done, writer.last_time) == (stop, clip.times[stop - 1])
+    assert writer.done == stop
     assert round((writer.last_picture().mean() - 20) / 8) == stop - 1
-    assert writer.keep() == tmp_path / "a.partial.mkv"
+    assert writer.keep() == tmp_path / f"{name}.partial.mkv"
     result = open_source(write(tmp_path / name, clip))
     assert seconds(result) == seconds(clip)
     assert numbers(read_frames(result, range(COUNT))) == list(range(COUNT))
@@ -652,30 +838,33 @@ def test_work_goes_on_behind_an_interruption(clips, tmp_path, name, stop):
     gone(tmp_path, name)
 
 
+@pytest.mark.parametrize("lost", [(), (6, 7)])
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_what_a_killed_process_leaves_plays_and_is_gone_on_from(clips, tmp_path, codec):
+def test_what_a_killed_process_leaves_plays_and_is_gone_on_from(clips, tmp_path, codec, lost):
     code = f"""
         import signal, os
         from nstexp.core.video import *
         clip = open_source({str(clips / "sound.mp4")!r})
         writer = open_writer({str(tmp_path / "a.mp4")!r}, clip, clip.size, range({COUNT}), Encoding({codec!r}), "same")
-        for frame in read_frames(clip, range(15)):
-            writer.add(frame)
+        for number, frame in enumerate(read_frames(clip, range(15))):
+            if number not in {lost}:
+                writer.add(frame)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert killed.returncode == -signal.SIGKILL
-    left = open_source(tmp_path / "a.partial.mkv")
-    assert 13 <= len(left) <= 15
-    assert numbers(read_frames(left, range(len(left)))) == list(range(len(left)))
-    assert audio_packets(tmp_path / "a.partial.mkv")
+    left = open_source(tmp_path / "a.mp4.partial.mkv")
+    there = [number for number in range(COUNT) if number not in lost]
+    assert 13 <= len(left) + len(lost) <= 15
+    assert numbers(read_frames(left, range(len(left)))) == there[: len(left)]
+    assert audio_packets(tmp_path / "a.mp4.partial.mkv")
     clip = open_source(clips / "sound.mp4")
     writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(codec), "same")
-    assert writer.done == len(left)
+    assert writer.done == len(left) + len(lost)
     writer.keep()
     result = open_source(write(tmp_path / "a.mp4", clip, encoding=Encoding(codec)))
-    assert seconds(result) == seconds(clip)
-    assert numbers(read_frames(result, range(COUNT))) == list(range(COUNT))
+    assert seconds(result) == [seconds(clip)[number] for number in there]
+    assert numbers(read_frames(result, range(len(result)))) == there
     assert audio_packets(tmp_path / "a.mp4") == audio_packets(clips / "sound.mp4")
 
 
@@ -683,7 +872,7 @@ def test_a_partial_file_of_other_work_is_not_gone_on_from(clips, tmp_path, caplo
     clip = open_source(clips / "plain.mp4")
     write(tmp_path / "a.mp4", clip, stop=5)
     writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(), "other")
-    assert (writer.done, writer.last_time, writer.last_picture()) == (0, None, None)
+    assert (writer.done, writer.last_picture()) == (0, None)
     assert "other settings" in caplog.text
     assert writer.keep() is None
     gone(tmp_path)
@@ -715,14 +904,167 @@ def test_of_a_damaged_partial_file_the_complete_frames_are_kept(clips, tmp_path,
     assert numbers(read_frames(result, range(COUNT))) == list(range(COUNT))
 
 
-def test_frames_that_the_clip_has_lost_leave_a_gap(clips, tmp_path):
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.avi", "a.gif", "a"])
+@pytest.mark.parametrize("lost", [(6, 7), (0, 12), (11,)])
+def test_frames_that_the_clip_has_lost_leave_a_gap_and_are_not_waited_for(clips, tmp_path, name, lost):
     clip = open_source(clips / "sound.mp4")
-    writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(), "same")
-    for number, frame in enumerate(read_frames(clip, range(COUNT))):
-        if number not in (6, 7):
-            writer.add(frame)
+    done = 0
+    for stop in (12, 18, COUNT):
+        writer = open_writer(tmp_path / name, clip, clip.size, range(COUNT), Encoding(), "same")
+        assert writer.done == done
+        if done:
+            assert round((writer.last_picture().mean() - 20) / 8) == done - 1
+        for number, frame in enumerate(read_frames(clip, range(done, stop)), done):
+            if number not in lost:
+                writer.add(frame)
+                done = writer.done
+                assert done == number + 1
+        if stop < COUNT:
+            writer.keep()
     result = open_source(writer.finish())
-    assert seconds(result) == [t for n, t in enumerate(seconds(clip)) if n not in (6, 7)]
+    there = [number for number in range(COUNT) if number not in lost]
+    assert numbers(read_frames(result, range(len(result)))) == there
+    if name == "a":
+        assert [p.name for p in result.pictures] == [f"{number + 1:06d}.png" for number in there]
+    elif name != "a.gif" and name != "a.avi":  # these begin with their first frame
+        assert seconds(result) == [seconds(clip)[number] for number in there]
+    gone(tmp_path, name)
+
+
+def test_what_a_damaged_partial_file_has_lost_is_done_again(clips, tmp_path):
+    clip = open_source(clips / "plain.mp4")
+    fast = Encoding(options={"g": 4})  # so that frames behind the hole could be decoded
+    partial = write(tmp_path / "a.mp4", clip, encoding=fast, stop=20)
+    data = bytearray(partial.read_bytes())
+    with av.open(str(partial)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data[places[6] - 8 : places[9] - 8] = bytes(places[9] - places[6])
+    partial.write_bytes(data)
+    writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), fast, "same")
+    assert 4 <= writer.done <= 6
+    assert round((writer.last_picture().mean() - 20) / 8) == writer.done - 1
+    writer.keep()
+    result = open_source(write(tmp_path / "a.mp4", clip, encoding=fast))
+    assert numbers(read_frames(result, range(len(result)))) == list(range(COUNT))
+
+
+def test_a_partial_file_is_found_where_a_process_died_while_it_copied(clips, tmp_path):
+    clip = open_source(clips / "plain.mp4")
+    partial = write(tmp_path / "a.mp4", clip, stop=9)
+    partial.rename(tmp_path / ".a.mp4.partial.mkv")
+    partial.write_bytes(b"the beginning of a copy")
+    (tmp_path / ".writing-a.mp4").write_bytes(b"and of a result")
+    writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(), "same")
+    assert writer.done == 9
+    assert writer.keep() == partial
+    gone(tmp_path, partial.name)
+    assert len(open_source(partial)) == 9
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_partial_file_is_put_back_where_it_cannot_be_copied(clips, tmp_path, monkeypatch, error):
+    clip = open_source(clips / "plain.mp4")
+    partial = write(tmp_path / "a.mp4", clip, stop=9)
+    data = partial.read_bytes()
+
+    def failing(self, packets, original=VideoWriter._mux):
+        if self.done > 4:
+            raise error
+        original(self, packets)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoWriter, "_mux", failing)
+        with pytest.raises((UserError, KeyboardInterrupt)):
+            open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(), "same")
+    gone(tmp_path, partial.name)
+    assert partial.read_bytes() == data
+    assert len(open_source(write(tmp_path / "a.mp4", clip))) == COUNT
+
+
+def test_no_file_is_renamed_or_removed_while_it_is_open(clips, tmp_path, monkeypatch):
+    """As on Windows, which refuses that."""
+    import os
+
+    def checked(original):
+        def call(path, *others, **options):
+            handles = Path("/proc/self/fd")
+            opened = {os.readlink(handle) for handle in handles.iterdir() if handle.is_symlink()}
+            assert str(path) not in opened or str(path).endswith(".lock")
+            return original(path, *others, **options)
+
+        return call
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs a list of the open files")
+    monkeypatch.setattr(os, "replace", checked(os.replace))
+    monkeypatch.setattr(Path, "unlink", checked(Path.unlink))
+    clip = open_source(clips / "sound.mp4")
+    for stop in (1, 9, None):
+        write(tmp_path / "a.mp4", clip, stop=stop)
+    gone(tmp_path, "a.mp4")
+    writer = open_writer(tmp_path / "b.mp4", clip, clip.size, range(COUNT), Encoding(), "same")
+    assert writer.keep() is None
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a"])
+def test_an_output_that_has_ended_takes_no_frame(clips, tmp_path, name):
+    clip = open_source(clips / "plain.mp4")
+    frames = list(read_frames(clip, range(COUNT)))
+    writer = open_writer(tmp_path / name, clip, clip.size, range(COUNT), Encoding(), "same")
+    writer.add(frames[0])
+    with pytest.raises(ValueError, match="does not follow"):
+        writer.add(frames[0])
+    assert writer.keep() == writer.keep() == writer.partial
+    for call in (lambda: writer.add(frames[1]), writer.finish):
+        with pytest.raises(RuntimeError, match="was finished or kept before"):
+            call()
+    write(tmp_path / name, clip)
+    writer = open_writer(tmp_path / name, clip, clip.size, range(3), Encoding(), "same")
+    writer.add(frames[0])
+    assert writer.finish().exists()
+    assert writer.keep() is None
+    gone(tmp_path, name)
+    idle = open_writer(tmp_path / f"b{name}", clip, clip.size, range(3), Encoding(), "same")
+    assert idle.keep() is None
+    other = open_writer(tmp_path / f"b{name}", clip, clip.size, range(3), Encoding(), "same")
+    assert idle.keep() is None
+    assert other.partial.exists()
+
+
+def test_keep_waits_for_a_frame_that_is_being_written(clips, tmp_path, monkeypatch):
+    clip = open_source(clips / "plain.mp4")
+    frames = list(read_frames(clip, range(3)))
+    writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(), "same")
+    begun, inside, most = threading.Event(), [], []
+
+    def slow(pixels, number=0, original=writer._encoder.encode):
+        inside.append(number)
+        most.append(len(inside))
+        begun.set()
+        time.sleep(0.2)
+        inside.pop()
+        return original(pixels, number)
+
+    monkeypatch.setattr(writer._encoder, "encode", slow)
+    adding = threading.Thread(target=lambda: writer.add(frames[0]))
+    adding.start()
+    begun.wait()
+    assert writer.keep() == writer.partial
+    adding.join()
+    assert max(most) == 1
+    assert len(open_source(writer.partial)) == 1
+
+
+def test_keep_never_raises(clips, tmp_path, monkeypatch):
+    clip = open_source(clips / "plain.mp4")
+    writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(), "same")
+
+    def failing(packets):
+        raise UserError("reordered")
+
+    monkeypatch.setattr(writer, "_mux", failing)
+    assert writer.keep() is None
+    gone(tmp_path)
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_partial_file(tmp_path):
@@ -745,8 +1087,8 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_partial_file(tmp_path):
     assert (ran.returncode, ran.stderr) == (0, "")
     sentence, kept = ran.stdout.splitlines()
     assert sentence.startswith(f"output={tmp_path / 'a.mp4'}: cannot be written (File too large); ")
-    assert kept == str(tmp_path / "a.partial.mkv")
-    assert kept in sentence
+    assert kept == str(tmp_path / "a.mp4.partial.mkv")
+    assert sentence.endswith(f"{kept} holds what is done")
     clip = open_source(tmp_path / "in.mp4")
     writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(), "same")
     assert 0 < writer.done < COUNT

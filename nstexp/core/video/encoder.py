@@ -1,24 +1,23 @@
 """RGB frames into packets of any codec, one at a time, with the colors converted and tagged explicitly."""
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nstexp.core.errors import UserError
-from nstexp.core.video.source import FULL, LIMITED, SWS_MATRIX, UNKNOWN, Colors, Source
+from nstexp.core.video.source import FULL, LIMITED, SWS_MATRIX, UNKNOWN, Colors, Source, simple_rate
 
 if TYPE_CHECKING:
+    from av.codec import Codec
     from av.codec.context import CodecContext
     from av.container import OutputContainer
     from av.packet import Packet
     from av.video.codeccontext import VideoCodecContext
     from av.video.format import VideoFormat
-
-logger = logging.getLogger(__name__)
 
 BY_CONTAINER = {"webm": "libvpx-vp9", "avi": "mpeg4"}  # by FFmpeg's name of the format; elsewhere H.264
 # No encoder may hold frames back or reorder them, so that each is on the disk soon after it came.
@@ -32,6 +31,10 @@ LOW_DELAY = {
 # Primaries and transfer that go with a matrix where a stream does not tell them (H.273 numbers).
 USUAL_COLORS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9, 14), 10: (9, 14)}
 LAMBDA = 118  # FF_QP2LAMBDA, the unit of global_quality
+MPEG4_TICKS = 65535  # in a second, at most
+FASTEST = {"libsvtav1": 240}  # frames per second
+
+REORDERS = "video.codec_options: leave out what reorders frames, such as bf"
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,21 @@ class Encoding:
         codec: an encoder of FFmpeg; None: VP9 for webm, MPEG-4 for avi, else H.264.
         quality: crf of codecs that have it, lower is better; a sixth of it is the quantizer of the older ones.
         options: of the encoder, and `pix_fmt`.
+
+    Raises:
+        UserError: options without a name or without a value.
     """
 
     codec: str | None = None
     quality: float = 18
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, value in self.options.items():
+            if not isinstance(key, str):
+                raise UserError(f"video.codec_options={dict(self.options)}: {key} is no name of an option")
+            if value is None:
+                raise UserError(f"video.codec_options.{key}=null: give a value, or leave it out")
 
     def codec_for(self, format_name: str) -> str:
         """The encoder for a container (FFmpeg's name of its format).
@@ -94,12 +107,12 @@ class Encoder:
         self.pixel_format = options.pop("pix_fmt", None) or _pixel_format(known.codec.video_formats)
         options = _merged(_quality(known, encoding.quality) | LOW_DELAY.get(codec, {}), options)
         # The true times are set on the packets: some codecs know no others than multiples of 1/rate.
-        rate = source.rate.limit_denominator(1001)
+        rate = _coded_rate(known.codec, source.rate)
         self._time_base = 1 / rate
         self._reformatter = VideoReformatter()
         try:
-            self._padding = _padding(self.pixel_format, size)
-            height, width = size[0] + self._padding[0], size[1] + self._padding[1]
+            self.padding = _padding(self.pixel_format, size)
+            height, width = size[0] + self.padding[0], size[1] + self.padding[1]
             self.stream = container.add_stream(
                 codec, rate, options, width=width, height=height, time_base=self._time_base, pix_fmt=self.pixel_format
             )
@@ -115,8 +128,6 @@ class Encoder:
             ) from error
         if unused := set(context.options) & set(encoding.options):
             raise UserError(f"video.codec_options: {codec} has no option {', '.join(sorted(unused))}")
-        if any(self._padding):
-            logger.info("%s has even sizes only: an edge of the %dx%d px is repeated", self.pixel_format, *size[::-1])
 
     def encode(self, pixels: np.ndarray | None, number: int = 0) -> "list[Packet]":
         """Encode frame `number`, RGB uint8 (H, W, 3); None: what is left. A packet's pts is the number of its frame."""
@@ -124,7 +135,7 @@ class Encoder:
 
         if pixels is None:
             return self.stream.encode(None)
-        padded = np.pad(pixels, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
+        padded = np.pad(pixels, ((0, self.padding[0]), (0, self.padding[1]), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
         is_rgb = av.VideoFormat(self.pixel_format).is_rgb
         frame = self._reformatter.reformat(
@@ -145,6 +156,15 @@ def _pixel_format(supported: "Sequence[VideoFormat]") -> str:
     """4:2:0 where the encoder can, which everything plays; full range for those that know nothing else."""
     names = [layout.name for layout in supported or ()]
     return "yuv420p" if not names or ("yuv420p" in names and not names[0].startswith("yuvj")) else names[0]
+
+
+def _coded_rate(codec: "Codec", rate: Fraction) -> Fraction:
+    """Close to `rate`, as far as the encoder can."""
+    rate = min(simple_rate(rate), Fraction(FASTEST.get(codec.name, 2**31)))
+    if codec.canonical_name == "mpeg4":
+        return 1 / (1 / min(rate, Fraction(MPEG4_TICKS))).limit_denominator(MPEG4_TICKS)
+    known = [Fraction(known.numerator, known.denominator) for known in codec.frame_rates or ()]
+    return min(known, key=lambda other: abs(other - rate), default=rate)
 
 
 def _quality(codec: "CodecContext", quality: float) -> dict[str, str]:

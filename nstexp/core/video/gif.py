@@ -8,6 +8,7 @@ from nstexp.core.video.source import decode, open_container, video_stream
 
 UNIT = Fraction(1, 100)  # of time in a GIF, in seconds
 SHORTEST = 2  # of these; browsers show what is shorter for a tenth of a second
+LONGEST = 65535  # what a GIF has room for
 
 
 def write_gif(video: Path, path: Path, times: Sequence[Fraction], end: Fraction) -> int:
@@ -22,7 +23,7 @@ def write_gif(video: Path, path: Path, times: Sequence[Fraction], end: Fraction)
     for number, time in enumerate(times):
         if round(time / UNIT) - last >= SHORTEST:
             chosen[number] = last = round(time / UNIT)
-    final_delay = max(SHORTEST, round(end / UNIT) - last)
+    final_delay = min(max(SHORTEST, round(end / UNIT) - last), LONGEST)
     options = {"loop": "0", "final_delay": str(final_delay)}
     with (
         open_container(video) as source,

@@ -37,7 +37,6 @@ class Frame(NamedTuple):
     """One picture of a clip and when it is shown."""
 
     time: int  # in Source.time_base
-    duration: int  # until the next frame is shown, in Source.time_base; > 0
     pixels: np.ndarray  # RGB uint8 (H, W, 3), rotated as shown, transparency composited over white
 
 
@@ -74,7 +73,7 @@ class Source:
     times: tuple[int, ...]  # when each frame is shown, ascending
     end: int  # when the last frame ends
     time_base: Fraction  # in seconds
-    rate: Fraction  # average frames per second
+    rate: Fraction  # average frames per second, > 0
     aspect: Fraction  # width of a pixel over its height, as shown
     colors: Colors
     pixel_format: str  # FFmpeg's name
@@ -92,12 +91,14 @@ class Source:
     def __len__(self) -> int:
         return len(self.times)
 
-    def until(self, index: int, step: int = 1) -> int:
-        """When frame `index` gives way to the one `step` further on, or to the end."""
-        return self.times[index + step] if index + step < len(self.times) else self.end
+    def until(self, index: int) -> int:
+        """When frame `index` gives way to the next one, or to the end."""
+        return self.times[index + 1] if index + 1 < len(self.times) else self.end
 
     def between(self, start: float | None, end: float | None) -> range:
         """Indices of the frames with start <= time < end, in seconds from the first frame; None is no limit.
+
+        A start behind the time of the last frame gives that frame, which is still shown.
 
         Raises:
             UserError: the two leave no frame.
@@ -105,11 +106,13 @@ class Source:
         for key, value in (("start", start), ("end", end)):
             if value is not None and not value >= 0:  # also for nan
                 raise UserError(f"video.{key}={value}: give seconds from the start of the clip, 0 or more")
+        if end is not None and end <= (start or 0):
+            raise UserError(f"video.end={end}: must be after video.start={start or 0}")
         if start is not None and start >= self.seconds:
             raise UserError(f"video.start={start}: {self.path} lasts only {self.seconds:g} seconds")
-        if start is not None and end is not None and end <= start:
-            raise UserError(f"video.end={end}: must be after video.start={start}")
-        chosen = range(self._first_at(start or 0), len(self) if end is None else self._first_at(end))
+        first = min(self._first_at(start or 0), len(self) - 1)
+        # Compared before it is converted: a float may be infinite.
+        chosen = range(first, len(self) if end is None or end >= self.seconds else self._first_at(end))
         if not chosen:
             raise UserError(f"video.end={end}: no frame of {self.path} begins between video.start={start or 0} and it")
         return chosen
@@ -176,7 +179,7 @@ def read_frames(source: Source, frames: range, reader: str = "auto") -> Iterator
 
     Args:
         source: the clip.
-        frames: indices, ascending; the file is not decoded before the keyframe that the first one needs.
+        frames: indices, without a step; the file is not decoded before the keyframe that the first one needs.
         reader: "decord", "av" (PyAV), or "auto": decord where it reads this file rightly, else PyAV.
 
     Raises:
@@ -252,12 +255,19 @@ def _checked_stream(container: "InputContainer", path: Path, key: str) -> "Video
 def _rate(stream: "VideoStream", measured: Fraction) -> Fraction:
     """The average rate, as the file gives it where that agrees with its timestamps."""
     told = stream.average_rate
-    return told if told and abs(told / measured - 1) < 0.01 else measured.limit_denominator(1001)
+    return told if told and abs(told / measured - 1) < 0.01 else simple_rate(measured)
+
+
+def simple_rate(rate: Fraction) -> Fraction:
+    """Close to `rate`, which may be an hour per frame, and of numbers that fit into 32 bits."""
+    larger = max(rate, 1 / rate)
+    larger = larger.limit_denominator(1001) if larger < 10**6 else Fraction(min(round(larger), 2**31 - 1))
+    return larger if rate >= 1 else 1 / larger
 
 
 def _scan(path: Path, key: str) -> dict[str, Any]:
     """The fields of Source about time and damage: from the packets alone, where these tell."""
-    with open_container(path, key) as container, _complaints() as complaints:
+    with open_container(path, key) as container, complaints() as complained:
         stream = video_stream(container)
         found = [(p.pts, p.duration or 0) for p in packets(container, stream) if p.size and not p.is_discard]
         usual = 1 / ((stream.average_rate or 25) * stream.time_base)
@@ -271,7 +281,7 @@ def _scan(path: Path, key: str) -> dict[str, Any]:
     found.sort()
     end = found[-1][0] + max(1, found[-1][1] or round(usual))
     damage = _missing(announced, len(found), label, float(end * time_base))
-    if complaints and not damage:
+    if complained and not damage:
         damage = "its container is damaged, so frames may be missing"
     times = tuple(pts for pts, _ in found)
     return {"times": times, "end": end, "damage": damage, "counted": counted, "container": form, "codec": codec}
@@ -291,18 +301,16 @@ def _scan_decoding(path: Path, key: str, usual: Fraction) -> tuple[list[tuple[in
 
 
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """Errors that FFmpeg logs meanwhile; those of damaged containers never become exceptions."""
+def complaints() -> Iterator[list[Any]]:
+    """Errors that FFmpeg has logged so far; those of damaged containers never become exceptions."""
     import av
 
-    found: list[str] = []
     before = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)  # or a second look at the same file finds nothing
     try:
         with av.logging.Capture() as logs:
-            yield found
-        found += [text for _, _, text in logs]
+            yield logs
     finally:
         av.logging.set_level(before[0])
         av.logging.set_skip_repeated(before[1])
@@ -330,7 +338,7 @@ def _read_video(source: Source, frames: range, reader: str) -> Iterator[Frame]:
     count = 0
     for index, pixels in _indexed_pixels(source, frames, reader):
         count += 1
-        yield Frame(source.times[index], source.until(index, frames.step) - source.times[index], pixels)
+        yield Frame(source.times[index], pixels)
     if count < len(frames):
         logger.warning("%s: %d of %d frames could be read, the rest is damaged", source.path, count, len(frames))
 
@@ -362,12 +370,11 @@ def _read_decord(source: Source, frames: range) -> Iterator[tuple[int, np.ndarra
     try:
         if frames.start:
             reader.seek_accurate(frames.start)
-        for index in range(frames.start, frames[-1] + 1):  # its own way to skip frames is not exact
+        for index in frames:
             pixels = reader.next().asnumpy()
             if pixels.shape != (*source.size, 3) or (index == frames.start and not _same(pixels, source, index)):
                 raise ValueError("another picture")
-            if index in frames:
-                yield index, pixels
+            yield index, pixels
     except Exception as error:  # decord's own, or StopIteration where it misses frames
         raise _NotWithDecord(f"decord fails at frame {index}") from error  # its own text is about its own code
 
@@ -419,7 +426,7 @@ def _read_av(source: Source, frames: range) -> Iterator[tuple[int, np.ndarray]]:
     for index, frame in _frames_from(source, frames.start):
         if index >= frames.stop:
             return
-        if index in frames:
+        if index >= frames.start:
             yield index, rgb(frame, source.size, source.colors, reformatter)
 
 
@@ -501,7 +508,7 @@ def _open_folder(folder: Path, key: str, fps: Fraction, max_megapixels: float) -
 
     pictures = sorted(
         (p for p in folder.iterdir() if p.suffix.lower() in images.READABLE and p.is_file() and p.name[0] != "."),
-        key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", p.name)],
+        key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)],
     )
     if not pictures:
         raise UserError(f"{key}={folder}: the folder holds no picture ({', '.join(images.READABLE)})")
@@ -548,4 +555,4 @@ def _read_pictures(source: Source, frames: range) -> Iterator[Frame]:
     for index in frames:
         picture = images.load_image(source.pictures[index], max_megapixels=float("inf"))  # measured when opened
         pixels = (picture * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        yield Frame(index, source.until(index, frames.step) - index, pixels)
+        yield Frame(index, pixels)
