@@ -324,6 +324,7 @@ def is_unused(run_dir: Path) -> bool:
 
 def discard_unbegun(run_dir: Path) -> None:
     """Remove the folder of a run that was refused before its first step. Only for folders made for this run."""
-    if not any((run_dir / name).exists() for name in ("losses.csv", "metrics.json")):
+    work = ("losses.csv", "metrics.json", "frames.csv")
+    if not any((run_dir / name).exists() for name in work) and not list(run_dir.glob("*.partial*")):
         logging.shutdown()  # nstexp.log is open
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from inspect import signature
@@ -128,6 +128,8 @@ def _pieces(
     pieces: dict[str, Any] = {}
     if "active_loggers" in asked:
         pieces["active_loggers"] = active
+    if "device" in asked:
+        pieces["device"] = _device_of(cfg)
     if "identity" in asked:
         pieces["identity"] = _identity(cfg)
     if "methods" in asked:
@@ -150,12 +152,25 @@ def _identity(cfg: DictConfig) -> str:
     resolved = OmegaConf.to_container(cfg, resolve=True)
     others = ("run_dir", "output", "logger", "trainer", "metrics", "measure", "objective", "task", "log_every_n_steps")
     made_of = {key: value for key, value in resolved.items() if key not in (*others, "picture_every_n_steps")}
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    text = json.dumps(made_of, sort_keys=True, default=str)
+    for value in _texts(made_of):  # weights and pictures that the configuration names
+        with contextlib.suppress(OSError, ValueError):  # too long for a name, or not allowed in one
+            file = Path(value).expanduser()
+            text += f" {file.stat().st_size} {file.stat().st_mtime_ns}" if file.is_file() else ""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in tables and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
 
 
 def _method(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Any:
-    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
-    device = _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
+    device = _device_of(cfg)
     encoder = _encoder(cfg.backbone, encoder_dtype(cfg.precision, device), device)
     terms = OmegaConf.to_container(cfg.get("loss", OmegaConf.create({})), resolve=True)
     weights = OmegaConf.to_container(cfg.get("weights", OmegaConf.create({})), resolve=True)
@@ -173,8 +188,7 @@ def _with(known: str | None, more: str) -> str:
 
 
 def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
-    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
-    device = _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
+    device = _device_of(cfg)
 
     def make() -> Any:
         # Not one of a method's: Lightning moves those about.
@@ -228,6 +242,11 @@ def _check_numbers(resolved: dict[str, Any]) -> None:
         value = resolved[key]
         if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value < 2**63:
             raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
+
+
+def _device_of(cfg: DictConfig) -> torch.device:
+    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
+    return _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
 
 
 def _device(accelerator: str, devices: Any) -> torch.device:

@@ -10,7 +10,6 @@ first file named.
 
 import argparse
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -25,22 +24,25 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("results", nargs="+", metavar="name=file")
     parser.add_argument("--flow", default="dis", choices=["dis", "dis_fast", "raft", "farneback"])
-    parser.add_argument("--start", type=float, help="seconds of the clip that the results leave out")
+    parser.add_argument("--start", type=float, help="of the part that the results are of, in seconds")
+    parser.add_argument("--end", type=float)
     args = parser.parse_args()
     results = dict(result.split("=", 1) for result in args.results)
-    clips = {name: _open(Path(file)) for name, file in results.items()}
+    clips = {name: open_source(Path(file)) for name, file in results.items()}
     size = next(iter(clips.values())).size
-    own = _open(args.clip)
-    first = own.between(args.start, None)[0]
+    own = open_source(args.clip)
+    part = own.between(args.start, args.end)
+    for name, clip in clips.items():
+        if len(clip) != len(part):
+            raise SystemExit(
+                f"{name} has {len(clip)} frames, the clip {len(part)}: --start and --end as for the result"
+            )
     estimator = MotionEstimator("dis" if args.flow == "farneback" else args.flow, size)
     if args.flow == "farneback":
         estimator.flow = _farneback()
     flicker = {name: Flicker() for name in ["the clip itself", *results]}
     before: list[np.ndarray] = []
-    frames = [
-        read_frames(own, range(first, len(own))),
-        *(read_frames(clip, range(len(clip))) for clip in clips.values()),
-    ]
+    frames = [read_frames(own, part), *(read_frames(clip, range(len(clip))) for clip in clips.values())]
     for now in _pictures(frames, size):
         if before:
             motion = estimator(before[0], now[0])
@@ -48,19 +50,17 @@ def main() -> None:
                 if not motion.cut:
                     measure.add(a, b, motion)
         before = now
+    if not all(measure.errors for measure in flicker.values()):
+        raise SystemExit("no two frames that follow each other show the same")
     of_clip, of_first = (list(flicker.values())[n].mean() for n in (0, 1))
     print(f"| {args.clip.name}, {args.flow} | warping error | of the excess |\n|---|---|---|")
     for name, measure in flicker.items():
         print(f"| {name} | {measure.mean():.5f} | {(measure.mean() - of_clip) / (of_first - of_clip):.2f} |")
 
 
-def _open(path: Path):
-    return open_source(path, fps=Fraction(25))
-
-
 def _pictures(clips: list[Iterator], size: tuple[int, int]) -> Iterator[list[np.ndarray]]:
     """Frames of all clips that are shown together, at one size."""
-    for frames in zip(*clips, strict=False):
+    for frames in zip(*clips, strict=True):
         yield [
             frame.pixels
             if frame.pixels.shape[:2] == size

@@ -71,7 +71,7 @@ ADDED = {
     train: ("method", "data"),
     stylize: ("method", "scorer"),
     evaluate: ("scorer",),
-    video: ("method", "identity", "active_loggers"),
+    video: ("method", "identity", "device", "active_loggers"),
 }
 PASSES_KEYWORDS_ON = {
     pytorch_lightning.loggers.WandbLogger: wandb.init,

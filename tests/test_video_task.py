@@ -3,8 +3,6 @@
 import csv
 import json
 import signal
-import threading
-import time
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -100,7 +98,7 @@ def make(folder):
         run = RunFolder(folder / "run")
         run.path.mkdir(exist_ok=True)
         call.run = run
-        options = {"output": "out", "identity": "same", **options}
+        options = {"output": "out", "identity": "same", "device": torch.device("cpu"), **options}
         return video(method, run, content, style, settings or Settings(), **options)
 
     return call
@@ -199,6 +197,15 @@ def test_without_stabilization_and_measures_no_motion_is_computed(make, monkeypa
     assert not any("warping" in key for key in make.run.summary.metrics["output"])
 
 
+def test_colors_begin_anew_at_a_cut_also_without_stabilization(make):
+    method = Flickering(0)
+    frames = [scene(0), scene(1), scene(0, seed=1) // 4]
+    make(method, pictures(frames), Settings(stabilize=0), color="preserve")
+    seen = [styles[0].image for _, styles, _ in method.calls]
+    assert seen[0] is seen[1]
+    assert not torch.equal(seen[1], seen[2])
+
+
 def test_nothing_of_a_scene_is_left_behind_a_cut(make):
     light, dark = scene(0) // 2 + 127, scene(0, seed=1) // 8
     make(Flickering(0), pictures([light, light // 1, dark, dark]), output="cut")
@@ -255,6 +262,20 @@ def test_fade_goes_from_style_to_style(make):
     assert shares[2] == {red: 0.5, blue: 0.5}
     assert shares[4] == {blue: 1.0}
     assert shares[1][blue] == pytest.approx(0.25)
+
+
+def test_fade_with_matched_colors_goes_from_color_to_color(make):
+    noise = np.random.default_rng(0).integers(0, 60, (40, 44, 3), dtype=np.uint8)
+    for name, channel in (("red.png", 0), ("blue.png", 2)):
+        pixels = noise.copy()
+        pixels[..., channel] += 190
+        Image.fromarray(pixels).save(name)
+    content = pictures([scene(0)] * 3)
+    make(Flickering(0), content, Settings(fade=[0, 1], stabilize=0), style=["red.png", "blue.png"], color="match")
+    first, middle, last = (result.mean((0, 1)) for result in results())
+    assert first[0] > 180 > 60 > first[2]
+    assert last[2] > 180 > 60 > last[0]
+    assert middle[0] == pytest.approx(middle[2], abs=25)
 
 
 def test_fade_there_and_back_over_three_styles(make):
@@ -324,17 +345,16 @@ class StopsAt(Flickering):
 def test_what_is_done_is_kept_and_the_same_command_goes_on(make, output, error):
     clip = mp4([scene(2 * n) for n in range(10)])
     make(Flickering(0), clip, output=f"whole{Path(output).suffix}")
-    with pytest.raises(Stopped, match=r"at frame 4 of 10; the clip so far is out\.partial.*same command") as stop:
+    with pytest.raises(Stopped, match=r"at frame 4 of 10; the clip so far is out.*same command goes on") as stop:
         make(StopsAt(4, error), clip, output=output)
     assert stop.value.interrupted == (not isinstance(error, Stopped) or error.interrupted)
     assert not Path(output).exists()
-    partial = Path("out.partial.mkv" if Path(output).suffix else "out.partial")
+    partial = Path("out.mp4.partial.mkv" if Path(output).suffix else "out.partial")
     assert partial.exists()
     if Path(output).suffix:
         assert len(open_source(partial)) == 4
-    method = Flickering(0)
-    make(method, clip, output=output)
-    assert len(method.calls) == 6
+    make(Flickering(0), clip, output=output)
+    assert make.run.summary.metrics["output"]["frames_made"] == 6
     whole, resumed = frames_of(f"whole{Path(output).suffix}"), frames_of(output)
     assert len(resumed) == 10
     for a, b in zip(whole, resumed, strict=True):
@@ -372,22 +392,71 @@ def test_other_settings_or_another_clip_start_over(make, caplog):
         assert "starts over" in caplog.text
 
 
-def test_sigterm_stops_as_ctrl_c_does(make):
-    class Slow(Flickering):
-        def stylize(self, content, styles, controls):
-            time.sleep(0.05)
-            return super().stylize(content, styles, controls)
+class Slow(Flickering):
+    """Raises a signal during one frame."""
 
-    def terminate():
-        time.sleep(0.4)
-        signal.raise_signal(signal.SIGTERM)
+    def __init__(self, signum: int, at: int, times: int = 1) -> None:
+        super().__init__(0)
+        self.signum, self.at, self.times = signum, at, times
 
-    before = signal.getsignal(signal.SIGTERM)
-    threading.Thread(target=terminate).start()
-    with pytest.raises(Stopped, match="interrupted") as stop:
-        make(Slow(0), moving(40))
+    def stylize(self, content, styles, controls):
+        if len(self.calls) == self.at:
+            for _ in range(self.times):
+                signal.raise_signal(self.signum)
+        return super().stylize(content, styles, controls)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_frame_that_is_being_made(make, signum):
+    content = moving(12)
+    before = signal.getsignal(signum)
+    with pytest.raises(Stopped, match="interrupted at frame 5 of 12") as stop:
+        make(Slow(signum, 4), content)
     assert stop.value.interrupted
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(signum) == before
+    assert len(list(Path("out.partial").glob("*.png"))) == 5
+
+
+def test_a_second_signal_does_not_wait(make):
+    with pytest.raises(Stopped, match="interrupted at frame 4 of 12"):
+        make(Slow(signal.SIGINT, 4, times=2), moving(12))
+
+
+@pytest.mark.parametrize("color", ["none", "preserve", "luminance", "match"])
+def test_a_clip_that_was_interrupted_is_the_same_clip(make, color):
+    content = pictures([scene(0, seed=2) // 2] * 2 + [scene(2 * n) // (1 + n // 9) for n in range(26)])
+    make(Flickering(0), content, color=color, output="whole")
+    with pytest.raises(Stopped):
+        make(StopsAt(20, KeyboardInterrupt()), content, color=color)
+    make(Flickering(0), content, color=color)
+    whole, resumed = results("whole"), results()
+    assert len(whole) == len(resumed) == 28
+    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(whole, resumed, strict=True)) <= 3
+
+
+def test_in_the_run_folder_the_same_command_needs_that_folder(make):
+    clip = mp4([scene(2 * n) for n in range(6)])
+    with pytest.raises(Stopped, match=r"the same command with run_dir=.*run goes on from there"):
+        make(StopsAt(3, KeyboardInterrupt()), clip, output=None)
+    make(Flickering(0), clip, output=None)
+    assert make.run.summary.metrics["output"]["frames_made"] == 3
+
+
+def test_a_full_disk_keeps_the_partial_clip_and_is_what_is_said(make, monkeypatch):
+    from nstexp.core.video.folder import FolderWriter
+
+    add = FolderWriter.add
+
+    def fail(self, frame):
+        if self.done == 3:
+            raise UserError("output=out: cannot be written (no space left on the disk)")
+        add(self, frame)
+
+    monkeypatch.setattr(FolderWriter, "add", fail)
+    monkeypatch.setattr(RunFolder, "record_metrics", lambda *args: fail(type("Full", (), {"done": 3}), None))
+    with pytest.raises(UserError, match=r"^output=out: cannot be written \(no space.*out\.partial holds what is done"):
+        make(Flickering(0), moving(8))
+    assert len(list(Path("out.partial").glob("*.png"))) == 3
 
 
 def test_an_error_of_the_method_before_the_first_frame_leaves_nothing(make):
@@ -483,7 +552,15 @@ BAD = [
     (["content=missing.mp4"], "content=missing.mp4"),
     (["content=[a.mp4,b.mp4]"], "-m content=a.mp4,b.mp4"),
     (["content=clip.mp4", "video.start=9"], "video.start=9"),
-    (["content=clip.mp4", "video.start=0:01", "video.end=0:00"], "video.start"),
+    (["content=clip.mp4", "video.start=0.05", "video.end=0.01"], "must be after video.start"),
+    (["content=clip.mp4", "video.quality=fine"], "video.quality=fine"),
+    (["content=clip.mp4", "video.quality=null"], "video.quality=None"),
+    (["content=clip.mp4", "video.codec=[libx264]"], "video.codec=['libx264']"),
+    (["content=clip.mp4", "video.codec_options=5"], "video.codec_options=5"),
+    (["content=clip.mp4", "video.codec_options={preset: null}"], "video.codec_options"),
+    (["content=clip.mp4", "video.codec_options={bf: 2}"], "video.codec_options"),
+    (["content=clip.mp4", "output=."], "output=."),
+    (["content=clip.mp4", "video.stabilize=0", "video.flow=deep"], "dis, dis_fast, raft"),
     (["content=clip.mp4", "video.start=soon"], "video.start=soon"),
     (["content=clip.mp4", "video.stabilize=1"], "video.stabilize=1"),
     (["content=clip.mp4", "video.stabilize=true"], "video.stabilize=True"),
@@ -509,13 +586,16 @@ BAD = [
 def test_bad_input_is_one_sentence_and_leaves_nothing(folder, nstexp, words, said):
     mp4([scene(n) for n in range(2)])
     moving(2)
-    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+
+    def files() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in Path().rglob("*") if p.is_file() and "runs" not in p.parts}
+
+    before = files()
     result = nstexp("task=video", *words)
     assert result.code == 2, result.err
     assert len(result.sentences) == 1, result.err
     assert said in result.sentences[0]
-    left = {path for path in set(Path().rglob("*")) - set(before) if "runs" not in path.parts}
-    assert not left
+    assert files() == before
     assert not run_folders()
 
 

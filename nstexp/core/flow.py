@@ -127,15 +127,16 @@ class MotionEstimator:
         name: `dis` (Kroeger et al. 2016, OpenCV's medium preset), `dis_fast` (its fast preset), or `raft` (Teed & Deng
             2020, torchvision's small network, whose weights are downloaded once).
         size: (height, width) that flows and masks are scaled to.
+        device: where `raft` computes; the others know the CPU only.
 
     Raises:
         UserError: an unknown name, or no weights.
     """
 
-    def __init__(self, name: FlowName, size: tuple[int, int]) -> None:
+    def __init__(self, name: FlowName, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
         if name not in get_args(FlowName):
             raise UserError(f"video.flow={name} is unknown, choose one of {', '.join(get_args(FlowName))}")
-        self.flow = _raft() if name == "raft" else _dis(fast=name == "dis_fast")
+        self.flow = _raft(device) if name == "raft" else _dis(fast=name == "dis_fast")
         self.size = size
 
     def __call__(self, before: np.ndarray, now: np.ndarray) -> Motion:
@@ -238,13 +239,13 @@ def _dis(fast: bool) -> Flow:
     return flow
 
 
-def _raft() -> Flow:
+def _raft(device: torch.device | str) -> Flow:
     from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
     file = torch_hub_file(Raft_Small_Weights.C_T_V2.url, "video.flow=raft", "use video.flow=dis, which needs none")
     network = raft_small()
     network.load_state_dict(load_tensors(file))
-    network.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    network.requires_grad_(False).eval().to(device)
 
     @torch.inference_mode()
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -252,7 +253,6 @@ def _raft() -> Flow:
         sides = [max(128, -(-side // 8) * 8) for side in (height, width)]  # of its pyramid of correlations
         padding = (0, sides[1] - width, 0, sides[0] - height)
         pair = [torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 127.5 - 1 for frame in (first, second)]
-        device = next(network.parameters()).device
         found = network(*(F.pad(frame, padding, mode="replicate").to(device) for frame in pair))[-1]
         return found[0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()
 

@@ -18,6 +18,8 @@ from nstexp.core.errors import UserError
 
 READABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+UMASK = os.umask(0)  # it can only be read by setting it, which would be no good while other threads write files
+os.umask(UMASK)
 
 
 def find_images(spec: str | Path | Sequence[str | Path], key: str) -> list[Path]:
@@ -116,9 +118,7 @@ def write_atomically(path: Path, write) -> None:
         os.close(handle)
         temporary = Path(name)
         write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
+        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files that only their owner reads
         os.replace(temporary, path)
     except OSError as error:
         reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)

@@ -1,6 +1,8 @@
 """A clip in, a stylized clip out: frames are read, redrawn one after the other, steadied and written as they come."""
 
+import contextlib
 import hashlib
+import itertools
 import logging
 import math
 import re
@@ -8,13 +10,14 @@ import signal
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,7 +31,17 @@ from nstexp.core.flow import Flicker, FlowName, Motion, MotionEstimator
 from nstexp.core.images import resize, size_for_longer_side
 from nstexp.core.memory import free_bytes
 from nstexp.core.threads import Behind, ahead
-from nstexp.core.video import CONTAINERS, Encoding, Frame, Source, Writer, open_source, open_writer, read_frames
+from nstexp.core.video import (
+    CONTAINERS,
+    READERS,
+    Encoding,
+    Frame,
+    Source,
+    Writer,
+    open_source,
+    open_writer,
+    read_frames,
+)
 from nstexp.methods.base import Clip, Combine, Controls, Style, Stylizer
 from nstexp.outputs import RunFolder
 from nstexp.tasks.color import Color, check_color, finish_colors, prepare_content, prepare_styles
@@ -37,6 +50,7 @@ from nstexp.tasks.stylize import check_size, protect_inputs
 
 log = logging.getLogger(__name__)
 FRAMES_ON_THEIR_WAY = 4  # decoded and not yet stylized, and stylized and not yet encoded
+FRAMES_MADE_AGAIN = 16  # before the first new one of a run that goes on; 0.8^16 = 3 % of what was before them is left
 LARGEST_BATCH = 16
 BYTES_PER_PIXEL = 2000  # of a network's feature maps at full size, roughly
 RESULT, OF_CLIP, PLAIN = "warping_error", "warping_error_of_clip", "warping_error_before_blending"
@@ -71,18 +85,29 @@ class Settings:
     reader: str = "auto"
     codec: str | None = None
     quality: float = 18
-    codec_options: Mapping[str, Any] = field(default_factory=dict)
+    codec_options: Mapping[str, Any] | None = None
     batch: int | None = None
 
     def __post_init__(self) -> None:
+        _choice("flow", self.flow, get_args(FlowName))
+        _choice("reader", self.reader, READERS)
         if type(self.stabilize) not in (int, float) or not 0 <= self.stabilize < 1:
             raise UserError(f"video.stabilize={self.stabilize}: give a number from 0 to below 1, such as 0.8")
-        if self.reader not in ("auto", "decord", "av"):
-            raise UserError(f"video.reader={self.reader} is unknown, choose one of auto, decord, av")
+        if type(self.quality) not in (int, float) or not 0 <= self.quality <= 255:
+            raise UserError(f"video.quality={self.quality}: give a number, 0 or larger, such as 18; less is better")
+        if not isinstance(self.codec, str | None):
+            raise UserError(f"video.codec={self.codec}: give the name of an encoder, such as libx264")
+        if not isinstance(self.codec_options, Mapping | None):
+            raise UserError(f"video.codec_options={self.codec_options}: give a table such as {{preset: slow}}")
         if self.batch is not None:
             check_integers("video", 1, batch=self.batch)
         if self.fade is not None and not _is_list_of_numbers(self.fade):
             raise UserError(f"video.fade={self.fade}: give a list of two or more positions, such as [0,1]")
+
+    @property
+    def encoding(self) -> Encoding:
+        """The last three of them."""
+        return Encoding(self.codec, self.quality, dict(self.codec_options or {}))
 
     @property
     def rate(self) -> Fraction:
@@ -94,7 +119,7 @@ class Settings:
         if not 0 < rate <= 1000:
             raise UserError(f"video.fps={self.fps}: give frames per second, such as 25 or 30000/1001")
         broadcast = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
-        return broadcast if rate.denominator > 1 and abs(rate - broadcast) < 0.005 else rate
+        return broadcast if rate.denominator > 1 and broadcast and abs(rate - broadcast) < 0.005 else rate
 
 
 def video(
@@ -104,6 +129,7 @@ def video(
     style: str | Sequence[str],
     settings: Settings,
     identity: str,
+    device: torch.device,
     style_weights: Sequence[float] | None = None,
     style_combine: Combine = "weighted_loss",
     style_layers: Sequence[Sequence[str]] | None = None,
@@ -128,11 +154,12 @@ def video(
         settings: see `Settings`.
         identity: names everything that the result depends on but the files: a partial result of another one is not
             gone on from.
+        device: where the method computes.
         style ... seed: as of `stylize`; masks hold for every frame.
         output: a video file, or a folder for one PNG per frame; None: `output` in the run folder, with the clip's own
             ending.
         image_px: longer side of the result; None: the clip's own size.
-        measure: the warping error also without stabilization, which needs the motion.
+        measure: the warping error also with video.stabilize=0, which else needs no motion.
         log_every_n_steps: frames from one line in the loggers to the next.
 
     Raises:
@@ -152,106 +179,151 @@ def video(
     size = size_for_longer_side(source.size, image_px)
     controls = Controls(seed=seed, combine=style_combine)
     painter = _Painter(method, styles.at(size), settings.fade, color, color_strength, controls, settings.stabilize)
-    estimator = MotionEstimator(settings.flow, size) if settings.stabilize > 0 or measure else None
+    needs_motion = settings.stabilize > 0 or measure or painter.colors_by_scene
+    estimator = MotionEstimator(settings.flow, size, device) if needs_motion else None
     measured = [] if estimator is None else [RESULT, OF_CLIP, *([PLAIN] if painter.blends else [])]
     record = _Record(folder, active_loggers, log_every_n_steps, len(frames), measured)
-    encoding = Encoding(settings.codec, settings.quality, dict(settings.codec_options))
     files = [*(source.pictures or [source.path]), *styles.files]
-    writer = open_writer(target, source, size, frames, encoding, f"{identity} {_digest_of_files(files)}")
-    return _Run(source, frames, size, settings, painter, estimator, writer, record)()
+    writer = open_writer(target, source, size, frames, settings.encoding, f"{identity} {_digest_of_files(files)}")
+    batch = _batch_size(settings.batch, painter, size, device)
+    in_run_folder = target.parent == folder.path
+    return _Run(source, frames, size, settings.reader, batch, painter, estimator, writer, record, in_run_folder)()
 
 
 class _Run:
-    """The work on one clip, from where an interrupted run stopped to its end."""
+    """The work on one clip, from where an interrupted run stopped to its end.
+
+    Args:
+        frames: which of the clip's; `number` of a shot is its place among them.
+        in_run_folder: whether the output is in the run's own folder, where only the same folder finds it again.
+    """
 
     def __init__(
         self,
         source: Source,
         frames: range,
         size: tuple[int, int],
-        settings: Settings,
+        reader: str,
+        batch: int,
         painter: "_Painter",
         estimator: MotionEstimator | None,
         writer: Writer,
         record: "_Record",
+        in_run_folder: bool,
     ) -> None:
-        self.source, self.frames, self.size, self.settings = source, frames, size, settings
+        self.source, self.frames, self.size, self.reader, self.batch = source, frames, size, reader, batch
         self.painter, self.estimator, self.writer, self.record = painter, estimator, writer, record
+        self.in_run_folder = in_run_folder
 
     def __call__(self) -> Path:
-        done = self.writer.done
-        if done:
-            log.info("going on behind frame %d of %d", done, len(self.frames))
-        self.record.begin(done)
+        self.record.begin(self.writer.done)
         try:
-            with _terminated_as_interrupted():
-                self._work(done)
+            with _Interruption() as interruption:
+                self._work(self.writer.done, interruption)
                 path = self.writer.finish()
         except (KeyboardInterrupt, Stopped) as stop:
             interrupted = isinstance(stop, KeyboardInterrupt) or stop.interrupted
             reason = "interrupted" if interrupted else str(stop)
+            self._end_record()
             raise Stopped(f"{reason} {self._kept()}", interrupted=interrupted) from None
         except UserError as error:
             kept = self.writer.keep()
+            self._end_record()
             told = kept is None or str(kept) in str(error)
             raise UserError(str(error) if told else f"{error}; {kept} holds what is done") from error
         except BaseException:
             self.writer.keep()
+            self._end_record()
             raise
-        finally:
-            self.record.end()
-        self.record.finished(path, self.source)
+        self.record.end()
+        self.record.finished(path)
         return path
+
+    def _end_record(self) -> None:
+        with contextlib.suppress(UserError):  # what stopped the work, such as a full disk, is the news
+            self.record.end()
 
     def _kept(self) -> str:
         kept = self.writer.keep()
-        count = f"at frame {self.record.done} of {len(self.frames)}"
-        return f"{count}; the clip so far is {kept}, and the same command goes on from there" if kept else count
+        count = f"at frame {self.writer.done} of {len(self.frames)}"
+        if kept is None:
+            return count
+        again = f"the same command with run_dir={kept.parent}" if self.in_run_folder else "the same command"
+        return f"{count}; the clip so far is {kept}, and {again} goes on from there"
 
-    def _work(self, done: int) -> None:
-        shots = self._shots(done)
+    def _work(self, done: int, interruption: "_Interruption") -> None:
         if done:
-            before = next(shots)  # was painted by the run before; the next frame follows it
-            picture = self.writer.last_picture()
-            self.painter.go_on(before, picture)
-            if picture is not None:
-                self.record.save_poster(picture)
+            log.info("going on behind frame %d of %d", done, len(self.frames))
+            self.record.save_poster(self.writer.last_picture())
+        if done == len(self.frames):
+            return
         write = Behind(self._timed_add, FRAMES_ON_THEIR_WAY)
         try:
-            with closing(ahead(shots, FRAMES_ON_THEIR_WAY)) as coming:
-                for batch in _batches(coming, self._batch_size()):
-                    self._one_batch(batch, write)
+            with closing(ahead(self._shots(self._prepared(done)), FRAMES_ON_THEIR_WAY)) as coming:
+                for batch in _batches(coming, self.batch):
+                    interruption.check()
+                    self._one_batch(batch, done, write)
             write.finish()
+        except (KeyboardInterrupt, Stopped):
+            write.finish()  # the frames that are ready
+            raise
         finally:
             write.close()
 
-    def _one_batch(self, batch: Sequence["_Shot"], write: Behind) -> None:
+    def _prepared(self, done: int) -> int:
+        """Bring the painter to where it was behind the frames that are done; returns the frame to begin with."""
+        if not done:
+            return 0
+        scene = self._scene_at(done - 1) if self.painter.colors_by_scene else None
+        if scene is not None:
+            self.painter.begin_scene(scene.picture()[None])
+        if not self.painter.blends:
+            self.painter.go_on(self.writer.last_picture())
+            return done - 1 if self.estimator else done
+        # What the frames before have left in the statistics and the blend fades with their age: some are made again.
+        return max(done - FRAMES_MADE_AGAIN, 0 if scene is None else scene.number)
+
+    def _scene_at(self, number: int) -> "_Shot":
+        """The first frame of the scene that a frame belongs to."""
+        log.info("looking for the beginning of the scene")
+        shots = itertools.takewhile(lambda shot: shot.number <= number, self._shots(0))
+        with closing(ahead(shots, FRAMES_ON_THEIR_WAY)) as coming:
+            return [shot for shot in coming if shot.begins_scene][-1]
+
+    def _one_batch(self, batch: Sequence["_Shot"], done: int, write: Behind) -> None:
+        if not self.painter.blends:
+            batch = [shot for shot in batch if shot.number >= done]
+            if not batch:
+                return
         begun = time.perf_counter()
-        painted = self.painter.paint(batch)
+        try:
+            painted = self.painter.paint(batch)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU has too little memory for {len(batch)} frames at a time: set video.batch or image_px smaller"
+            ) from error
         seconds = (time.perf_counter() - begun) / len(batch)
         for shot, (picture, plain) in zip(batch, painted, strict=True):
-            self.record.add(shot, seconds, picture, plain)
-            write(Frame(shot.frame.time, shot.frame.duration, picture))
+            if shot.number >= done:
+                self.record.add(shot, seconds, picture, plain)
+                write(Frame(shot.frame.time, picture))
 
     def _timed_add(self, frame: Frame) -> None:
         with self.record.timed("encode"):
             self.writer.add(frame)
 
-    def _shots(self, done: int) -> Iterator["_Shot"]:
-        """The frames that are still to do, behind the last one that is done, if any."""
-        first = self.frames[0]
-        last_time = self.writer.last_time
-        if done and last_time is not None:
-            first = next(i for i in self.frames if self.source.times[i] >= last_time)
-        wanted = iter(read_frames(self.source, range(first, self.frames.stop), self.settings.reader))
+    def _shots(self, begin: int) -> Iterator["_Shot"]:
+        """The frames from a number on, with the motion from each to the next."""
+        wanted = read_frames(self.source, self.frames[begin:], self.reader)
         before: np.ndarray | None = None
         start = self.source.times[self.frames[0]]
         length = max(1, self.source.times[self.frames[-1]] - start)
-        for number in range(max(0, done - 1), len(self.frames) + 1):
+        while True:
             with self.record.timed("decode"):
                 frame = next(wanted, None)
             if frame is None:
                 return
+            number = bisect_left(self.source.times, frame.time) - self.frames[0]
             repeated = before is not None and np.array_equal(before, frame.pixels)
             motion = None
             if before is not None and not repeated and self.estimator is not None:
@@ -262,15 +334,32 @@ class _Run:
             yield _Shot(number, frame, self.size, motion, repeated, seconds, since / length)
             before = frame.pixels
 
-    def _batch_size(self) -> int:
-        if self.painter.one_by_one:
-            return 1
-        if self.settings.batch is not None:
-            return self.settings.batch
-        if not torch.cuda.is_available():
-            return 1  # a CPU gains nothing by more
-        fitting = free_bytes(torch.device("cuda")) // (2 * BYTES_PER_PIXEL * self.size[0] * self.size[1])
-        return max(1, min(LARGEST_BATCH, fitting))
+
+class _Interruption:
+    """The first Ctrl-C or SIGTERM asks for an end after the frame that is being made; a second one does not wait."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+
+    def _stop(self, signum, frame) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def check(self) -> None:
+        """Raise Stopped if the end was asked for."""
+        if self._asked:
+            raise Stopped("interrupted", interrupted=True)
 
 
 @dataclass(frozen=True)
@@ -302,6 +391,18 @@ class _Shot:
         """(3, H, W) in [0, 1] at the size of the result."""
         pixels = torch.from_numpy(self.frame.pixels).permute(2, 0, 1)
         return resize(pixels.float().div_(255).contiguous(), self.size)
+
+
+def _batch_size(chosen: int | None, painter: "_Painter", size: tuple[int, int], device: torch.device) -> int:
+    """How many frames go through the networks together."""
+    if painter.one_by_one:
+        return 1
+    if chosen is not None:
+        return chosen
+    if device.type != "cuda":
+        return 1  # a CPU gains nothing by more
+    fitting = free_bytes(device) // (2 * BYTES_PER_PIXEL * size[0] * size[1])
+    return max(1, min(LARGEST_BATCH, fitting))
 
 
 def _batches(shots: Iterable[_Shot], count: int) -> Iterator[list[_Shot]]:
@@ -342,19 +443,18 @@ class _Painter:
         self.optimizes = getattr(method, "optimizes", False)
         self.one_by_one = self.optimizes or fade is not None
         self.blends = bool(steadiness) and not self.optimizes
+        self.colors_by_scene = strength > 0 and color in ("preserve", "luminance")
         self.clip = Clip(steadiness) if steadiness else None
         self.controls = replace(controls, recorded=False, clip=self.clip)
-        self._scene_styles: Sequence[Style] | None = None
+        self._scene_styles = None if self.colors_by_scene else styles
         self._before: np.ndarray | None = None  # the method's result, float32 (H, W, 3)
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
 
-    def go_on(self, shot: _Shot, picture: np.ndarray | None) -> None:
-        """Take a shot as painted before, with its result, uint8 (H, W, 3)."""
-        self._begin_scene(shot.picture()[None])
-        if picture is not None:
-            self._shown = picture, picture
-            result = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
-            self._before = _as_array(prepare_content(self.color, self.strength, result)[0])
+    def go_on(self, picture: np.ndarray) -> None:
+        """Take this picture, uint8 (H, W, 3), for the result before."""
+        self._shown = picture, picture
+        result = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+        self._before = _as_array(prepare_content(self.color, self.strength, result)[0])
 
     def paint(self, shots: Sequence[_Shot]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of every shot the picture, and the picture without what comes from the frame before, uint8 (H, W, 3)."""
@@ -365,8 +465,9 @@ class _Painter:
             if not self._is_known(shot):
                 content, result = next(results)
                 steady = self._steadied(result, shot)
-                plain = self._finished(result, content)
-                self._shown = (plain if steady is result else self._finished(steady, content)), plain
+                styles = self._styles_at(shot.place)
+                plain = self._finished(result, content, styles)
+                self._shown = (plain if steady is result else self._finished(steady, content, styles)), plain
             painted.append(self._shown)
         return painted
 
@@ -377,7 +478,7 @@ class _Painter:
         """Of every shot the content and what the method makes of it, (1, 3, H, W) each."""
         contents = torch.stack([shot.picture() for shot in shots])
         if shots[0].begins_scene or self._scene_styles is None:
-            self._begin_scene(contents[:1])
+            self.begin_scene(contents[:1])
         elif self.optimizes and self.clip is not None:
             self.clip.warped, self.clip.trust = self._moved(shots[0]) or (None, None)
         given = prepare_content(self.color, self.strength, contents)
@@ -385,8 +486,9 @@ class _Painter:
         results = self.method.stylize(given, self._styles_at(shots[0].place), controls).float().cpu()
         return list(zip(contents.split(1), results.split(1), strict=True))
 
-    def _begin_scene(self, content: Tensor) -> None:
-        """The colors of the style pictures are chosen once for a scene: with every frame they would flicker."""
+    def begin_scene(self, content: Tensor) -> None:
+        """Forget the frames until now; the content (1, 3, H, W) of the new scene decides about the colors of the style
+        pictures, once, for with every frame they would flicker."""
         if self.clip is not None:
             self.clip.begin_scene()
         self._before = None
@@ -420,8 +522,8 @@ class _Painter:
             return None
         return _as_batch(shot.motion.from_before(self._before)), torch.from_numpy(shot.motion.trust)[None, None]
 
-    def _finished(self, result: Tensor, content: Tensor) -> np.ndarray:
-        picture = finish_colors(self.color, self.strength, result, content, self._scene_styles)[0]
+    def _finished(self, result: Tensor, content: Tensor, styles: Sequence[Style]) -> np.ndarray:
+        picture = finish_colors(self.color, self.strength, result, content, styles)[0]
         pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
         return pixels.permute(1, 2, 0).contiguous().numpy()
 
@@ -508,39 +610,25 @@ class _Record:
         if not self.done:
             return
         wall = time.perf_counter() - self._begun
-        numbers: dict[str, float] = {"frames": self.done, "frames_per_second": round(self.painted / wall, 4)}
+        numbers: dict[str, float] = {
+            "frames": self.done,
+            "frames_made": self.painted,
+            "frames_per_second": round(self.painted / wall, 4),
+        }
         numbers |= {f"{name}_seconds": round(seconds, 3) for name, seconds in self.seconds.items()}
         means = {name: flicker.mean() for name, flicker in self.flicker.items()}
         numbers |= {name: mean for name, mean in means.items() if mean is not None} | {"wall_seconds": round(wall, 3)}
         self.folder.record_metrics("output", numbers)
 
-    def finished(self, path: Path, source: Source) -> None:
+    def finished(self, path: Path) -> None:
         """The clip is complete."""
         self.folder.summary.outputs.append(str(path))
         means = {name: flicker.mean() for name, flicker in self.flicker.items()}
         if means.get(RESULT) is not None:
             without = f", before blending {means[PLAIN]:.5f}" if PLAIN in means else ""
-            log.info("warping error %.5f (of the clip itself %.5f%s)", means[RESULT], means[OF_CLIP], without)
-        if self.done < self.total:
-            log.warning("%s: %d of %d frames could be read", source.path, self.done, self.total)
+            part = "" if self.painted == self.done else f" of the last {self.painted} frames"
+            log.info("warping error%s %.5f (of the clip itself %.5f%s)", part, means[RESULT], means[OF_CLIP], without)
         loggers.log_video(self.loggers, "video", path, step=self.done)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does."""
-
-    def stop(signum, frame) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 def _open(content: str, settings: Settings, max_megapixels: float) -> Source:
@@ -573,6 +661,11 @@ def _check_fade(fade: Sequence[float] | None, styles: Styles, weights: Sequence[
         raise UserError("video.fade says how much of each style there is: leave style_weights out")
     if styles.masks:
         raise UserError("video.fade goes from style to style everywhere: leave masks out")
+
+
+def _choice(key: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UserError(f"video.{key}={value} is unknown, choose one of {', '.join(known)}")
 
 
 def _is_list_of_numbers(values: Any) -> bool:
