@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -276,7 +277,7 @@ class _Run:
             return 0
         scene = self._scene_at(done - 1) if self.painter.colors_by_scene else None
         if scene is not None:
-            self.painter.begin_scene(scene.picture()[None])
+            self.painter.begin_scene(scene.picture[None])
         if not self.painter.blends:
             self.painter.go_on(self.writer.last_picture())
             return done - 1 if self.estimator else done
@@ -387,6 +388,7 @@ class _Shot:
     def begins_scene(self) -> bool:
         return self.number == 0 or (self.motion is not None and self.motion.cut)
 
+    @cached_property
     def picture(self) -> Tensor:
         """(3, H, W) in [0, 1] at the size of the result."""
         pixels = torch.from_numpy(self.frame.pixels).permute(2, 0, 1)
@@ -476,7 +478,7 @@ class _Painter:
 
     def _results(self, shots: Sequence[_Shot]) -> list[tuple[Tensor, Tensor]]:
         """Of every shot the content and what the method makes of it, (1, 3, H, W) each."""
-        contents = torch.stack([shot.picture() for shot in shots])
+        contents = torch.stack([shot.picture for shot in shots])
         if shots[0].begins_scene or self._scene_styles is None:
             self.begin_scene(contents[:1])
         elif self.optimizes and self.clip is not None:
@@ -596,7 +598,7 @@ class _Record:
         """The warping errors between the frame before and this one; None where there are none."""
         if not self.flicker:
             return {}
-        now[OF_CLIP] = (shot.picture().permute(1, 2, 0) * 255).round().byte().numpy()
+        now[OF_CLIP] = (shot.picture.permute(1, 2, 0) * 255).round().byte().numpy()
         before, self._before = self._before, now
         known = bool(before) and (shot.repeated or (shot.motion is not None and not shot.motion.cut))
         return {
