@@ -7,6 +7,7 @@ from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -432,6 +433,46 @@ def test_a_clip_that_was_interrupted_is_the_same_clip(make, color):
     whole, resumed = results("whole"), results()
     assert len(whole) == len(resumed) == 28
     assert max(np.abs(a.astype(int) - b).max() for a, b in zip(whole, resumed, strict=True)) <= 3
+
+
+def damaged(path: str) -> str:
+    """A clip of which a packet in the middle is zeros."""
+    with av.open(path) as container:
+        packet = [p for p in container.demux(video=0) if p.size][9]
+        where, size = packet.pos, packet.size
+    data = bytearray(Path(path).read_bytes())
+    data[where : where + size] = bytes(size)
+    Path(path).write_bytes(data)
+    return path
+
+
+def test_a_damaged_clip_gives_what_can_be_read_also_when_it_is_interrupted(make, caplog):
+    content = damaged(mp4([scene(2 * n) for n in range(20)]))
+    make(Flickering(0), content, output="whole.mp4")
+    count = len(frames_of("whole.mp4"))
+    assert 9 <= count < 20
+    assert "could" in caplog.text
+    with pytest.raises(Stopped):
+        make(StopsAt(count - 3, KeyboardInterrupt()), content, output="out.mp4")
+    make(Flickering(0), content, output="out.mp4")
+    whole, resumed = open_source(Path("whole.mp4")), open_source(Path("out.mp4"))
+    assert resumed.times == whole.times
+
+
+@pytest.mark.parametrize(
+    ("output", "settings"),
+    [("out.gif", {}), ("out.mkv", {"batch": 4}), ("out", {"fade": [0, 1]}), ("out.webm", {"start": 0.2})],
+)
+def test_interrupted_in_other_ways_of_making_a_clip(make, output, settings):
+    content = mp4([scene(2 * n) for n in range(16)])
+    options = {"output": output, "style": ["painting.jpg", "photo.png"]}
+    make(Flickering(0), content, Settings(**settings), **{**options, "output": f"whole{Path(output).suffix}"})
+    with pytest.raises(Stopped):
+        make(StopsAt(2, KeyboardInterrupt()), content, Settings(**settings), **options)
+    make(Flickering(0), content, Settings(**settings), **options)
+    whole, resumed = frames_of(f"whole{Path(output).suffix}"), frames_of(output)
+    assert len(whole) == len(resumed)
+    assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(whole, resumed, strict=True)) < 4
 
 
 def test_in_the_run_folder_the_same_command_needs_that_folder(make):

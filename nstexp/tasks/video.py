@@ -289,7 +289,10 @@ class _Run:
         log.info("looking for the beginning of the scene")
         shots = itertools.takewhile(lambda shot: shot.number <= number, self._shots(0))
         with closing(ahead(shots, FRAMES_ON_THEIR_WAY)) as coming:
-            return [shot for shot in coming if shot.begins_scene][-1]
+            first = next(coming)
+            for shot in coming:
+                first = shot if shot.begins_scene else first
+        return first
 
     def _one_batch(self, batch: Sequence["_Shot"], done: int, write: Behind) -> None:
         if not self.painter.blends:
