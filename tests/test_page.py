@@ -342,6 +342,16 @@ def page(browser, sweep) -> Page:
     return Page(browser, sweep)
 
 
+def test_runs_without_losses_have_no_chart_of_them(browser, page, tmp_path):
+    assert page.js("document.getElementById('curves').closest('figure').checkVisibility()")
+    make_job(tmp_path, 0, {"video.stabilize": 0})
+    make_job(tmp_path, 1, {"video.stabilize": 0.8})
+    report.write_report(tmp_path)
+    without = Page(browser, tmp_path)
+    assert not without.js("document.getElementById('curves').closest('figure').checkVisibility()")
+    assert without.js("document.getElementById('scatter').closest('figure').checkVisibility()")
+
+
 def test_the_sheet_is_laid_out_by_the_keys_that_vary(page):
     assert page.texts(".grid thead th .axis") == ["seed", "seed"]
     assert page.texts(".grid tbody th .axis") == ["layers", "layers"]

@@ -586,7 +586,10 @@ def test_a_sweep_over_stabilize_ends_in_a_report_with_warping_errors(folder, nst
     rows = list(csv.DictReader((sweep / "table.csv").open()))
     assert [row["video.stabilize"] for row in rows] == ["0", "0.8"]
     assert all(float(row["warping_error"]) >= 0 for row in rows)
-    assert (sweep / "report.html").is_file()
+    page = (sweep / "report.html").read_text()
+    assert '"kind":"content","name":"clip.mp4","image":' in page, "a frame of it stands for the clip"
+    assert "is not shown" not in page
+    assert "lower is better" in page
 
 
 BAD = [

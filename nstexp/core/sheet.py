@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from nstexp.core.errors import UserError
-from nstexp.core.images import load_image, resize, size_for_longer_side
+from nstexp.core.images import READABLE, load_image, resize, size_for_longer_side
+from nstexp.core.video import CONTAINERS, open_source, read_frames
 
 Color = tuple[int, int, int]
 WHITE, DARK, GRAY, RED, PALE = (255, 255, 255), (34, 34, 34), (110, 110, 110), (170, 30, 30), (205, 205, 205)
@@ -23,11 +24,20 @@ GAP_PX = 8
 
 
 def thumbnail(file: Path, px: int) -> Image.Image | None:
-    """At most `px` on the longer side; None for what cannot be read."""
+    """At most `px` on the longer side, of a clip the frame in its middle; None for what cannot be read."""
     try:
-        return miniature(load_image(file, max_megapixels=float("inf")), px)
+        is_clip = file.suffix.lower() in CONTAINERS and file.suffix.lower() not in READABLE
+        return miniature(_middle_frame(file) if is_clip else load_image(file, max_megapixels=float("inf")), px)
     except UserError:
         return None
+
+
+def _middle_frame(file: Path) -> Tensor:
+    clip = open_source(file, max_megapixels=float("inf"))
+    middle = len(clip) // 2
+    for frame in read_frames(clip, range(middle, middle + 1)):
+        return torch.from_numpy(frame.pixels.copy()).permute(2, 0, 1).float() / 255
+    raise UserError(f"{file}: the frame in its middle cannot be decoded")
 
 
 def miniature(image: Tensor, px: int) -> Image.Image:

@@ -466,6 +466,7 @@ const report = (() => {
     const losses = measures.filter((column) => column.group === "losses" && column.name !== "total");
     const [first, second] = [...losses, ...measures.filter((column) => !losses.includes(column))];
     const both = has("style_gram") && has("content_loss");
+    byId("curves").closest("figure").hidden = !terms.length;
     charts.term = terms.includes("total") ? "total" : terms[0] ?? "";
     charts.color = data.axes[0]?.key ?? axes[0]?.key ?? "";
     charts.xAxis = both ? has("content_loss") : first?.id ?? "";

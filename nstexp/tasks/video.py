@@ -183,7 +183,8 @@ def video(
     needs_motion = settings.stabilize > 0 or measure or painter.colors_by_scene
     estimator = MotionEstimator(settings.flow, size, device) if needs_motion else None
     measured = [] if estimator is None else [RESULT, OF_CLIP, *([PLAIN] if painter.blends else [])]
-    record = _Record(folder, active_loggers, log_every_n_steps, len(frames), measured)
+    flow = f"Lai et al. 2018, motion of the clip by {settings.flow}, where it leads there and back"
+    record = _Record(folder, active_loggers, log_every_n_steps, len(frames), measured, flow)
     files = [*(source.pictures or [source.path]), *styles.files]
     writer = open_writer(target, source, size, frames, settings.encoding, f"{identity} {_digest_of_files(files)}")
     batch = _batch_size(settings.batch, painter, size, device)
@@ -548,14 +549,21 @@ class _Record:
 
     Args:
         measured: the warping errors that can be measured: of the result, of the clip itself, and without blending.
+        measured_with: how, in words.
     """
 
     def __init__(
-        self, folder: RunFolder, active: Sequence[Logger], every_n: int, total: int, measured: Sequence[str]
+        self,
+        folder: RunFolder,
+        active: Sequence[Logger],
+        every_n: int,
+        total: int,
+        measured: Sequence[str],
+        measured_with: str,
     ) -> None:
         self.folder, self.loggers, self.every_n, self.total = folder, active, every_n, total
         self.seconds: dict[str, float] = defaultdict(float)
-        self.flicker = {name: Flicker() for name in measured}
+        self.flicker, self.measured_with = {name: Flicker() for name in measured}, measured_with
         self.done = self.painted = 0
         self._before: dict[str, np.ndarray] = {}
         self._poster = self.total // 2
@@ -622,8 +630,9 @@ class _Record:
         }
         numbers |= {f"{name}_seconds": round(seconds, 3) for name, seconds in self.seconds.items()}
         means = {name: flicker.mean() for name, flicker in self.flicker.items()}
-        numbers |= {name: mean for name, mean in means.items() if mean is not None} | {"wall_seconds": round(wall, 3)}
-        self.folder.record_metrics("output", numbers)
+        found = {name: mean for name, mean in means.items() if mean is not None}
+        self.folder.record_metrics("output", found | numbers | {"wall_seconds": round(wall, 3)})
+        self.folder.summary.measured_with.update(dict.fromkeys(found, self.measured_with))
 
     def finished(self, path: Path) -> None:
         """The clip is complete."""
