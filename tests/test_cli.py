@@ -165,8 +165,8 @@ BAD_INPUTS = {
     "output=file": "output=file/photo.png: the folder file is not writable",
     "output=file/out.png": "output=file/out.png: the folder file is not writable",
     "output=/proc/out.png": "output=/proc/out.png: the folder /proc is not writable",
-    "output=.": "output: the result would replace the input picture photo.png",
-    "output=painting.jpg": "output: the result would replace the input picture painting.jpg",
+    "output=.": "output: the result would replace the input photo.png",
+    "output=painting.jpg": "output: the result would replace the input painting.jpg",
     "content=two output=out.png": "output=out.png is one file for 2 content pictures: give a folder",
 }
 

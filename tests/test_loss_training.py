@@ -17,11 +17,13 @@ from torch.nn import functional as F
 
 import nstexp.cli as cli
 from nstexp.cli import CONF
+from nstexp.core.errors import UserError
 from nstexp.core.images import save_image
 from nstexp.core.loss_set import LossSet
 from nstexp.methods.adain import DecoderTraining
 
-TERMS = sorted(file.stem for file in (CONF / "loss").glob("*.yaml"))
+OF_CLIPS = {"temporal"}
+TERMS = sorted({file.stem for file in (CONF / "loss").glob("*.yaml")} - OF_CLIPS)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,6 +34,12 @@ def test_there_are_as_many_terms_as_counted():
     assert len(TERMS) == 11
 
 
+@pytest.mark.parametrize("name", sorted(OF_CLIPS))
+def test_terms_of_clips_are_refused(name):
+    with pytest.raises(UserError, match=rf"'{name}' is for clips.*leave it out of loss"):
+        training(name, content=1)
+
+
 @cache
 def configuration(name: str) -> DictConfig:
     """Of a training on content and this term."""
@@ -40,14 +48,14 @@ def configuration(name: str) -> DictConfig:
         return hydra.compose("config", ["method=adain", "task=train", "backbone=random", f"loss=[{chosen}]"])
 
 
-def training(name: str, weight: float = 1.0) -> DecoderTraining:
+def training(name: str, weight: float = 1.0, content: float = 0) -> DecoderTraining:
     """The module that trains a decoder on this term alone.
 
     A set with none but image terms is refused; beside those content has a weight too small for any step.
     """
     cfg = configuration(name)
     terms = instantiate(cfg.loss, _convert_="all")
-    weights = {"alpha": 1e-30 if terms[name].role == "image" else 0, name: weight}
+    weights = {"alpha": 1e-30 if terms[name].role == "image" else content, name: weight}
     encoder = instantiate(cfg.backbone, _convert_="all")
     method = instantiate(
         cfg.method, encoder=encoder, losses=LossSet(terms, weights), trainer=None, _convert_="all"

@@ -90,6 +90,13 @@ def make(
     return path
 
 
+@pytest.fixture(autouse=True)
+def own_handlers(monkeypatch):
+    """Without those that another test's run has left, whose stderr is closed."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [h for h in root.handlers if type(h).__module__.startswith("_pytest")])
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """A folder with the clips that several tests read and none changes."""

@@ -281,6 +281,8 @@ class DecoderTraining(LightningModule):
         self.encoder, self.losses, self.settings = method.encoder, method.losses, method
         self.layer, self.max_steps = method.layer, method.max_steps
         self.decoder = Decoder.mirror(method.encoder, method.layer)
+        if self.losses.has("before"):
+            raise UserError("the loss term 'temporal' is for clips with method=gatys: leave it out of loss=[...]")
         contents = self.losses.layers("content")
         if [self.encoder.canonical(name) for name in contents] != [self.layer]:
             raise UserError(
