@@ -34,16 +34,10 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
         (B, C, H, W); positions outside the image have the value of its nearest border pixel.
     """
     height, width = image.shape[-2:]
-    x, y = _targets(flow)
+    x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=flow.dtype)
+    y = flow[:, 1] + torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
     grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
     return F.grid_sample(image, grid.to(image), mode="bilinear", padding_mode="border", align_corners=True)
-
-
-def _targets(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a flow (B, 2, H, W) leads, x and y of (B, H, W)."""
-    rows = torch.arange(flow.shape[-2], device=flow.device, dtype=flow.dtype)
-    columns = torch.arange(flow.shape[-1], device=flow.device, dtype=flow.dtype)
-    return flow[:, 0] + columns, flow[:, 1] + rows[:, None]
 
 
 def reliability(forward: Tensor, backward: Tensor) -> Tensor:
@@ -57,16 +51,9 @@ def reliability(forward: Tensor, backward: Tensor) -> Tensor:
     Args:
         forward, backward: (B, 2, H, W), (u, v) in pixels, from a frame to the next one and back.
     """
-    height, width = forward.shape[-2:]
-    x, y = _targets(forward)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    back = warp(backward, forward)
-    size, back_size, gap = (f.square().sum(1) for f in (forward, back, forward + back))
-    down = F.pad((forward[..., 1:, :] - forward[..., :-1, :]).square().sum(1), (0, 0, 0, 1))
-    right = F.pad((forward[..., 1:] - forward[..., :-1]).square().sum(1), (0, 1))
-    lost = gap > 0.01 * (size + back_size) + 0.5
-    boundary = down + right > 0.01 * size + 0.002
-    return (inside & ~lost & ~boundary).to(forward.dtype)[:, None]
+    pairs = zip(forward.detach().cpu(), backward.detach().cpu(), strict=True)
+    masks = [_mask(*(flow.float().permute(1, 2, 0).numpy() for flow in pair)) for pair in pairs]
+    return torch.from_numpy(np.stack(masks))[:, None].to(forward)
 
 
 def warping_error(frames: Tensor, flows: Tensor, masks: Tensor | None = None) -> float:
@@ -208,18 +195,35 @@ class Flicker:
 
 
 def _mask(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """`reliability` of (H, W, 2) arrays -> (H, W)."""
-    flows = (torch.from_numpy(np.ascontiguousarray(flow)).permute(2, 0, 1)[None] for flow in (forward, backward))
-    return reliability(*flows)[0, 0].numpy()
+    """`reliability` of (H, W, 2) arrays -> (H, W).
+
+    Not by PyTorch, which in the thread of the decoder would take as many threads again as it does for the networks.
+    """
+    height, width = forward.shape[:2]
+    x, y = _places(forward)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    back = _remap(np.ascontiguousarray(backward), forward)
+    size, back_size, gap = (np.square(flow).sum(2) for flow in (forward, back, forward + back))
+    steps = np.zeros((height, width), np.float32)
+    steps[:-1] += np.square(forward[1:] - forward[:-1]).sum(2)
+    steps[:, :-1] += np.square(forward[:, 1:] - forward[:, :-1]).sum(2)
+    lost = gap > 0.01 * (size + back_size) + 0.5
+    boundary = steps > 0.01 * size + 0.002
+    return (inside & ~lost & ~boundary).astype(np.float32)
+
+
+def _places(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where a flow (H, W, 2) leads, x and y of (H, W)."""
+    height, width = flow.shape[:2]
+    rows, columns = np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32)
+    return flow[..., 0] + columns, flow[..., 1] + rows[:, None]
 
 
 def _remap(picture: np.ndarray, flow: np.ndarray, smooth: bool = False) -> np.ndarray:
     """`warp` of (H, W, 3) arrays."""
     import cv2
 
-    height, width = flow.shape[:2]
-    x = flow[..., 0] + np.arange(width, dtype=np.float32)
-    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+    x, y = _places(flow)
     interpolation = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
     return cv2.remap(picture, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE)
 
