@@ -12,24 +12,22 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from pytorch_lightning.loggers import Logger
-from torch import Tensor
 from tqdm import tqdm
 
 from nstexp import loggers
 from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.core.flow import Flicker, FlowName, Motion, MotionEstimator
-from nstexp.core.images import resize, size_for_longer_side
+from nstexp.core.flow import Flicker, FlowName, MotionEstimator
+from nstexp.core.images import size_for_longer_side
 from nstexp.core.memory import free_bytes
 from nstexp.core.threads import Behind, ahead
 from nstexp.core.video import (
@@ -43,9 +41,10 @@ from nstexp.core.video import (
     open_writer,
     read_frames,
 )
-from nstexp.methods.base import Clip, Combine, Controls, Style, Stylizer
+from nstexp.methods.base import Combine, Controls, Stylizer
 from nstexp.outputs import RunFolder
-from nstexp.tasks.color import Color, check_color, finish_colors, prepare_content, prepare_styles
+from nstexp.tasks.color import Color, check_color
+from nstexp.tasks.frames import Painter, Shot, batches
 from nstexp.tasks.styles import Styles, read_styles
 from nstexp.tasks.stylize import check_size, protect_inputs
 
@@ -179,7 +178,7 @@ def video(
     protect_inputs([source.path, *styles.files], [target])
     size = size_for_longer_side(source.size, image_px)
     controls = Controls(seed=seed, combine=style_combine)
-    painter = _Painter(method, styles.at(size), settings.fade, color, color_strength, controls, settings.stabilize)
+    painter = Painter(method, styles.at(size), settings.fade, color, color_strength, controls, settings.stabilize)
     needs_motion = settings.stabilize > 0 or measure or painter.colors_by_scene
     estimator = MotionEstimator(settings.flow, size, device) if needs_motion else None
     measured = [] if estimator is None else [RESULT, OF_CLIP, *([PLAIN] if painter.blends else [])]
@@ -207,7 +206,7 @@ class _Run:
         size: tuple[int, int],
         reader: str,
         batch: int,
-        painter: "_Painter",
+        painter: Painter,
         estimator: MotionEstimator | None,
         writer: Writer,
         record: "_Record",
@@ -262,7 +261,7 @@ class _Run:
         write = Behind(self._timed_add, FRAMES_ON_THEIR_WAY)
         try:
             with closing(ahead(self._shots(self._prepared(done)), FRAMES_ON_THEIR_WAY)) as coming:
-                for batch in _batches(coming, self.batch):
+                for batch in batches(coming, self.batch):
                     interruption.check()
                     self._one_batch(batch, done, write)
             write.finish()
@@ -285,7 +284,7 @@ class _Run:
         # What the frames before have left in the statistics and the blend fades with their age: some are made again.
         return max(done - FRAMES_MADE_AGAIN, 0 if scene is None else scene.number)
 
-    def _scene_at(self, number: int) -> "_Shot":
+    def _scene_at(self, number: int) -> Shot:
         """The first frame of the scene that a frame belongs to."""
         log.info("looking for the beginning of the scene")
         shots = itertools.takewhile(lambda shot: shot.number <= number, self._shots(0))
@@ -295,7 +294,7 @@ class _Run:
                 first = shot if shot.begins_scene else first
         return first
 
-    def _one_batch(self, batch: Sequence["_Shot"], done: int, write: Behind) -> None:
+    def _one_batch(self, batch: Sequence[Shot], done: int, write: Behind) -> None:
         if not self.painter.blends:
             batch = [shot for shot in batch if shot.number >= done]
             if not batch:
@@ -317,7 +316,7 @@ class _Run:
         with self.record.timed("encode"):
             self.writer.add(frame)
 
-    def _shots(self, begin: int) -> Iterator["_Shot"]:
+    def _shots(self, begin: int) -> Iterator[Shot]:
         """The frames from a number on, with the motion from each to the next."""
         wanted = read_frames(self.source, self.frames[begin:], self.reader)
         before: np.ndarray | None = None
@@ -336,7 +335,7 @@ class _Run:
                     motion = self.estimator(before, frame.pixels)
             since = frame.time - start
             seconds = float(since * self.source.time_base)
-            yield _Shot(number, frame, self.size, motion, repeated, seconds, since / length)
+            yield Shot(number, frame, self.size, motion, repeated, seconds, since / length)
             before = frame.pixels
 
 
@@ -367,39 +366,7 @@ class _Interruption:
             raise Stopped("interrupted", interrupted=True)
 
 
-@dataclass(frozen=True)
-class _Shot:
-    """A frame of the clip on its way.
-
-    Args:
-        number: in the result.
-        size: of the result, (height, width).
-        motion: since the frame before; None: there is none, or it is not needed.
-        repeated: whether it is the very same picture as the frame before.
-        seconds: since the beginning of the result.
-        place: in the result, from 0 to 1.
-    """
-
-    number: int
-    frame: Frame
-    size: tuple[int, int]
-    motion: Motion | None
-    repeated: bool
-    seconds: float
-    place: float
-
-    @property
-    def begins_scene(self) -> bool:
-        return self.number == 0 or (self.motion is not None and self.motion.cut)
-
-    @cached_property
-    def picture(self) -> Tensor:
-        """(3, H, W) in [0, 1] at the size of the result."""
-        pixels = torch.from_numpy(self.frame.pixels).permute(2, 0, 1)
-        return resize(pixels.float().div_(255).contiguous(), self.size)
-
-
-def _batch_size(chosen: int | None, painter: "_Painter", size: tuple[int, int], device: torch.device) -> int:
+def _batch_size(chosen: int | None, painter: Painter, size: tuple[int, int], device: torch.device) -> int:
     """How many frames go through the networks together."""
     if painter.one_by_one:
         return 1
@@ -409,139 +376,6 @@ def _batch_size(chosen: int | None, painter: "_Painter", size: tuple[int, int], 
         return 1  # a CPU gains nothing by more
     fitting = free_bytes(device) // (2 * BYTES_PER_PIXEL * size[0] * size[1])
     return max(1, min(LARGEST_BATCH, fitting))
-
-
-def _batches(shots: Iterable[_Shot], count: int) -> Iterator[list[_Shot]]:
-    """Lists of up to `count` shots of one scene."""
-    batch: list[_Shot] = []
-    for shot in shots:
-        if batch and (len(batch) == count or shot.begins_scene):
-            yield batch
-            batch = []
-        batch.append(shot)
-    if batch:
-        yield batch
-
-
-class _Painter:
-    """Redraws shots in their order and steadies them.
-
-    With g the method's result, k `steadiness`, w the result before, moved along, and c where that can be trusted, a
-    frame is (1 - k c) g + k c w; of methods that optimize it is g, for which they have used w and c themselves.
-
-    Args:
-        styles: at the size of the result.
-        controls: of every frame.
-    """
-
-    def __init__(
-        self,
-        method: Stylizer,
-        styles: Sequence[Style],
-        fade: Sequence[float] | None,
-        color: Color,
-        strength: float,
-        controls: Controls,
-        steadiness: float,
-    ) -> None:
-        self.method, self.styles, self.fade = method, styles, fade
-        self.color, self.strength = color, strength
-        self.optimizes = getattr(method, "optimizes", False)
-        self.one_by_one = self.optimizes or fade is not None
-        self.blends = bool(steadiness) and not self.optimizes
-        self.colors_by_scene = strength > 0 and color in ("preserve", "luminance")
-        self.clip = Clip(steadiness) if steadiness else None
-        self.controls = replace(controls, recorded=False, clip=self.clip)
-        self._scene_styles = None if self.colors_by_scene else styles
-        self._before: np.ndarray | None = None  # the method's result, float32 (H, W, 3)
-        self._shown: tuple[np.ndarray, np.ndarray] | None = None
-
-    def go_on(self, picture: np.ndarray) -> None:
-        """Take this picture, uint8 (H, W, 3), for the result before."""
-        self._shown = picture, picture
-        result = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
-        self._before = _as_array(prepare_content(self.color, self.strength, result)[0])
-
-    def paint(self, shots: Sequence[_Shot]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of every shot the picture, and the picture without what comes from the frame before, uint8 (H, W, 3)."""
-        fresh = [shot for shot in shots if not self._is_known(shot)]
-        results = iter(self._results(fresh)) if fresh else iter(())
-        painted = []
-        for shot in shots:
-            if not self._is_known(shot):
-                content, result = next(results)
-                steady = self._steadied(result, shot)
-                styles = self._styles_at(shot.place)
-                plain = self._finished(result, content, styles)
-                self._shown = (plain if steady is result else self._finished(steady, content, styles)), plain
-            painted.append(self._shown)
-        return painted
-
-    def _is_known(self, shot: _Shot) -> bool:
-        return shot.repeated and self.fade is None
-
-    def _results(self, shots: Sequence[_Shot]) -> list[tuple[Tensor, Tensor]]:
-        """Of every shot the content and what the method makes of it, (1, 3, H, W) each."""
-        contents = torch.stack([shot.picture for shot in shots])
-        if shots[0].begins_scene or self._scene_styles is None:
-            self.begin_scene(contents[:1])
-        elif self.optimizes and self.clip is not None:
-            self.clip.warped, self.clip.trust = self._moved(shots[0]) or (None, None)
-        given = prepare_content(self.color, self.strength, contents)
-        controls = replace(self.controls, name=f"frame {shots[0].number + 1}")
-        results = self.method.stylize(given, self._styles_at(shots[0].place), controls).float().cpu()
-        return list(zip(contents.split(1), results.split(1), strict=True))
-
-    def begin_scene(self, content: Tensor) -> None:
-        """Forget the frames until now; the content (1, 3, H, W) of the new scene decides about the colors of the style
-        pictures, once, for with every frame they would flicker."""
-        if self.clip is not None:
-            self.clip.begin_scene()
-        self._before = None
-        self._scene_styles = prepare_styles(self.color, self.strength, content, self.styles)
-
-    def _styles_at(self, place: float) -> Sequence[Style]:
-        if self.fade is None:
-            return self._scene_styles
-        index = min(int(place * (len(self.fade) - 1)), len(self.fade) - 2)
-        within = place * (len(self.fade) - 1) - index
-        position = self.fade[index] + within * (self.fade[index + 1] - self.fade[index])
-        shares = [max(0.0, 1 - abs(position - number)) for number in range(len(self._scene_styles))]
-        return [replace(s, share=share) for s, share in zip(self._scene_styles, shares, strict=True) if share]
-
-    def _steadied(self, result: Tensor, shot: _Shot) -> Tensor:
-        if self.clip is None:
-            return result
-        if self.blends and (moved := self._moved(shot)) is not None:
-            warped, trust = moved
-            result = torch.lerp(result, warped, self.clip.steadiness * trust)
-        self._before = _as_array(result[0])
-        return result
-
-    def _moved(self, shot: _Shot) -> tuple[Tensor, Tensor] | None:
-        """The result before, moved to where this shot has it, (1, 3, H, W), and where that is trusted, (1, 1, H, W)."""
-        if self._before is None:
-            return None
-        if shot.repeated:
-            return _as_batch(self._before), torch.ones(1, 1, *shot.size)
-        if shot.motion is None:
-            return None
-        return _as_batch(shot.motion.from_before(self._before)), torch.from_numpy(shot.motion.trust)[None, None]
-
-    def _finished(self, result: Tensor, content: Tensor, styles: Sequence[Style]) -> np.ndarray:
-        picture = finish_colors(self.color, self.strength, result, content, styles)[0]
-        pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
-        return pixels.permute(1, 2, 0).contiguous().numpy()
-
-
-def _as_array(picture: Tensor) -> np.ndarray:
-    """(3, H, W) -> (H, W, 3)."""
-    return picture.permute(1, 2, 0).contiguous().numpy()
-
-
-def _as_batch(picture: np.ndarray) -> Tensor:
-    """(H, W, 3) -> (1, 3, H, W)."""
-    return torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous()
 
 
 class _Record:
@@ -585,7 +419,7 @@ class _Record:
             total=self.total, initial=done, desc="video", unit="frame", file=sys.stderr, mininterval=seconds
         )
 
-    def add(self, shot: _Shot, seconds: float, picture: np.ndarray, plain: np.ndarray) -> None:
+    def add(self, shot: Shot, seconds: float, picture: np.ndarray, plain: np.ndarray) -> None:
         """Count a frame that is ready, and took `seconds` to stylize."""
         self.seconds["stylize"] += seconds
         row = {"frame": shot.number, "time": round(shot.seconds, 6), "begins_scene": int(shot.begins_scene)}
@@ -605,7 +439,7 @@ class _Record:
         """A frame, uint8 (H, W, 3), as the picture that stands for the clip in reports and loggers."""
         self.folder.save_picture(torch.from_numpy(picture).permute(2, 0, 1).float() / 255, "output.png")
 
-    def _flicker(self, shot: _Shot, now: dict[str, np.ndarray]) -> dict[str, float | None]:
+    def _flicker(self, shot: Shot, now: dict[str, np.ndarray]) -> dict[str, float | None]:
         """The warping errors between the frame before and this one; None where there are none."""
         if not self.flicker:
             return {}
