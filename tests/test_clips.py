@@ -151,7 +151,10 @@ def test_the_temporal_loss_keeps_a_frame_near_the_frame_before():
 def test_frames_that_follow_take_next_steps_at_full_size():
     seen = []
     made = gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4, max_steps=9, next_steps=3)
-    watch = lambda step, image: seen.append((step, tuple(image.shape[-2:])))  # noqa: E731
+
+    def watch(step, image):
+        seen.append((step, tuple(image.shape[-2:])))
+
     stylize(made, clip=following(picture(48, 40, 5)), watch=watch)
     assert seen[-1] == (3, (48, 40))
     seen.clear()

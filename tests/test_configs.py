@@ -57,8 +57,6 @@ NEEDED = {
     "experiment=adain2017": DATA,
     "experiment=adain_bundled": DATA,
     "experiment=smoke_adain": DATA,
-    "experiment=video_steadiness": ["content=clip.mp4"],
-    "experiment=ruder2016": ["content=clip.mp4"],
 }
 # What run.py adds when it builds the objects; the first part of a key's path that matches decides.
 RUNTIME = {

@@ -594,6 +594,7 @@ def test_a_sweep_over_stabilize_ends_in_a_report_with_warping_errors(folder, nst
 
 BAD = [
     (["content=missing.mp4"], "content=missing.mp4"),
+    (["content=photo.png"], "this is one picture"),
     (["content=[a.mp4,b.mp4]"], "-m content=a.mp4,b.mp4"),
     (["content=clip.mp4", "video.start=9"], "video.start=9"),
     (["content=clip.mp4", "video.start=0.05", "video.end=0.01"], "must be after video.start"),
@@ -641,6 +642,13 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(folder, nstexp, words, sai
     assert said in result.sentences[0]
     assert files() == before
     assert not run_folders()
+
+
+def test_there_is_no_clip_unless_one_is_named(folder, nstexp):
+    result = nstexp.bare("task=video", "logger=none")
+    assert result.code == 2
+    assert len(result.sentences) == 1
+    assert result.sentences[0].startswith("content=null: give one clip, such as content=clip.mp4")
 
 
 @pytest.mark.parametrize(

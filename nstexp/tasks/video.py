@@ -480,9 +480,10 @@ class _Record:
 
 
 def _open(content: str, settings: Settings, max_megapixels: float) -> Source:
-    if content is None or not isinstance(content, str | int | float) or content == "":
+    if not isinstance(content, str | int | float) or content == "":  # a folder named 2024 arrives as a number
+        given = "null" if content is None else content
         raise UserError(
-            f"content={content}: give one clip, such as content=clip.mp4; several are a sweep: -m content=a.mp4,b.mp4"
+            f"content={given}: give one clip, such as content=clip.mp4; several are a sweep: -m content=a.mp4,b.mp4"
         )
     path = Path(str(content)).expanduser()
     return open_source(path, "content", settings.rate, max_megapixels)
