@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,25 @@ def size_for_pixels(size: tuple[int, int], pixels: float) -> tuple[int, int]:
     """(height, width) scaled to about `pixels` pixels in all, aspect kept."""
     scale = (pixels / (size[0] * size[1])) ** 0.5
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def padded_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """(..., H, W) reflected at the right and bottom edge to multiples; where that is too much, the edge is repeated."""
+    height, width = image.shape[-2:]
+    extra = (-width % multiple, -height % multiple)
+    if extra == (0, 0):
+        return image
+    mode = "reflect" if extra[0] < width and extra[1] < height else "replicate"
+    return F.pad(image, (0, extra[0], 0, extra[1]), mode=mode)
+
+
+def unique_names(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
+    """The files' names without endings, numbered where they are the same or `taken`."""
+    names = list(taken)
+    for path in paths:
+        numbered = (path.stem if n == 1 else f"{path.stem}_{n}" for n in count(1))
+        names.append(next(name for name in numbered if name not in names))
+    return names[len(taken) :]
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

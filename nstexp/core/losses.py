@@ -629,6 +629,37 @@ class TemporalLoss(nn.Module):
 # ------------------------------------------------------------------------------------------------------------ helpers
 
 
+# ---------------------------------------------------------------------------------------------------------- diversity
+
+
+def julesz(pictures: Tensor, squared: bool = False, eps: float = 1e-6, per_dim: bool = False) -> Tensor:
+    """How alike several pictures of one kind are -> scalar; less is more diverse.
+
+    Ulyanov et al. 2017, section 3: the negative entropy of what a generator makes of noise, by the estimate of
+    Kozachenko and Leonenko, -(D / N) sum_i ln(distance of picture i to its nearest neighbor). Twice the distances are
+    D ln 2 less.
+
+    Args:
+        pictures: (N, D), or (groups, N, D): each compared with its own group only, and the mean over the groups.
+        squared: of the distances, as the authors' code.
+        eps: shortest distance, so that equal pictures have a finite value and gradient.
+        per_dim: without the factor D, so that the value does not depend on the pictures' size.
+
+    Raises:
+        UserError: one picture, which has no neighbor.
+    """
+    count, dim = pictures.shape[-2:]
+    if count < 2:
+        raise UserError("the diversity term compares pictures: it needs 2 or more of a kind")
+    kind = torch.promote_types(pictures.dtype, torch.float32)
+    x = pictures.to(kind)
+    square = (x.unsqueeze(-2) - x.unsqueeze(-3)).square().sum(-1)
+    own = torch.eye(count, dtype=torch.bool, device=x.device)
+    nearest = square.masked_fill(own, math.inf).min(-1).values.clamp(min=eps**2)
+    log_distance = nearest.log() * (1.0 if squared else 0.5)
+    return -log_distance.mean() * (1 if per_dim else dim)
+
+
 def _accumulator(x: Tensor) -> torch.dtype:
     return x.dtype if x.dtype == torch.float64 else torch.float32
 

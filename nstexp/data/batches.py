@@ -1,20 +1,106 @@
 """What both data modules hand to Lightning: endless training batches, and a few fixed validation batches."""
 
+import logging
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nstexp.core.errors import UserError
-from nstexp.data.pictures import Unusable, center_crop
+from nstexp.core.errors import UserError, check_integers
+from nstexp.data.pictures import Cropping, Unusable, center_crop, check_multiple_of_8
 
 Batch = dict[str, Any]  # content and style: uint8 (B, 3, px, px); skipped: list of "path: reason"
+Spec = str | list[str]
+log = logging.getLogger(__name__)
 VAL_BATCH = 4
 ATTEMPTS = 100
+
+
+class Pairs(LightningDataModule):
+    """What the data modules have in common: their settings.
+
+    Args:
+        content: where the photos are; None: `expect` says.
+        style: where the style pictures are; None: batches have none.
+        batch_size: pairs per process and step.
+        crop_px: side of the crops, a multiple of 8.
+        resize_px: see `Cropping`.
+        resize: see `Cropping`.
+        flip: see `Cropping`.
+        workers: processes that read and decode; 0: none but the trainer's own.
+        val_content: pictures for validation; None: held out of `content`.
+        val_style: the same for `style`.
+        val_pairs: how many pairs validation has; 0: no validation.
+        val_px: side of the validation pictures: short side resized to this, center cropped.
+        max_megapixels: larger pictures are skipped.
+        seed: of order and crops.
+
+    Raises:
+        UserError: a bad value.
+    """
+
+    def __init__(
+        self,
+        content: Spec | None,
+        style: Spec | None = None,
+        batch_size: int = 8,
+        crop_px: int = 256,
+        resize_px: int | list[int] = 512,
+        resize: str = "short_side",
+        flip: bool = False,
+        workers: int = 2,
+        val_content: Spec | None = None,
+        val_style: Spec | None = None,
+        val_pairs: int = 8,
+        val_px: int = 256,
+        max_megapixels: float = 200,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
+        check_integers("data", 1, batch_size=batch_size)
+        check_integers("data", 0, workers=workers, val_pairs=val_pairs, seed=seed)
+        check_multiple_of_8(val_px=val_px)
+        self.specs = {"content": (content, val_content)}
+        if style is not None:
+            self.specs["style"] = (style, val_style)
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.val_pairs, self.val_px = val_pairs, val_px
+
+    def expect(self, min_side_px: int, pairs: bool, content: Spec | None = None) -> None:
+        """Check that the batches are what a training needs.
+
+        Args:
+            min_side_px: shortest side of its pictures.
+            pairs: whether it wants style pictures in them.
+            content: the photos it takes if the user named none.
+
+        Raises:
+            UserError: they are not.
+        """
+        for key, side_px in {"crop_px": self.cropping.crop_px, "val_px": self.val_px}.items():
+            if side_px < min_side_px:
+                raise UserError(f"data.{key}={side_px}: a loss term needs {min_side_px} px or more")
+        if self.specs["content"][0] is None:
+            if content is None:
+                raise UserError("data.content has no value yet: give it one with data.content=...")
+            log.info("data.content=%s, as in the training before", content)
+            self.specs["content"] = (content, self.specs["content"][1])
+        if pairs and "style" not in self.specs:
+            raise UserError("data.style has no value yet: give it one with data.style=...")
+        if not pairs and "style" in self.specs:
+            raise UserError("data.style is for method=adain: the pictures of fixed styles are style=...")
+
+
+def counted(training: Mapping[str, Sequence[Any]], what: str, validation: Mapping[str, Sequence[Any]]) -> str:
+    """What there is, for the log."""
+    pairs = max(map(len, validation.values())) if all(validation.values()) else 0
+    kinds = " and ".join(f"{len(own)} {role}" for role, own in training.items())
+    return f"{kinds} {what} for training, {pairs} {'pairs' if len(training) > 1 else 'pictures'} for validation"
 
 
 class Endless:
@@ -85,40 +171,36 @@ def none_usable(role: str, skipped: Sequence[str]) -> str:
 
 
 def fixed_batches(
-    content: Sequence[tuple[str, str | bytes]],
-    style: Sequence[tuple[str, str | bytes]],
-    side_px: int,
-    max_megapixels: float,
+    sources: Mapping[str, Sequence[tuple[str, str | bytes]]], side_px: int, max_megapixels: float
 ) -> Fixed:
-    """Center crops of the i-th content with the i-th style, in batches of up to four; the shorter list starts over.
+    """Center crops of the i-th picture of every role together, in batches of up to four; shorter lists start over.
 
     Args:
-        content: pairs of (name, path or bytes).
-        style: the same.
+        sources: role -> pairs of (name, path or bytes).
         side_px: side of the crops.
         max_megapixels: of `random_crop`.
 
     Raises:
         UserError: no pair can be read.
     """
-    pairs: list[tuple[Tensor, Tensor]] = []
+    rows: list[list[Tensor]] = []
     skipped: list[str] = []
-    for index in range(max(len(content), len(style)) if content and style else 0):
+    for index in range(max(map(len, sources.values())) if all(sources.values()) else 0):
         crops = []
-        for name, source in (content[index % len(content)], style[index % len(style)]):
+        for name, source in (own[index % len(own)] for own in sources.values()):
             try:
                 crops.append(center_crop(source, side_px, max_megapixels))
             except Unusable as reason:
                 skipped.append(f"{name}: {reason}")
-        if len(crops) == 2:
-            pairs.append((crops[0], crops[1]))
-    if skipped and not pairs:
+        if len(crops) == len(sources):
+            rows.append(crops)
+    if skipped and not rows:
         raise UserError(f"data.val_pairs: no pair of validation pictures can be read, such as {skipped[0]}")
     batches = []
-    for start in range(0, len(pairs), VAL_BATCH):
-        chosen = pairs[start : start + VAL_BATCH]
-        contents, styles = (torch.stack(crops) for crops in zip(*chosen, strict=True))
-        batches.append({"content": contents, "style": styles, "skipped": skipped if start == 0 else []})
+    for start in range(0, len(rows), VAL_BATCH):
+        kinds = zip(*rows[start : start + VAL_BATCH], strict=True)
+        pictures = {role: torch.stack(crops) for role, crops in zip(sources, kinds, strict=True)}
+        batches.append({**pictures, "skipped": skipped if start == 0 else []})
     return Fixed(batches)
 
 

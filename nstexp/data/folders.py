@@ -3,33 +3,34 @@
 import logging
 from collections.abc import Sequence
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from nstexp.core.errors import UserError, check_integers
+from nstexp.core.errors import UserError
 from nstexp.core.images import find_images
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
     Endless,
     Fixed,
+    Pairs,
+    Spec,
     as_batch,
+    counted,
     fixed_batches,
     none_usable,
     position,
     worker_loader,
 )
-from nstexp.data.pictures import Cropping, Unusable, check_multiple_of_8, random_crop
+from nstexp.data.pictures import Cropping, Unusable, random_crop
 
 log = logging.getLogger(__name__)
 
-Spec = str | list[str]
 
-
-class FolderPairs(LightningDataModule):
+class FolderPairs(Pairs):
     """Pairs of a random content crop and a random style crop.
 
     Training draws are numbered: draw n is content number n mod N of a permutation of its own per epoch, a style found
@@ -41,50 +42,16 @@ class FolderPairs(LightningDataModule):
     "path: reason" of pictures that could not be used and were replaced by others.
 
     Args:
-        content: a picture, a folder (searched recursively), or a list of these.
-        style: the same.
-        batch_size: pairs per process and step.
-        crop_px: side of the crops, a multiple of 8.
-        resize_px: see `Cropping`.
-        resize: see `Cropping`.
-        flip: see `Cropping`.
-        workers: processes that decode; 0: none but the trainer's own.
-        val_content: pictures for validation; None: held out of `content`.
-        val_style: the same for `style`.
-        val_pairs: how many pairs validation has, evenly spaced over each list; 0: no validation.
-        val_px: side of the validation pictures: short side resized to this, center cropped.
-        max_megapixels: larger files are skipped.
-        seed: of order and crops.
+        content: a picture, a folder (searched recursively), or a list of these; None: see `expect`.
+        style: the same; None: batches have none.
+        others: see `Pairs`. The pictures for validation are evenly spaced over each list.
 
     Raises:
         UserError: a bad value; from `setup`, pictures missing or too few.
     """
 
-    def __init__(
-        self,
-        content: Spec,
-        style: Spec,
-        batch_size: int = 8,
-        crop_px: int = 256,
-        resize_px: int | list[int] = 512,
-        resize: str = "short_side",
-        flip: bool = False,
-        workers: int = 2,
-        val_content: Spec | None = None,
-        val_style: Spec | None = None,
-        val_pairs: int = 8,
-        val_px: int = 256,
-        max_megapixels: float = 200,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
-        check_integers("data", 1, batch_size=batch_size)
-        check_integers("data", 0, workers=workers, val_pairs=val_pairs, seed=seed)
-        check_multiple_of_8(val_px=val_px)
-        self.specs = {"content": (content, val_content), "style": (style, val_style)}
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.val_pairs, self.val_px = val_pairs, val_px
+    def __init__(self, content: Spec | None = None, style: Spec | None = None, **others: Any) -> None:
+        super().__init__(content, style, **others)
         self._training: dict[str, list[str]] = {}
         self._validation: dict[str, list[str]] = {}
 
@@ -95,13 +62,7 @@ class FolderPairs(LightningDataModule):
         for role, (spec, val_spec) in self.specs.items():
             training[role], validation[role] = self._find(role, spec, val_spec)
         self._training, self._validation = training, validation
-        pairs = max(map(len, validation.values())) if all(validation.values()) else 0
-        log.info(
-            "%d content and %d style pictures for training, %d pairs for validation",
-            len(training["content"]),
-            len(training["style"]),
-            pairs,
-        )
+        log.info("%s", counted(training, "pictures", validation))
 
     def train_dataloader(self) -> Endless:
         def loader(first_batch: int):
@@ -115,8 +76,8 @@ class FolderPairs(LightningDataModule):
     def val_dataloader(self) -> Fixed:
         """The same batches in every process; decoded anew at each call."""
         self.setup()
-        content, style = ([(path, path) for path in self._validation[role]] for role in self.specs)
-        return fixed_batches(content, style, self.val_px, self.cropping.max_megapixels)
+        sources = {role: [(path, path) for path in paths] for role, paths in self._validation.items()}
+        return fixed_batches(sources, self.val_px, self.cropping.max_megapixels)
 
     def _find(self, role: str, spec: Spec, val_spec: Spec | None) -> tuple[list[str], list[str]]:
         """Paths for training and for validation."""

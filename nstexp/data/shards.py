@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import webdataset
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset.shardlists import expand_urls
@@ -24,22 +24,24 @@ from nstexp.data.batches import (
     Batch,
     Endless,
     Fixed,
+    Pairs,
+    Spec,
     as_batch,
+    counted,
     fixed_batches,
     none_usable,
     position,
     worker_loader,
 )
-from nstexp.data.pictures import Cropping, Unusable, check_multiple_of_8, random_crop
+from nstexp.data.pictures import Cropping, Unusable, random_crop
 
 log = logging.getLogger(__name__)
 
-Spec = str | list[str]
 Member = tuple[str, bytes]  # "shard.tar/name.jpg" and the file's bytes
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
-class ShardPairs(LightningDataModule):
+class ShardPairs(Pairs):
     """Pairs of a random content crop and a random style crop; batches are those of `FolderPairs`.
 
     In each epoch the shards are dealt to the readers (processes times workers), each in an order of its own, and
@@ -48,52 +50,21 @@ class ShardPairs(LightningDataModule):
 
     Args:
         content: shards: a tar file, a pattern such as `shards/coco-{000000..000031}.tar`, a folder of tar files, an
-            http(s) address, or a list of these.
-        style: the same.
-        batch_size: pairs per process and step.
-        crop_px: side of the crops, a multiple of 8.
-        resize_px: see `Cropping`.
-        resize: see `Cropping`.
-        flip: see `Cropping`.
-        workers: processes that read and decode; 0: none but the trainer's own.
-        val_content: pictures for validation (not shards); None: the first ones of the first shard, kept from training.
-        val_style: the same for `style`.
-        val_pairs: how many pairs validation has; 0: no validation.
-        val_px: side of the validation pictures: short side resized to this, center cropped.
-        max_megapixels: larger pictures are skipped.
+            http(s) address, or a list of these; None: see `expect`.
+        style: the same; None: batches have none.
         shuffle_buffer: encoded pictures in memory, per worker and role, among which the next one is drawn.
-        seed: of order and crops.
+        others: see `Pairs`. Pictures for validation are the first ones of the first shard, or files, not shards.
 
     Raises:
         UserError: a bad value; from `setup`, shards missing; from `train_dataloader`, fewer shards than readers.
     """
 
     def __init__(
-        self,
-        content: Spec,
-        style: Spec,
-        batch_size: int = 8,
-        crop_px: int = 256,
-        resize_px: int | list[int] = 512,
-        resize: str = "short_side",
-        flip: bool = False,
-        workers: int = 2,
-        val_content: Spec | None = None,
-        val_style: Spec | None = None,
-        val_pairs: int = 8,
-        val_px: int = 256,
-        max_megapixels: float = 200,
-        shuffle_buffer: int = 1000,
-        seed: int = 0,
+        self, content: Spec | None = None, style: Spec | None = None, shuffle_buffer: int = 1000, **others: Any
     ) -> None:
-        super().__init__()
-        self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
-        check_integers("data", 1, batch_size=batch_size, shuffle_buffer=shuffle_buffer)
-        check_integers("data", 0, workers=workers, val_pairs=val_pairs, seed=seed)
-        check_multiple_of_8(val_px=val_px)
-        self.specs = {"content": (content, val_content), "style": (style, val_style)}
-        self.batch_size, self.workers, self.seed, self.shuffle_buffer = batch_size, workers, seed, shuffle_buffer
-        self.val_pairs, self.val_px = val_pairs, val_px
+        super().__init__(content, style, **others)
+        check_integers("data", 1, shuffle_buffer=shuffle_buffer)
+        self.shuffle_buffer = shuffle_buffer
         self._shards: dict[str, list[str]] = {}
         self._validation: dict[str, list[tuple[str, str | bytes]]] = {}
 
@@ -104,12 +75,7 @@ class ShardPairs(LightningDataModule):
         for role, (_, val_spec) in self.specs.items():
             self._validation[role] = self._find_validation(role, shards[role], val_spec)
         self._shards = shards
-        log.info(
-            "%d content and %d style shards for training, %d pairs for validation",
-            len(shards["content"]),
-            len(shards["style"]),
-            max(map(len, self._validation.values())) if all(self._validation.values()) else 0,
-        )
+        log.info("%s", counted(shards, "shards", self._validation))
 
     def train_dataloader(self) -> Endless:
         def loader(first_batch: int) -> Iterable[Batch]:
@@ -125,8 +91,7 @@ class ShardPairs(LightningDataModule):
     def val_dataloader(self) -> Fixed:
         """The same batches in every process; decoded anew at each call."""
         self.setup()
-        content, style = self._validation["content"], self._validation["style"]
-        return fixed_batches(content, style, self.val_px, self.cropping.max_megapixels)
+        return fixed_batches(self._validation, self.val_px, self.cropping.max_megapixels)
 
     def _readers(self, part: int) -> list["_Reader"]:
         parts = position(self.trainer)[2] * max(1, self.workers)

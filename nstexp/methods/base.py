@@ -15,17 +15,20 @@ class Style:
     """One style picture (3, H, W), RGB in [0, 1], and its share among several.
 
     Args:
+        image: None, if a method knows the style by its name and the picture is not at hand.
         mask: (H, W) in [0, 1], of the content's size: where this style applies. Either every style of a picture has
             one, and they sum to 1 at each pixel, or none has.
         layers: the style layers at which this style counts; None: all. For methods that optimize a picture.
         fine: a picture (3, H, W) whose small strokes this style gets before it is used; likewise.
+        name: of the file, or of a style that the method has learned.
     """
 
-    image: Tensor
+    image: Tensor | None
     share: float = 1.0
     mask: Tensor | None = None
     layers: tuple[str, ...] | None = None
     fine: Tensor | None = None
+    name: str = ""
 
 
 @dataclass
@@ -87,6 +90,8 @@ class Stylizer(Protocol):
 
     A method that optimizes each picture, one at a time, and makes use of `Clip.warped` by itself, says so with a class
     attribute `optimizes = True`. What others make of the frames of a clip is steadied afterwards.
+
+    A method that has learned its styles has an attribute `styles`, a mapping: name -> the picture's file ('': unknown).
     """
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor: ...

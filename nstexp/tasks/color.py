@@ -14,12 +14,28 @@ from nstexp.methods.base import Controls, Style, Stylizer
 Color = Literal["none", "preserve", "luminance", "match"]
 
 
-def check_color(color: str, strength: float) -> None:
-    """Raise a UserError for what `prepare_colors` does not know."""
+def check_color(color: str, strength: float, learned: bool = False) -> None:
+    """Raise a UserError for what `prepare_colors` does not know.
+
+    Args:
+        learned: whether the method has learned its styles.
+    """
     if color not in get_args(Color):
         raise UserError(f"color={color} is unknown, choose one of {', '.join(get_args(Color))}")
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
         raise UserError(f"color_strength={strength}: give a number from 0 to 1")
+    if color == "preserve" and learned:
+        raise UserError(
+            "color=preserve recolors style pictures before they are used, and this network has learned its styles "
+            "already: use color=luminance"
+        )
+
+
+def check_pictures(color: str, styles: Sequence[Style]) -> None:
+    """Raise a UserError if `finish_colors` needs a style's picture that is not at hand."""
+    missing = [style.name for style in styles if style.image is None]
+    if color == "match" and missing:
+        raise UserError(f"color=match needs the picture of the style {missing[0]}, which is not on this machine")
 
 
 def redraw(
@@ -107,7 +123,8 @@ def _only_luminance(style: Style, content: Tensor, strength: float) -> Style:
 
 
 def _recolored(style: Style, recolor: Callable[[Tensor], Tensor]) -> Style:
-    return replace(style, image=recolor(style.image), fine=None if style.fine is None else recolor(style.fine))
+    image, fine = (None if picture is None else recolor(picture) for picture in (style.image, style.fine))
+    return replace(style, image=image, fine=fine)
 
 
 def _in_style_colors(picture: Tensor, styles: Sequence[Style]) -> Tensor:

@@ -15,13 +15,21 @@ from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.core.images import find_images, load_image, resize, size_for_longer_side, size_for_shorter_side
+from nstexp.core.images import (
+    find_images,
+    load_image,
+    resize,
+    size_for_longer_side,
+    size_for_shorter_side,
+    unique_names,
+)
 from nstexp.core.metrics import Scorer
 from nstexp.core.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
 from nstexp.methods.base import Controls, Style, Stylizer
 from nstexp.outputs import MEAN_OF, RunFolder
 from nstexp.tasks.color import Color, check_color, redraw
-from nstexp.tasks.stylize import check_size, unique_names
+from nstexp.tasks.styles import find_styles
+from nstexp.tasks.stylize import check_size
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +52,7 @@ def evaluate(
     folder: RunFolder,
     scorer: Scorer | None,
     content: str | Sequence[str],
-    style: str | Sequence[str],
+    style: str | Sequence[str] | None,
     color: Color = "none",
     color_strength: float = 1.0,
     image_px: int | None = None,
@@ -80,20 +88,26 @@ def evaluate(
         Stopped: interrupted.
     """
     check_size(image_px, max_input_megapixels)
-    check_color(color, color_strength)
+    learned = [getattr(method, "styles", None) for method in methods.values()]
+    check_color(color, color_strength, any(names is not None for names in learned))
     _check(methods, crop, image_px, curve_every_n_steps, measured=scorer is not None)
 
     def square_or_whole(path: Path, longer_side_px: int | None) -> Tensor:
         return _sized(load_image(path, max_input_megapixels), longer_side_px, crop, image_px)
 
-    paths, style_paths = find_images(content, "content"), find_images(style, "style")
+    paths = find_images(content, "content")
+    # Names of styles are for methods that all have learned them; others take the picture.
+    paintings = find_styles(style, learned[0] if all(names is not None for names in learned) else None)
+    for name, path in paintings:
+        if path is None:
+            raise UserError(f"style={name}: its picture, which the measures compare with, is not on this machine")
     contents = [
         Picture(name, square_or_whole(path, image_px)) for name, path in zip(unique_names(paths), paths, strict=True)
     ]
     work = _Evaluation(methods, folder, scorer, color, color_strength, seed, curve_every_n_steps)
-    work.total = len(contents) * len(style_paths) * len(methods)
+    work.total = len(contents) * len(paintings) * len(methods)
     try:
-        for name, path in zip(unique_names(style_paths), style_paths, strict=True):
+        for name, path in paintings:
             # One at a time: paintings can be large.
             work.one_style(contents, Picture(name, square_or_whole(path, None)))
     finally:
@@ -180,12 +194,12 @@ class _Evaluation:
 
         labels = {"content": content.name, "style": style.name, "method": label}
         controls = Controls(name, f"{name}/", self.seed, watch=watch if self.curve_every_n_steps else None)
-        picture, seconds = self._redraw(method, content, Style(image), controls)
+        picture, seconds = self._redraw(method, content, Style(image, name=style.name), controls)
         seconds -= watching
         if label not in self.warm and seconds < COLD_BELOW_SECONDS:
             given[label] = image.clone()  # the method knows the statistics of the other by now
             quiet = replace(controls, recorded=False, watch=None)
-            seconds = self._redraw(method, content, Style(given[label]), quiet)[1]
+            seconds = self._redraw(method, content, Style(given[label], name=style.name), quiet)[1]
         self.warm.add(label)
         self._record(name, picture, content, style, {**labels, "new_style": new_style}, seconds)
 

@@ -1,14 +1,18 @@
 """Style pictures as the tasks take them: files, shares, layers, fine strokes and masks."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from nstexp.core import samples
 from nstexp.core.errors import UserError
-from nstexp.core.images import find_images, load_image
+from nstexp.core.images import find_images, load_image, unique_names
 from nstexp.core.masks import load_masks
 from nstexp.methods.base import Combine, Style
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,25 +44,66 @@ def read_styles(
     fine_style: str | Sequence[str] | None = None,
     masks: str | Sequence[str] | None = None,
     max_input_megapixels: float = 200.0,
+    learned: Mapping[str, str] | None = None,
 ) -> Styles:
     """What the config keys of these names say; see `tasks.stylize.stylize`.
+
+    Args:
+        learned: of a method that has learned its styles, see `Stylizer`: `style` can then be their names.
 
     Raises:
         UserError: no such picture, or keys that do not go together.
     """
     if style_combine not in get_args(Combine):
         raise UserError(f"style_combine={style_combine} is unknown, choose one of {', '.join(get_args(Combine))}")
-    paths = find_images(style, "style")
-    if style_combine != "weighted_loss" and len(paths) == 1:
+    found = find_styles(style, learned)
+    if style_combine != "weighted_loss" and len(found) == 1:
         raise UserError(f"style_combine={style_combine} needs two or more pictures in style=[...], there is 1")
-    mask_paths = _find_masks(masks, len(paths))
+    mask_paths = _find_masks(masks, len(found))
     fine_paths = [] if fine_style is None else find_images(fine_style, "fine_style")
-    styles = _load_styles(paths, style_weights, max_input_megapixels)
+    styles = _load_styles(found, style_weights, max_input_megapixels)
     styles = _with_layers(styles, style_layers)
     styles = _with_fine(styles, fine_paths, max_input_megapixels)
     if mask_paths and not all(style.share for style in styles):
         raise UserError(f"style_weights={style_weights}: with masks each is larger than 0, or a region has no style")
-    return Styles(styles, [*paths, *mask_paths, *fine_paths], mask_paths, max_input_megapixels)
+    files = [*(path for _, path in found if path is not None), *mask_paths, *fine_paths]
+    return Styles(styles, files, mask_paths, max_input_megapixels)
+
+
+def find_styles(
+    style: str | Sequence[str] | None, learned: Mapping[str, str] | None = None
+) -> list[tuple[str, Path | None]]:
+    """Names of styles and their pictures' files; a style that a method has learned may have none.
+
+    Raises:
+        UserError: no such picture or style.
+    """
+    if learned is None:
+        paths = find_images(style, "style")
+        return list(zip(unique_names(paths), paths, strict=True))
+    if style is None:
+        style = next(iter(learned))
+        if len(learned) > 1:
+            log.info("style=%s, the first of %s", style, ", ".join(learned))
+    found: list[tuple[str, Path | None]] = []
+    for each in [style] if isinstance(style, str) else style:
+        if each in learned:
+            found.append((each, _picture_of(learned[each])))
+        elif samples.is_builtin(str(each)) or Path(str(each)).expanduser().exists():
+            found += [(path.stem, path) for path in find_images(each, "style")]
+        else:
+            raise UserError(f"style={each}: the network has learned {', '.join(learned)}")
+    if not found:
+        raise UserError(f"style is empty: the network has learned {', '.join(learned)}")
+    return found
+
+
+def _picture_of(source: str) -> Path | None:
+    """The file that a style was learned from, if it is here."""
+    try:
+        return find_images(source, "style")[0] if source else None
+    except UserError:
+        return None
 
 
 def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
@@ -70,15 +115,20 @@ def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
     return paths
 
 
-def _load_styles(paths: list[Path], weights: Sequence[float] | None, max_megapixels: float) -> list[Style]:
-    shares = [1 / len(paths)] * len(paths) if weights is None else weights
+def _load_styles(
+    found: list[tuple[str, Path | None]], weights: Sequence[float] | None, max_megapixels: float
+) -> list[Style]:
+    shares = [1 / len(found)] * len(found) if weights is None else weights
     if isinstance(shares, str) or not isinstance(shares, Sequence):
         raise UserError(f"style_weights={weights}: give a list with one number per style picture, such as [0.7,0.3]")
-    if len(shares) != len(paths):
-        raise UserError(f"style_weights has {len(shares)} numbers for {len(paths)} style pictures")
+    if len(shares) != len(found):
+        raise UserError(f"style_weights has {len(shares)} numbers for {len(found)} style pictures")
     if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
         raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
-    return [Style(load_image(p, max_megapixels), share) for p, share in zip(paths, shares, strict=True)]
+    return [
+        Style(None if path is None else load_image(path, max_megapixels), share, name=name)
+        for (name, path), share in zip(found, shares, strict=True)
+    ]
 
 
 def _with_layers(styles: list[Style], layers: Sequence[Sequence[str]] | None) -> list[Style]:

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 
 from torch import Tensor
@@ -17,11 +16,12 @@ from nstexp.core.images import (
     resize,
     save_image,
     size_for_longer_side,
+    unique_names,
 )
 from nstexp.core.metrics import Scorer, luminance_statistics
 from nstexp.methods.base import Combine, Controls, Style, Stylizer
 from nstexp.outputs import RunFolder
-from nstexp.tasks.color import Color, check_color, redraw
+from nstexp.tasks.color import Color, check_color, check_pictures, redraw
 from nstexp.tasks.styles import read_styles
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def stylize(
     method: Stylizer,
     folder: RunFolder,
     content: str | Sequence[str],
-    style: str | Sequence[str],
+    style: str | Sequence[str] | None,
     style_weights: Sequence[float] | None = None,
     style_combine: Combine = "weighted_loss",
     style_layers: Sequence[Sequence[str]] | None = None,
@@ -50,7 +50,8 @@ def stylize(
     Args:
         method: what redraws.
         folder: where the run writes.
-        content, style: a file, a folder, a built-in name, or a list of these. All styles apply to every content.
+        content, style: a file, a folder, a built-in name, or a list of these. All styles apply to every content. Of a
+            method that has learned its styles `style` can be their names; None: the first.
         style_weights: one share per style picture; null: equal shares.
         style_combine: see `Controls`.
         style_layers: one list of style layers per style picture: where each counts; null: all at all.
@@ -70,9 +71,13 @@ def stylize(
         Stopped: ended early; the best picture until then is saved.
     """
     check_size(image_px, max_input_megapixels)
-    check_color(color, color_strength)
+    learned = getattr(method, "styles", None)
+    check_color(color, color_strength, learned is not None)
     contents = find_images(content, "content")
-    styles = read_styles(style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels)
+    styles = read_styles(
+        style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels, learned
+    )
+    check_pictures(color, styles.pictures)
     targets = _targets(contents, output)
     protect_inputs([*contents, *styles.files], [copy for _, copy in targets if copy is not None])
     failures = []
@@ -113,15 +118,6 @@ def check_size(image_px: int | None, max_input_megapixels: float) -> None:
         raise UserError(f"image_px={image_px}: the longer side is a whole number of pixels, 1 or larger")
     if not (isinstance(max_input_megapixels, int | float) and max_input_megapixels > 0):
         raise UserError(f"max_input_megapixels={max_input_megapixels}: the limit is a number larger than 0")
-
-
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """The files' names without endings, numbered where they are the same."""
-    names: list[str] = []
-    for path in paths:
-        numbered = (path.stem if n == 1 else f"{path.stem}_{n}" for n in count(1))
-        names.append(next(name for name in numbered if name not in names))
-    return names
 
 
 def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path | None]]:
@@ -166,7 +162,8 @@ def _save(picture: Tensor, name: str, copy: Path | None, folder: RunFolder) -> P
 def _score(
     scorer: Scorer, picture: Tensor, content: Tensor, styles: Sequence[Style], name: str, folder: RunFolder
 ) -> None:
-    pairs = [(style.image, style.share) for style in styles]
+    known = all(style.image is not None for style in styles)  # else there are no measures of style
+    pairs = [(style.image, style.share) for style in styles] if known else []
     folder.record_metrics(name, scorer(picture, content, pairs))
     folder.record_references(name, scorer.references(content, pairs), scorer.described())
 

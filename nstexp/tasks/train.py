@@ -2,15 +2,17 @@
 
 import logging
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from nstexp import callbacks
 from nstexp.core.errors import Stopped, UserError, check_integers
+from nstexp.methods.training import Recipe, Sources, Training
 from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)
@@ -19,12 +21,11 @@ log = logging.getLogger(__name__)
 class Trainable(Protocol):
     """A method that is trained: it has Lightning's module, and says how."""
 
-    init_pictures: int
-    max_steps: int
+    recipe: Recipe
 
     def trainer(self, **settings) -> Trainer: ...
 
-    def training_module(self) -> LightningModule: ...
+    def training_module(self, sources: Sources) -> Training: ...
 
 
 def train(
@@ -34,14 +35,21 @@ def train(
     log_every_n_steps: int = 10,
     checkpoint_every_n_steps: int = 500,
     validate_every_n_steps: int = 500,
+    style: str | Sequence[str] | None = None,
+    resume_from: str | None = None,
+    add_style: str | Sequence[str] | None = None,
+    style_names: Sequence[str] | None = None,
+    max_input_megapixels: float = 200.0,
+    seed: int = 0,
 ) -> Path:
     """Train, or go on where a training in the same run folder stopped; returns the path of the weights.
 
     Args:
         method: what is trained.
         folder: where the run writes; its checkpoints/last.ckpt is resumed.
-        data: batches of `content` and `style`.
+        data: batches of `content` and, where the method wants pairs, `style`.
         log_every_n_steps, checkpoint_every_n_steps, validate_every_n_steps: in optimizer steps; 0 never validates.
+        style, resume_from, add_style, style_names, max_input_megapixels, seed: see `Sources`.
 
     Raises:
         UserError: bad data or settings, or a checkpoint of something else.
@@ -51,37 +59,36 @@ def train(
         raise UserError("task=train: method=gatys has nothing to train, it optimizes every picture by itself")
     check_integers("task", 1, checkpoint_every_n_steps=checkpoint_every_n_steps)
     check_integers("task", 0, validate_every_n_steps=validate_every_n_steps)
-    module = method.training_module()
-    for key, side_px in {"crop_px": data.cropping.crop_px, "val_px": data.val_px}.items():
-        if side_px < module.losses.min_side_px:
-            raise UserError(f"data.{key}={side_px}: a loss term needs {module.losses.min_side_px} px or more")
+    module = method.training_module(Sources(style, resume_from, add_style, style_names, max_input_megapixels, seed))
+    data.expect(module.losses.min_side_px, pairs=module.wants_pairs, content=module.content)
     data.setup("fit")
     last = folder.last_checkpoint
     if last.exists():
         done = _check_checkpoint(last, module)
-        if done >= method.max_steps:
+        if done >= module.max_steps:
             log.info("%s is at step %d already: set method.max_steps larger to go on", last, done)
         else:
-            log.info("going on at step %d of %d, from %s", done, method.max_steps, last)
+            log.info("going on at step %d of %d, from %s", done, module.max_steps, last)
     elif folder.writes:  # the other processes get the weights of the first
-        module.start(_pictures(data, method.init_pictures))
+        module.start(_pictures(data, module.init_pictures) if module.init_pictures else None)
     trainer = _make_trainer(method, folder, log_every_n_steps, checkpoint_every_n_steps, validate_every_n_steps)
     _fit(trainer, module, data, last)
     if module.failure:
         raise Stopped(f"{module.failure}: a smaller learning rate may help; {_kept(last)}")
     if module.interrupted:
         raise Stopped(f"interrupted at step {module.steps_done}; {_kept(last)}", interrupted=True)
+    result = folder.path / module.file_name
     if trainer.is_global_zero:
-        module.save(folder.path / "decoder.safetensors")
-        folder.summary.outputs.append(str(folder.path / "decoder.safetensors"))
+        module.save(result)
+        folder.summary.outputs.append(str(result))
         validation = next(c for c in trainer.callbacks if isinstance(c, callbacks.Validation))
         folder.record_metrics("train", {**validation.last, "steps": module.steps_done})
         if skipped := folder.read_skipped():
             log.warning("%d pictures could not be used, see %s", len(skipped), folder.path / "skipped.txt")
-    return folder.path / "decoder.safetensors"
+    return result
 
 
-def _fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, last: Path) -> None:
+def _fit(trainer: Trainer, module: Training, data: LightningDataModule, last: Path) -> None:
     try:
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C before the first step
@@ -106,7 +113,7 @@ def _make_trainer(
     ]
     trainer = method.trainer(
         callbacks=watchers,
-        max_steps=method.max_steps,
+        max_steps=method.recipe.max_steps,
         max_epochs=-1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data knows its share
@@ -129,35 +136,36 @@ def _pictures(data: LightningDataModule, count: int) -> Tensor:
     return torch.cat(found)[: 2 * count].float() / 255
 
 
-def _check_checkpoint(path: Path, module: LightningModule) -> int:
+def _check_checkpoint(path: Path, module: Training) -> int:
     """The step that a checkpoint was written at.
 
     Raises:
-        UserError: damaged, of another method, layer or encoder.
+        UserError: damaged, or of another method, network or optimizer.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        step, state, made = int(checkpoint["global_step"]), checkpoint["state_dict"], checkpoint["decoder"]
+        step, state = int(checkpoint["global_step"]), checkpoint["state_dict"]
     except Exception as error:  # damaged files raise a dozen types
         raise UserError(
             f"{path}: not a checkpoint of this training ({type(error).__name__}); delete it to begin again"
         ) from error
+    if module.identity not in checkpoint:
+        raise UserError(f"{path} belongs to a training of another method: choose another run_dir")
     saved, own = (
         set(group) - {"initial_lr"}
         for group in (
             checkpoint["optimizer_states"][0]["param_groups"][0],
-            module.settings.make_optimizer(module.parameters()).param_groups[0],
+            module.recipe.make_optimizer(module.trained).param_groups[0],
         )
     )
     if saved != own:
         raise UserError(f"{path} was trained with another method.optimizer: choose that one, or another run_dir")
-    info = module.info()
+    difference = module.difference(checkpoint[module.identity])
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    if {name: tuple(value.shape) for name, value in state.items()} != expected or not info.agrees(made):
-        raise UserError(
-            f"{path} belongs to a training with the encoder {made['encoder']} at {made['layer']}, and this one has "
-            f"{info.encoder} at {info.layer}: choose another run_dir"
-        )
+    if difference is None and {name: tuple(value.shape) for name, value in state.items()} != expected:
+        difference = "layers of other sizes than this one"
+    if difference is not None:
+        raise UserError(f"{path} belongs to a training with {difference}: choose another run_dir")
     return step
 
 

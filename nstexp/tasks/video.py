@@ -43,7 +43,7 @@ from nstexp.core.video import (
 )
 from nstexp.methods.base import Combine, Controls, Stylizer
 from nstexp.outputs import RunFolder
-from nstexp.tasks.color import Color, check_color
+from nstexp.tasks.color import Color, check_color, check_pictures
 from nstexp.tasks.frames import Painter, Shot, batches
 from nstexp.tasks.styles import Styles, read_styles
 from nstexp.tasks.stylize import check_size, protect_inputs
@@ -167,8 +167,12 @@ def video(
         Stopped: ended early; what is done until then is a clip that plays, and the same command goes on from it.
     """
     check_size(image_px, max_input_megapixels)
-    check_color(color, color_strength)
-    styles = read_styles(style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels)
+    learned = getattr(method, "styles", None)
+    check_color(color, color_strength, learned is not None)
+    styles = read_styles(
+        style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels, learned
+    )
+    check_pictures(color, styles.pictures)
     _check_fade(settings.fade, styles, style_weights)
     source = _open(content, settings, max_input_megapixels)
     if source.damage:

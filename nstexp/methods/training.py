@@ -1,0 +1,158 @@
+"""What trainings of feed-forward methods share: `Recipe`, `Training` and the batches' format."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from nstexp.core.errors import UserError, check_integers
+from nstexp.core.features import IMAGE, VGG
+from nstexp.core.loss_set import LossSet, Shapes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is optimized.
+
+    Args:
+        max_steps: optimizer steps.
+        optimizer, optimizers: a key, and name -> factory that takes the parameters.
+        schedule, schedules: a key, and name -> function of the step that multiplies the learning rate.
+
+    Raises:
+        UserError: an unknown key, or a number of steps that is none.
+    """
+
+    max_steps: int
+    optimizer: str = "adam"
+    optimizers: Mapping[str, Callable[..., Optimizer]] = field(default_factory=dict)
+    schedule: str = "constant"
+    schedules: Mapping[str, Callable[[int], float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_integers("method", 1, max_steps=self.max_steps)
+        for key, value, known in (
+            ("optimizer", self.optimizer, self.optimizers),
+            ("schedule", self.schedule, self.schedules),
+        ):
+            if known and value not in known:
+                raise UserError(f"method.{key}={value} is unknown, choose one of {', '.join(known)}")
+
+    def make_optimizer(self, parameters: Sequence[Tensor]) -> Optimizer:
+        return self.optimizers[self.optimizer](parameters)
+
+    def lr_factor(self, step: int) -> float:
+        return self.schedules[self.schedule](step)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a training is given beside its data.
+
+    Args:
+        style: pictures of the styles, of methods that learn a fixed number of them.
+        style_names: what the new styles are called, one for each; None: as their files.
+        resume_from: file of a network to start from.
+        add_style: pictures of styles that network is to learn, without unlearning its own.
+        max_input_megapixels: limit on one of these files.
+        seed: of everything that the training draws.
+    """
+
+    style: str | Sequence[str] | None = None
+    resume_from: str | None = None
+    add_style: str | Sequence[str] | None = None
+    style_names: Sequence[str] | None = None
+    max_input_megapixels: float = 200.0
+    seed: int = 0
+
+
+class Training(LightningModule):
+    """One network's training; a step is one optimizer step on one batch.
+
+    A batch is a mapping with `content` and, of methods that want pairs, `style`: uint8 (B, 3, H, W).
+
+    Attributes:
+        file_name: of the result in the run folder.
+        wants_pairs: whether batches have style pictures.
+        init_pictures: how many pictures of each kind `start` wants.
+        content: the photos to take if the user names none.
+        identity: key of the checkpoint's entry that says what the network is.
+    """
+
+    name, log_prefix = "train", ""
+    file_name: str
+    wants_pairs = True
+    init_pictures = 0
+    content: str | Sequence[str] | None = None
+    identity: str
+
+    def __init__(self, encoder: VGG, losses: LossSet, recipe: Recipe) -> None:
+        super().__init__()
+        self.encoder, self.losses, self.recipe = encoder, losses, recipe
+        self.max_steps = recipe.max_steps
+        self.interrupted, self.failure = False, None
+        if losses.has("before"):
+            raise UserError("the loss term 'temporal' is for clips with method=gatys: leave it out of loss=[...]")
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """What is trained."""
+        raise NotImplementedError
+
+    def start(self, pictures: Tensor | None) -> None:
+        """Give the network the weights that a new training starts from.
+
+        Args:
+            pictures: RGB (2 init_pictures, 3, H, W) in [0, 1], photos and paintings.
+        """
+
+    def info(self) -> Any:
+        """What a file of the network says about itself: a dataclass of plain values."""
+        raise NotImplementedError
+
+    def difference(self, made: Mapping[str, Any]) -> str | None:
+        """What a checkpoint's record has that this training has not; None: it is of such a training."""
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        """The network as it is now, as safetensors."""
+        raise NotImplementedError
+
+    @property
+    def steps_done(self) -> int:
+        return self.trainer.global_step if self._trainer is not None else 0
+
+    @property
+    def trained(self) -> list[Tensor]:
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.recipe.make_optimizer(self.trained)
+        schedule = LambdaLR(optimizer, lambda step: self.recipe.lr_factor(step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def shapes(self, size: tuple[int, int]) -> Shapes:
+        """Of all features of a picture of (height, width)."""
+        return {IMAGE: (3, *size)} | {layer: self.encoder.shape(layer, size) for layer in self.losses.layers()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A learning rate that was changed since takes the place of the saved one."""
+        rate = self.recipe.make_optimizer(self.trained).param_groups[0]["lr"]
+        for group in checkpoint["optimizer_states"][0]["param_groups"]:
+            if group["initial_lr"] != rate:
+                group["lr"] *= rate / group["initial_lr"]
+                group["initial_lr"] = rate
+        checkpoint["lr_schedulers"][0]["base_lrs"] = [rate]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[self.identity] = vars(self.info())
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
