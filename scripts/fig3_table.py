@@ -1,13 +1,15 @@
-"""The tables behind Fig. 3 of Huang & Belongie 2017, from a run folder of experiment=adain_fig3.
+"""The tables behind Fig. 3 of Huang & Belongie 2017, from a run folder of experiment=adain_fig3 or cin_fig3.
 
     python -m nstexp experiment=adain_fig3 content=photos/ style=paintings/
     python scripts/fig3_table.py runs/nstexp/DATE
+    python scripts/fig3_table.py runs/nstexp/DATE --method cin --style-loss style_gram
 
-First, for every painting, what AdaIN's pictures score (means over the photos). Then Gatys' losses by iteration (means
-over all pairs) beside AdaIN's, and on how many pairs AdaIN's style loss is no higher than Gatys' at each iteration;
-without curve.csv (task=evaluate method=adain alone) the first table only.
-Style loss is style_moments, content loss content_loss: see `nstexp.core.metrics.Scorer`. All pictures are clipped to
-[0, 1] first. The tables go to stdout, as Markdown.
+First, for every painting, what the pictures of the method score (means over the photos), and the first iteration at
+which Gatys' mean style loss is no higher, of the first kind of curve in curve.csv. Then Gatys' losses by iteration
+(means over all pairs) beside the method's, and on how many pairs the method's style loss is no higher than Gatys' at
+each iteration; without curve.csv (task=evaluate with one method) only the scores.
+Style loss is style_moments unless said, content loss content_loss: see `nstexp.core.metrics.Scorer`. All pictures are
+clipped to [0, 1] first. The tables go to stdout, as Markdown.
 """
 
 import argparse
@@ -18,57 +20,76 @@ from pathlib import Path
 from statistics import fmean
 
 Row = Mapping[str, str]
-STYLE, CONTENT = "style_moments", "content_loss"
+CONTENT = "content_loss"
 MOST_COLUMNS = 12
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run folder of task=evaluate with the method `adain`")
-    folder = parser.parse_args().run
+    parser.add_argument("run", type=Path, help="a run folder of task=evaluate")
+    parser.add_argument("--method", default="adain", help="whose pictures (default: adain)")
+    parser.add_argument("--style-loss", default="style_moments", help="column of scores.csv (default: style_moments)")
+    args = parser.parse_args()
     try:
-        scores = _read(folder / "scores.csv")
-        lines = list(by_painting(scores))
-        if (folder / "curve.csv").exists():
-            lines += ["", *by_iteration(scores, _read(folder / "curve.csv"))]
+        scores = _read(args.run / "scores.csv")
+        curve = _read(args.run / "curve.csv") if (args.run / "curve.csv").exists() else []
+        if not any(row["method"] == args.method for row in scores):
+            raise ValueError(f"it has no pictures of the method {args.method}")
+        lines = list(by_painting(scores, curve, args.method, args.style_loss))
+        if curve:
+            lines += ["", *by_iteration(scores, curve, args.method, args.style_loss)]
         print("\n".join(lines))
     except (OSError, KeyError, ValueError) as error:
-        print(f"{folder}: not a finished run of experiment=adain_fig3 ({error})", file=sys.stderr)
+        print(f"{args.run}: not a finished run of experiment=adain_fig3 or the like ({error})", file=sys.stderr)
         sys.exit(2)
 
 
-def by_painting(scores: list[Row]) -> Iterator[str]:
+def by_painting(scores: list[Row], curve: list[Row], method: str, style: str) -> Iterator[str]:
     """A line for each painting and one for all."""
-    heads = "style loss: photo", "AdaIN", "content loss", "color mean: photo", "AdaIN", "covariance: photo", "AdaIN"
+    heads = ["style loss: photo", method, "content loss", "color mean: photo", method, "covariance: photo", method]
+    heads += ["Gatys reaches the style loss at"] if curve else []
     yield f"| painting | {' | '.join(heads)} |"
-    yield "|---" * 8 + "|"
-    columns = [("photo", STYLE), ("adain", STYLE), ("adain", CONTENT)]
-    columns += [(method, key) for key in ("color_mean", "color_cov") for method in ("photo", "adain")]
+    yield "|---" * (len(heads) + 1) + "|"
+    columns = [("photo", style), (method, style), (method, CONTENT)]
+    columns += [(kind, key) for key in ("color_mean", "color_cov") for kind in ("photo", method)]
     for painting in [*dict.fromkeys(row["style"] for row in scores), None]:
         own = [row for row in scores if painting in (None, row["style"])]
-        cells = (f"{_mean(own, key, method):.3f}" for method, key in columns)
+        cells = [f"{_mean(own, key, kind):.3f}" for kind, key in columns]
+        if curve:
+            cells.append(crossing(own, [row for row in curve if painting in (None, row["style"])], method, style))
         yield f"| {painting or '**all**'} | {' | '.join(cells)} |"
 
 
-def by_iteration(scores: list[Row], curve: list[Row]) -> Iterator[str]:
-    """Gatys' losses against the iteration, and how AdaIN's compare."""
+def crossing(scores: list[Row], curve: list[Row], method: str, style: str) -> str:
+    """The first iteration in the curve at which Gatys' mean style loss is no higher than the method's."""
+    first = curve[0]["method"] if curve else ""
+    pairs = {(row["content"], row["style"]) for row in curve}
+    goal = _mean([row for row in scores if (row["content"], row["style"]) in pairs], style, method)
+    steps = sorted({int(row["step"]) for row in curve if row["method"] == first})
+    for step in steps:
+        if _mean([row for row in curve if int(row["step"]) == step], style, first) <= goal:
+            return str(step)
+    return f"after {steps[-1]}" if steps else ""
+
+
+def by_iteration(scores: list[Row], curve: list[Row], method: str, style: str) -> Iterator[str]:
+    """Gatys' losses against the iteration, and how the method's compare."""
     steps = sorted({int(row["step"]) for row in curve})
     steps = steps[:: -(-len(steps) // MOST_COLUMNS)]
-    lines = dict.fromkeys(row["method"] for row in curve)
-    yield f"| | {' | '.join(map(str, steps))} | AdaIN |"
+    yield f"| | {' | '.join(map(str, steps))} | {method} |"
     yield "|---" * (len(steps) + 2) + "|"
-    adain = {(row["content"], row["style"]): float(row[STYLE]) for row in scores if row["method"] == "adain"}
-    for method in lines:
-        for name, key in (("style loss", STYLE), ("content loss", CONTENT)):
-            cells = [_mean([row for row in curve if int(row["step"]) == step], key, method) for step in steps]
-            shown = (f"{cell:.3f}" for cell in (*cells, _mean(scores, key, "adain")))
-            yield f"| {method}, {name} | {' | '.join(shown)} |"
+    own = {(row["content"], row["style"]): float(row[style]) for row in scores if row["method"] == method}
+    for kind in dict.fromkeys(row["method"] for row in curve):
+        for name, key in (("style loss", style), ("content loss", CONTENT)):
+            cells = [_mean([row for row in curve if int(row["step"]) == step], key, kind) for step in steps]
+            shown = (f"{cell:.3f}" for cell in (*cells, _mean(scores, key, method)))
+            yield f"| {kind}, {name} | {' | '.join(shown)} |"
         beaten = [
-            sum(adain[row["content"], row["style"]] <= float(row[STYLE]) for row in curve
-                if row["method"] == method and int(row["step"]) == step)
+            sum(own[row["content"], row["style"]] <= float(row[style]) for row in curve
+                if row["method"] == kind and int(row["step"]) == step)
             for step in steps
         ]  # fmt: skip
-        yield f"| {method}, pairs where AdaIN's is no higher | {' | '.join(map(str, beaten))} | of {len(adain)} |"
+        yield f"| {kind}, pairs where {method}'s is no higher | {' | '.join(map(str, beaten))} | of {len(own)} |"
 
 
 def _mean(rows: Iterable[Row], key: str, method: str) -> float:

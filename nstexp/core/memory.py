@@ -23,8 +23,16 @@ def check_memory(
     Raises:
         UserError: names the picture, by its config key, and the size that would fit.
     """
+    check_fits(OVER_ACTIVATIONS * activation_bytes + BYTES_PER_PIXEL * size[0] * size[1], size, key, device)
+
+
+def check_fits(needed: float, size: tuple[int, int], key: str = "content", device: torch.device | None = None) -> None:
+    """Fail if `needed` bytes, which a picture of (height, width) takes, are more than is free.
+
+    Raises:
+        UserError: names the picture, by its config key, and the size that would fit.
+    """
     free = free_bytes(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    needed = OVER_ACTIVATIONS * activation_bytes + BYTES_PER_PIXEL * size[0] * size[1]
     if free is not None and needed > free:
         fitting = int(max(size) * (0.9 * free / needed) ** 0.5) // 16 * 16
         raise UserError(

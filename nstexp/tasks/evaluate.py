@@ -96,8 +96,8 @@ def evaluate(
         return _sized(load_image(path, max_input_megapixels), longer_side_px, crop, image_px)
 
     paths = find_images(content, "content")
-    # Names of styles are for methods that all have learned them; others take the picture.
-    paintings = find_styles(style, learned[0] if all(names is not None for names in learned) else None)
+    # Other methods take the pictures that one of them has learned.
+    paintings = find_styles(style, next((names for names in learned if names is not None), None))
     for name, path in paintings:
         if path is None:
             raise UserError(f"style={name}: its picture, which the measures compare with, is not on this machine")
