@@ -197,3 +197,6 @@ def _print_samples() -> None:
 
     for image in samples.listing():
         print(f"{image.name:24} {image.title}")
+    titles = {image.name: image.title for image in samples.listing()}
+    for name, source in samples.learned_styles().items():
+        print(f"{name:24} of method=cin: {titles.get(source, source)}")

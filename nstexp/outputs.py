@@ -1,7 +1,8 @@
 """The run folder's contract: which files a run leaves, and what is in them. Everything else reads runs through this.
 
     output.png           the picture; with several content images one <name>.png each
-    decoder.safetensors  of a training: what it made
+    decoder.safetensors  of a training of AdaIN: what it made
+    model.safetensors    of a training of texture_net or cin: what it made
     checkpoints/         of a training: last.ckpt, from which the same command goes on, and best.ckpt
     validation.csv       of a training: one row per validation
     skipped.txt          of a training: pictures that could not be used, with the reason

@@ -83,6 +83,8 @@ def mixed(rows: Tensor, mix: Tensor | None, size: tuple[int, int]) -> Tensor:
         return rows[:1, :, None, None]
     if not mix.is_floating_point():
         return rows[mix][:, :, None, None]
+    if mix.dim() == 2 and torch.compiler.is_exporting():  # few runtimes take shapes that depend on the weights' values
+        return (mix.to(rows) @ rows)[:, :, None, None]
     # Only styles that there are any of: sums over more terms are rounded otherwise, and a picture must not change
     # because a network has learned another style since.
     used = mix.transpose(0, 1).flatten(1).ne(0).any(1)

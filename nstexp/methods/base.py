@@ -1,11 +1,11 @@
-"""What tasks ask of a method: `Stylizer`, the one interface between them."""
+"""What tasks ask of a method: `Stylizer`, the one interface between them, and `Export` of those that are networks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nstexp.core.loss_set import Combine
 
@@ -95,3 +95,30 @@ class Stylizer(Protocol):
     """
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Export:
+    """A method as one network, for task=export. What a method's `exportable()` returns.
+
+    Args:
+        method: its name.
+        module: in evaluation mode. Called with the inputs by their names, it returns RGB (B, 3, H, W) in [0, 1].
+        inputs: name -> an example; `content` is RGB (B, 3, H, W) in [0, 1]. No axis that is in `axes` has length 1
+            there, which would be taken for a constant.
+        axes: name of an input -> axis -> what the axis is called. These can have any length; H and W, and all others
+            from the third on, `smallest_side` or more.
+        smallest_side: of pictures, in pixels.
+        checks: more inputs, of other sizes, to compare the exported network with.
+        described: name of an input -> what it is, for users of the file.
+        metadata: what else the file is to say, name -> text.
+    """
+
+    method: str
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    axes: Mapping[str, Mapping[int, str]]
+    smallest_side: int
+    checks: Sequence[Mapping[str, Tensor]]
+    described: Mapping[str, str]
+    metadata: Mapping[str, str] = field(default_factory=dict)

@@ -27,12 +27,19 @@ from nstexp.core.images import (
 )
 from nstexp.core.loss_set import LossSet, LossValues
 from nstexp.core.losses import julesz
-from nstexp.methods.base import Controls, Style
+from nstexp.core.memory import check_fits
+from nstexp.core.samples import LEARNED
+from nstexp.methods.base import Controls, Export, Style
+from nstexp.methods.graphs import GeneratorGraph
 from nstexp.methods.training import Recipe, Sources, Training, to_unit_range
 
 log = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).parents[1] / "core" / "decoders" / "cin16.safetensors"
+
+# Peak memory of a pass for each pixel of a picture and each byte of a number, measured at 2048 px; and what mixing over
+# space adds.
+BYTES_PER_VALUE, MASKED_BYTES = 150, 150
+UNTRAINED = "untrained"
 
 
 class FeedForward:
@@ -44,7 +51,8 @@ class FeedForward:
         trainer: makes a Lightning trainer, for training.
         generator: makes the network from norm, styles and noise_channels.
         norm: `conditional` learns many styles; `instance` or `batch` one.
-        model: the network to stylize with: `bundled`, or a file (`generators.load_generator`).
+        model: the network to stylize with: `bundled`, a file (`generators.load_generator`), or `untrained`, which makes
+            noise as fast as a trained one makes pictures.
         noise: whether the network takes noise beside the photo; None: if `diversity` asks for it.
         diversity: weight of the Julesz term (Ulyanov et al. 2017, section 3): pictures of one photo with other noise
             are to differ.
@@ -126,6 +134,10 @@ class FeedForward:
         device = next(self.encoder.buffers()).device
         generator.to(device)
         height, width = content.shape[-2:]
+        masked = any(style.mask is not None for style in styles)
+        per_value = BYTES_PER_VALUE + (MASKED_BYTES if masked else 0)
+        needed = per_value * self.encoder.dtype.itemsize * len(content) * height * width
+        check_fits(needed, (height, width), device=device)
         image = padded_to_multiple(content, generator.multiple).to(device, self.encoder.dtype)
         size = tuple(image.shape[-2:])
         mix = _mix(styles, [self._number(style, info) for style in styles], len(info.names), generator.multiple)
@@ -149,7 +161,12 @@ class FeedForward:
                     "method.model has no value yet: give the file that task=train wrote, such as "
                     "method.model=runs/mine/model.safetensors"
                 )
-            path = BUNDLED if self.model == "bundled" else Path(str(self.model)).expanduser()
+            if self.model == UNTRAINED:
+                made = self.make_generator(norm=self.norm, noise_channels=3 if self.noise else 0)
+                info = ModelInfo(made.form, made.settings, [UNTRAINED], [""], self.encoder.identity)
+                self._loaded = made.requires_grad_(False).eval(), info
+                return self._loaded
+            path = LEARNED if self.model == "bundled" else Path(str(self.model)).expanduser()
             generator, info = load_generator(path)
             if self.norm == "conditional" and info.settings.get("norm") != "conditional":
                 raise UserError(f"method.model={self.model} has learned one style: use it with method=texture_net")
@@ -160,6 +177,8 @@ class FeedForward:
 
     def _number(self, style: Style, info: ModelInfo) -> int:
         """The row of a style: by its name, or by the name of the file it was learned from."""
+        if self.model == UNTRAINED:
+            return 0
         if style.name in info.names:
             return info.names.index(style.name)
         stems = [Path(source.rpartition(":")[2]).stem for source in info.sources]  # met:436528 is a file 436528.jpg
@@ -167,6 +186,15 @@ class FeedForward:
             return stems.index(style.name)
         more = "" if self.norm != "conditional" else "; task=train resume_from=... add_style=... teaches it another"
         raise UserError(f"style={style.name}: the network has learned {', '.join(info.names)}{more}")
+
+    def exportable(self) -> Export:
+        """The generator as one network, of which the weights of the styles and the noise are inputs.
+
+        Raises:
+            UserError: no network, or not one of this method.
+        """
+        generator, info = self._network()
+        return GeneratorGraph(generator).export("cin" if self.norm == "conditional" else "texture_net", info.names)
 
     # ------------------------------------------------------------------------------------------------------ training
 
@@ -319,26 +347,29 @@ class GeneratorTraining(Training):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         content = to_unit_range(batch["content"])
-        number = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        number += batch_idx % self.trainer.accumulate_grad_batches
-        number = number * self.trainer.world_size + self.trainer.global_rank
-        which = [self._style_of(number * len(content) + place) for place in range(len(content))]
+        accumulated = self.trainer.accumulate_grad_batches
+        number = self.trainer.global_step * accumulated + batch_idx % accumulated
+        number = (number * self.trainer.world_size + self.trainer.global_rank) * len(content)
+        samples = sorted(range(number, number + len(content)), key=self._style_of)
+        content = content[[sample - number for sample in samples]]
         draws = self.settings.noise_draws if self.settings.diversity else 1
-        values, result = self.evaluate(content, sorted(which), self._noise(content, draws, number), draws)
+        which = [self._style_of(sample) for sample in samples]
+        values, result = self.evaluate(content, which, self._noise(samples, content, draws), draws)
         return {"loss": values.total, "values": values.detached(), "count": len(result)}
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Every style on one of the pictures at least; the same noise for all."""
+        """Every style on one of the pictures at least."""
         content = to_unit_range(batch["content"])
         sizes = [len(other["content"]) for other in self.trainer.val_dataloaders.batches]
-        offsets = range(0, len(self.styles), sum(sizes))
-        content = content.repeat(len(offsets), 1, 1, 1)
-        place = sum(sizes[:batch_idx])
-        which = [(place + i + offset) % len(self.styles) for offset in offsets for i in range(len(batch["content"]))]
-        order = sorted(range(len(which)), key=which.__getitem__)
-        content = content[order]
-        which = [which[i] for i in order]
-        values, result = self.evaluate(content, which, self._noise(content, 1, -1))
+        places = range(sum(sizes[:batch_idx]), sum(sizes[: batch_idx + 1]))
+        given = [
+            ((place + offset) % len(self.styles), place - places.start)
+            for offset in range(0, len(self.styles), sum(sizes))
+            for place in places
+        ]
+        which, rows = zip(*sorted(given), strict=True)
+        content = content[list(rows)]
+        values, result = self.evaluate(content, which, self._noise([-1] * len(content), content, 1))
         shown = torch.stack([_square(self.styles[s].image, result.shape[-1]) for s in which]).to(result)
         return {"values": values.detached(), "pictures": torch.stack([content, shown, result.clamp(0, 1)], 1)}
 
@@ -391,13 +422,15 @@ class GeneratorTraining(Training):
         order = np.random.default_rng([*b"styles", self.seed, sample // n]).permutation(n)
         return int(order[sample % n])
 
-    def _noise(self, content: Tensor, draws: int, number: int) -> Tensor | None:
+    def _noise(self, samples: Sequence[int], content: Tensor, draws: int) -> Tensor | None:
+        """Of each sample's number, whatever batch and process it is in: (len(samples) draws, channels, H, W)."""
         if not self.generator.noise_channels:
             return None
-        rng = np.random.default_rng([*b"noise", self.seed, number + 1])
-        drawn = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        size = tuple(content.shape[-2:])
-        return self.generator.make_noise(len(content) * draws, size, drawn).to(content.device)
+        size, parts = tuple(content.shape[-2:]), []
+        for sample in samples:
+            seed = np.random.default_rng([*b"noise", self.seed, sample + 1]).integers(2**63)
+            parts.append(self.generator.make_noise(draws, size, torch.Generator().manual_seed(int(seed))))
+        return torch.cat(parts).to(content.device)
 
 
 def balanced(
@@ -458,7 +491,7 @@ def _load_styles(sources: Sources, key: str, taken: Sequence[str] = ()) -> list[
 
 
 def _load_start(file: str) -> tuple[Generator, ModelInfo]:
-    return load_generator(BUNDLED if file == "bundled" else Path(str(file)).expanduser(), "resume_from")
+    return load_generator(LEARNED if file == "bundled" else Path(str(file)).expanduser(), "resume_from")
 
 
 def _diff(one: ModelInfo, other: ModelInfo) -> str:

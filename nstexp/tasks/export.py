@@ -115,7 +115,7 @@ def to_onnx(exported: Export) -> bytes:
                 custom_translation_table={torch.ops.aten.var_mean.correction: _var_mean},
             )
             model = program.model_proto
-    except torch.onnx.OnnxExporterError as error:
+    except (torch.onnx.OnnxExporterError, ImportError) as error:  # the latter of an onnxscript that is too old
         raise UserError(
             f"task=export: PyTorch {torch.__version__} cannot export this network with onnxscript "
             f"{version('onnxscript')} ({_last_line(error)}); another version of either may"
@@ -136,20 +136,21 @@ def largest_difference(model: bytes, exported: Export) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # it would say on stderr what its exceptions say, too
-    differences = []
+    with torch.inference_mode():
+        wanted = [exported.module(**inputs) for inputs in exported.checks]
+    arrays = [{name: value.numpy() for name, value in inputs.items()} for inputs in exported.checks]
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        for inputs in exported.checks:
-            made = torch.from_numpy(session.run([OUTPUT], {name: value.numpy() for name, value in inputs.items()})[0])
-            with torch.inference_mode():
-                wanted = exported.module(**inputs)
-            differences.append(float((made - wanted).abs().max()) if made.shape == wanted.shape else math.inf)
+        made = [torch.from_numpy(session.run([OUTPUT], inputs)[0]) for inputs in arrays]
     except Exception as error:  # onnxruntime's have no ancestor of their own
         raise UserError(
             f"task=export: onnxruntime {onnxruntime.__version__} cannot run the network ({_last_line(error)}), so it "
             "is not written"
         ) from error
-    return math.nan if any(map(math.isnan, differences)) else max(differences)
+    pairs = list(zip(made, wanted, strict=True))
+    if any(one.shape != other.shape for one, other in pairs):
+        return math.inf
+    return float(torch.stack([(one - other).abs().max() for one, other in pairs]).max())  # NaN, if there is one
 
 
 def _check_packages() -> None:

@@ -1,0 +1,45 @@
+"""Make of a training's network a file to pass on: half precision, without the places on this machine.
+
+    python scripts/bundle_generator.py --model runs/many/model.safetensors --out many.safetensors
+
+Names of styles stay; of their pictures' names those of built-in pictures. The largest difference that half precision
+makes to the picture of every style of a built-in photo is printed, in gray levels of 255.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nstexp.core import samples
+from nstexp.core.errors import UserError
+from nstexp.core.generators import load_generator, save_generator
+from nstexp.core.images import load_image, resize, size_for_longer_side
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="model.safetensors, or a checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    args = parser.parse_args()
+    try:
+        generator, info = load_generator(args.model, "--model")
+        sources = [source if samples.is_builtin(source) else "" for source in info.sources]
+        save_generator(generator, replace(info, sources=sources, content=None), args.out, torch.float16)
+        half, _ = load_generator(args.out, "--out")
+    except UserError as error:
+        sys.exit(str(error))
+    photo = load_image(samples.find("sample:astronaut"))
+    photo = resize(photo, size_for_longer_side(tuple(photo.shape[-2:]), 256))[None]
+    with torch.inference_mode():
+        for number, name in enumerate(info.names):
+            mix = torch.tensor([number]) if len(info.names) > 1 else None
+            difference = (generator(photo, mix) - half(photo, mix)).abs().max()
+            print(f"{name:16} {255 * float(difference):.2f}")
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {info.steps} steps")
+
+
+if __name__ == "__main__":
+    main()
