@@ -186,8 +186,8 @@ class Conv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), each convolution normalized; nothing behind the sum. Without padding the picture gets 2
-    px smaller on each side, and so does what is added to it."""
+    """x + conv(relu(conv(x))), each convolution normalized; nothing behind the sum. Without padding the result is 2
+    positions, 8 px of the picture, smaller on each side, and so is what it is added to."""
 
     def __init__(self, channels: int, pad: Pad | None, norms: Sequence[nn.Module], bias: bool = True) -> None:
         super().__init__()
@@ -195,8 +195,9 @@ class ResidualBlock(nn.Module):
         self.second = Conv(channels, channels, 3, pad=pad, norm=norms[1], bias=bias, relu=False)
 
     def forward(self, x: Tensor, mix: Tensor | None = None) -> Tensor:
-        y = self.second(self.first(x, mix), mix)
-        return y + (x if self.first.pad else x[..., 2:-2, 2:-2])
+        if self.first.pad:
+            return x + self.second(self.first(x, mix), mix)
+        return x[..., 2:-2, 2:-2] + self.second(self.first(x, _inside(mix, 4)), _inside(mix, 8))
 
 
 # ---------------------------------------------------------------------------------------------------------- generators
@@ -328,7 +329,16 @@ class Residual(Generator):
             mode = "reflect" if min(x.shape[-2:]) > self.start_pad_px else "replicate"
             x = F.pad(x, (self.start_pad_px,) * 4, mode=mode)
         x = x.contiguous(memory_format=torch.channels_last)
-        for block in (*self.down, *self.residual, *self.up, self.last):
+        outer = mix  # what is mixed where, over the whole of what a block sees
+        if self.start_pad_px and mix is not None and mix.dim() == 4:
+            mix = F.interpolate(mix.float(), size=image.shape[-2:], mode="area")
+            outer = F.pad(mix, (self.start_pad_px,) * 4, mode="replicate")
+        for block in self.down:
+            x = block(x, outer)
+        for block in self.residual:
+            x = block(x, outer)
+            outer = _inside(outer, 8) if self.start_pad_px else outer
+        for block in (*self.up, self.last):
             x = block(x, mix)
         x = x.float() if x.dtype != torch.float64 else x
         if self.output == "sigmoid":
@@ -396,6 +406,11 @@ class Pyramid(Generator):
 
 
 FORMS: dict[str, type[Generator]] = {"residual": Residual, "pyramid": Pyramid}
+
+
+def _inside(mix: Tensor | None, px: int) -> Tensor | None:
+    """A mix over space without `px` pixels on each side; others as they are."""
+    return mix if mix is None or mix.dim() < 4 else mix[..., px:-px, px:-px]
 
 
 def _through(blocks: nn.ModuleList, x: Tensor, mix: Tensor | None) -> Tensor:
@@ -512,14 +527,17 @@ def _read(path: Path, key: str) -> tuple[dict[str, Tensor], ModelInfo]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
         raise UserError(f"{key}={path}: not a file that loads safely ({type(error).__name__})") from error
-    if not isinstance(content, Mapping):
-        raise UserError(of_something_else)
-    if "generator" in content and "state_dict" in content:
-        prefix = "generator."
-        own = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-        return _joined(own), ModelInfo(**content["generator"])
-    if "conv1.conv2d.weight" in content:
-        return _from_pytorch_examples(content), ModelInfo("residual", PYTORCH_EXAMPLES, [path.stem], [""])
+    try:
+        if not isinstance(content, Mapping):
+            raise TypeError
+        if "generator" in content and "state_dict" in content:
+            state, prefix = content["state_dict"], "generator."
+            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            return _joined(own), ModelInfo(**content["generator"])
+        if "conv1.conv2d.weight" in content:
+            return _from_pytorch_examples(content), ModelInfo("residual", PYTORCH_EXAMPLES, [path.stem], [""])
+    except (TypeError, AttributeError, KeyError):
+        pass  # it only looks like one
     raise UserError(of_something_else)
 
 
