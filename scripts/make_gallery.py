@@ -28,6 +28,8 @@ EXPERIMENTS = (
     "inits",
     "content_layer",
     "adain_alpha",
+    "cin_styles",
+    "cin_mix",
 )
 OUT = Path(__file__).parent / "gallery"
 WIDTH_PX, QUALITY = 900, 75
