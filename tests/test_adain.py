@@ -1,6 +1,7 @@
 """Stylizing with AdaIN: the controls, odd sizes, tiles, and what is computed only once."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +10,14 @@ from torch.nn import functional as F
 from nstexp.core.cache import TensorCache
 from nstexp.core.errors import UserError
 from nstexp.core.features import VGG
-from nstexp.core.networks import BUNDLED, Decoder, decoder_info, read_info, save_decoder
+from nstexp.core.loss_set import LossSet
+from nstexp.core.losses import ContentLoss, MomentsLoss
+from nstexp.core.networks import BUNDLED, Decoder, decoder_info, load_decoder, read_info, save_decoder
 from nstexp.core.pretrained import random_vgg
 from nstexp.core.stats import moments
 from nstexp.methods.adain import AdaIN, DecoderTraining, bundled_adain
 from nstexp.methods.base import Controls, Style
+from nstexp.methods.training import Sources
 
 LAYER = "relu4_1"
 
@@ -247,12 +251,30 @@ def test_the_bundled_decoder_stylizes(bundled):
     assert torch.corrcoef(torch.stack(luminance))[0, 1] > 0.3
 
 
-def test_training_needs_one_content_layer(encoder):
-    from nstexp.core.loss_set import LossSet
-    from nstexp.core.losses import ContentLoss, MomentsLoss
+def losses_at(layer: str) -> LossSet:
+    return LossSet({"content": ContentLoss([layer]), "moments": MomentsLoss(["relu1_1"])}, {"alpha": 1, "beta": 10})
 
-    losses = LossSet(
-        {"content": ContentLoss(["relu3_1"]), "moments": MomentsLoss(["relu1_1"])}, {"alpha": 1, "beta": 10}
-    )
+
+def test_a_training_starts_from_the_decoder_that_it_is_given(encoder, decoder_file):
+    method = AdaIN(encoder, losses_at(LAYER), None, LAYER, init="ridge")
+    wanted = load_decoder(Path(decoder_file), encoder, LAYER).state_dict()
+    module = method.training_module(Sources(resume_from=decoder_file))
+    assert module.init_pictures == 0
+    assert not all(torch.equal(value, wanted[name]) for name, value in module.decoder.state_dict().items())
+    module.start(None)
+    assert all(torch.equal(value, wanted[name]) for name, value in module.decoder.state_dict().items())
+    assert method.training_module(Sources()).init_pictures == 64
+
+
+@pytest.mark.parametrize("key", ["resume_from", "method.init"])
+def test_a_decoder_that_is_not_there_is_named_with_its_key(encoder, key):
+    method = AdaIN(encoder, losses_at(LAYER), None, LAYER, init="nowhere.pth" if key == "method.init" else "default")
+    module = method.training_module(Sources(resume_from="nowhere.pth" if key == "resume_from" else None))
+    with pytest.raises(UserError, match=rf"^{key}=nowhere\.pth: there is no such file"):
+        module.start(None)
+
+
+def test_training_needs_one_content_layer(encoder):
+    losses = losses_at("relu3_1")
     with pytest.raises(UserError, match=r"layers\.content=\['relu3_1'\]: AdaIN exchanges statistics at one layer"):
-        DecoderTraining(AdaIN(encoder, losses, None, LAYER))
+        DecoderTraining(AdaIN(encoder, losses, None, LAYER), "default")

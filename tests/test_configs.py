@@ -21,7 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from nstexp.cli import CONF, _in_sweep, _job_name, _sweep_name
 from nstexp.core.loss_set import LossSet
+from nstexp.data.batches import Pairs
+from nstexp.data.folders import FolderPairs
+from nstexp.data.shards import ShardPairs
 from nstexp.tasks.evaluate import evaluate
+from nstexp.tasks.export import export
 from nstexp.tasks.stylize import stylize
 from nstexp.tasks.train import train
 from nstexp.tasks.video import video
@@ -31,32 +35,32 @@ COUNTS = {
     ".": 1,
     "backbone": 8,
     "data": 2,
-    "experiment": 33,
+    "experiment": 43,
+    "generator": 4,
     "hydra/callbacks": 1,
     "hydra/help": 1,
     "hydra/hydra_logging": 1,
     "hydra/job_logging": 1,
     "hydra/output": 1,
-    "layers": 10,
+    "layers": 11,
     "logger": 4,
     "loss": 12,
-    "method": 2,
+    "method": 4,
     "metrics": 2,
-    "task": 4,
+    "optimization": 1,
+    "task": 5,
     "trainer": 2,
-    "weights": 2,
+    "weights": 3,
 }
 FILES = sorted(CONF.rglob("*.yaml"))
-# Values that only the user can give.
-DATA = ["data.content=photos", "data.style=paintings"]
+# What a file needs beside it: values that only the user can give, and groups that only some methods and tasks have.
 NEEDED = {
     "backbone=vgg_file": ["backbone.weights.path=weights.pth"],
-    "task=train": ["method=adain", *DATA],
-    "data=folders": ["method=adain", "task=train", *DATA],
-    "data=shards": ["method=adain", "task=train", *DATA],
-    "experiment=adain2017": DATA,
-    "experiment=adain_bundled": DATA,
-    "experiment=smoke_adain": DATA,
+    "task=train": ["method=adain"],
+    "data=folders": ["method=adain", "task=train"],
+    "data=shards": ["method=adain", "task=train"],
+    "optimization@method=default": ["method=adain"],
+    **{f"generator={file.stem}": ["method=texture_net"] for file in (CONF / "generator").glob("*.yaml")},
 }
 # What run.py adds when it builds the objects; the first part of a key's path that matches decides.
 RUNTIME = {
@@ -69,12 +73,18 @@ ADDED = {
     train: ("method", "data"),
     stylize: ("method", "scorer"),
     evaluate: ("scorer",),
+    export: ("method",),
     video: ("method", "identity", "device", "active_loggers"),
 }
 PASSES_KEYWORDS_ON = {
+    FolderPairs: Pairs,
+    ShardPairs: Pairs,
     pytorch_lightning.loggers.WandbLogger: wandb.init,
     pytorch_lightning.strategies.DDPStrategy: torch.nn.parallel.DistributedDataParallel,
 }
+# Values at the top level that only some tasks and methods have.
+OF_TASK = {"train": {"data", "resume_from", "add_style", "style_names"}, "video": {"video"}}
+OF_METHOD = {"texture_net": {"generator"}, "cin": {"generator"}}
 HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -141,8 +151,9 @@ def top_level() -> set[str]:
 
 def check_all(cfg: DictConfig) -> int:
     resolved = resolve(cfg)
-    of_task = {"train": {"data"}, "video": {"video"}}.get(cfg.hydra.runtime.choices["task"], set())
-    if unknown := set(resolved) ^ (top_level() | of_task):
+    choices = cfg.hydra.runtime.choices
+    own = OF_TASK.get(choices["task"], set()) | OF_METHOD.get(choices["method"], set())
+    if unknown := set(resolved) ^ (top_level() | own):
         raise TypeError(f"config: nothing reads {sorted(unknown)}")
     found = list(nodes(resolved))
     for path, node in found:
@@ -156,7 +167,9 @@ def chosen(file: Path) -> str | None:
     if group == "." or group.startswith("hydra"):
         return None
     terms = dict.fromkeys(["content", "gram", file.stem])
-    return f"loss=[{','.join(terms)}]" if group == "loss" else f"{group}={file.stem}"
+    if group == "loss":
+        return f"loss=[{','.join(terms)}]"
+    return f"{'optimization@method' if group == 'optimization' else group}={file.stem}"
 
 
 def test_every_group_has_as_many_files_as_counted():
@@ -170,7 +183,7 @@ def test_file_composes_resolves_and_binds(file):
     cfg = compose(*([override] if override else []), *NEEDED.get(override, []))
     assert check_all(cfg) >= 7
     group, name = file.parent.relative_to(CONF).as_posix(), file.stem
-    choice = OmegaConf.to_container(cfg.hydra.runtime.choices).get(group, name)
+    choice = OmegaConf.to_container(cfg.hydra.runtime.choices).get((override or group).partition("=")[0], name)
     assert name in re.findall(r"\w+", choice), "another file was taken in its place"
     for hydras in ("job_logging", "hydra_logging", "run", "sweep", "job"):
         OmegaConf.to_container(cfg.hydra[hydras], resolve=True)
@@ -197,6 +210,25 @@ def test_layers_and_weights_fit_the_encoder_and_the_losses(file):
     assert cfg["method"]["optimizer"] in cfg["method"]["optimizers"]
 
 
+@pytest.mark.parametrize(
+    ("method", "optimizer", "schedule", "adam", "steps"),
+    [
+        ("adain", "adam", "inverse_time", 1e-4, 160_000),  # as published
+        ("cin", "muon", "cosine", 1e-3, 4000),
+        ("texture_net", "muon", "cosine", 1e-3, 4000),
+    ],
+)
+def test_trained_methods_share_optimizers_and_have_their_own_values(method, optimizer, schedule, adam, steps):
+    cfg = resolve(compose(f"method={method}", "task=train"))["method"]
+    assert (cfg["optimizer"], cfg["schedule"], cfg["max_steps"]) == (optimizer, schedule, steps)
+    assert set(cfg["optimizers"]) == {"adam", "muon"}
+    assert set(cfg["schedules"]) == {"inverse_time", "cosine", "constant"}
+    assert cfg["optimizers"]["adam"]["lr"] == adam
+    assert cfg["schedules"]["cosine"]["steps"] == steps
+    assert cfg["schedules"]["inverse_time"]["decay"] == 5e-5
+    assert cfg["compile"] is False
+
+
 @pytest.mark.parametrize("logger", ["none", "csv", "tensorboard", "wandb", "[wandb,csv]", "[csv,tensorboard]"])
 def test_loggers_combine(logger):
     cfg = resolve(compose(f"logger={logger}"))
@@ -221,11 +253,17 @@ def test_loggers_combine(logger):
         ("~task.content", "task"),
         ("+method.encoder=x", "method"),
         ("+image_pxx=512", "config"),
+        ("method=texture_net +generator.widht=2", "generator"),
+        ("method=adain task=train +data.batchsize=2", "data"),
+        ("method=cin +method.balanced=true", "method"),
+        ("method=cin +method.optimizers.muon.momentun=1", "method.optimizers.muon"),
+        ("method=adain task=train +task.resume=last.ckpt", "task"),
+        ("method=adain task=train +styles_name=a", "config"),
     ],
 )
 def test_the_check_finds_a_misspelt_or_missing_key(misspelt, path):
     with pytest.raises(TypeError, match=rf"^{re.escape(path)}: "):
-        check_all(compose(misspelt))
+        check_all(compose(*misspelt.split()))
 
 
 @pytest.mark.parametrize(

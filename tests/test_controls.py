@@ -293,10 +293,10 @@ class Recorder:
     """A method that keeps the styles it was given."""
 
     def __init__(self) -> None:
-        self.styles: list[Style] = []
+        self.given: list[Style] = []
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
-        self.styles, self.controls = list(styles), controls
+        self.given, self.controls = list(styles), controls
         return content
 
 
@@ -317,17 +317,17 @@ def recorded(style: str | list[str], **options) -> Recorder:
 @pytest.mark.usefixtures("files")
 def test_style_layers_go_to_the_styles_in_their_order():
     recorder = recorded(["one.png", "two.png"], style_layers=[["relu1_1"], ["conv2_1", "relu3_1"]])
-    assert [style.layers for style in recorder.styles] == [("relu1_1",), ("conv2_1", "relu3_1")]
-    assert [style.layers for style in recorded("one.png").styles] == [None]
+    assert [style.layers for style in recorder.given] == [("relu1_1",), ("conv2_1", "relu3_1")]
+    assert [style.layers for style in recorded("one.png").given] == [None]
 
 
 @pytest.mark.usefixtures("files")
 def test_one_fine_picture_is_for_all_and_several_are_for_one_each():
     two = ["one.png", "two.png"]
     fine = load_image("fine.png")
-    assert [style.fine for style in recorded(two).styles] == [None, None]
-    assert all(torch.equal(style.fine, fine) for style in recorded(two, fine_style="fine.png").styles)
-    first, second = recorded(two, fine_style=["two.png", "fine.png"]).styles
+    assert [style.fine for style in recorded(two).given] == [None, None]
+    assert all(torch.equal(style.fine, fine) for style in recorded(two, fine_style="fine.png").given)
+    first, second = recorded(two, fine_style=["two.png", "fine.png"]).given
     assert torch.equal(first.fine, load_image("two.png"))
     assert torch.equal(second.fine, fine)
     assert torch.equal(first.image, load_image("one.png"))

@@ -17,6 +17,7 @@ from PIL import Image
 from nstexp.core.errors import UserError
 from nstexp.core.images import load_image
 from nstexp.data import pictures
+from nstexp.data.batches import fixed_batches
 from nstexp.data.folders import FolderPairs
 from nstexp.data.pictures import Cropping, Unusable, center_crop, random_crop
 from nstexp.data.shards import ShardPairs
@@ -362,7 +363,8 @@ def test_a_bad_value_is_refused_at_once_with_its_key(module, change, sentence):
     ("change", "sentence"),
     [
         ({"content": "nowhere"}, "data.content=nowhere: there is no such file"),
-        ({"style": None}, "data.style is empty"),
+        ({"content": []}, "data.content is empty"),
+        ({"style": []}, "data.style is empty"),
         ({"val_style": "nowhere"}, "data.val_style=nowhere: there is no such file"),
         ({"val_pairs": 9, "batch_size": 1}, "data.val_pairs=9: data.style has only 9 pictures"),
         ({"batch_size": 8}, "data.style: 7 pictures for training are fewer than one batch of data.batch_size=8"),
@@ -371,6 +373,72 @@ def test_a_bad_value_is_refused_at_once_with_its_key(module, change, sentence):
 def test_what_is_missing_is_named_with_its_key(folders, change, sentence):
     with pytest.raises(UserError, match=f"^{sentence}"):
         FolderPairs(**SMALL | folders | change).setup("fit")
+
+
+# ------------------------------------------------------------------------------------------------ photos by themselves
+
+
+@pytest.mark.parametrize("kind", ["folders", "shards"])
+def test_without_style_there_are_photos_only_and_they_are_the_same(folders, tmp_path, caplog, kind):
+    where = folders if kind == "folders" else {role: pack(tmp_path / role, Path(folders[role]), 2) for role in PAIR}
+    make = FolderPairs if kind == "folders" else ShardPairs
+    alone, pairs = make(where["content"], **VARIED), make(**where, **VARIED)
+    with caplog.at_level("INFO"):
+        alone.setup("fit")
+    what, trained = ("pictures", 9) if kind == "folders" else ("shards", 2)
+    assert caplog.messages == [f"{trained} content {what} for training, 2 pictures for validation"]
+    for one, two in zip(take(alone, 5), take(pairs, 5), strict=True):
+        assert set(one) == {"content", "skipped"}
+        assert torch.equal(one["content"], two["content"])
+    (one,), (two,) = alone.val_dataloader(), pairs.val_dataloader()
+    assert set(one) == {"content", "skipped"}
+    assert torch.equal(one["content"], two["content"])
+
+
+@pytest.mark.parametrize("make", [FolderPairs, ShardPairs])
+def test_what_a_training_expects_of_its_data(make, folders, caplog):
+    both, alone, none = make("photos", "paintings", **SMALL), make("photos", **SMALL), make(**SMALL)
+    both.expect(16, pairs=True)
+    alone.expect(16, pairs=False, content="others")
+    assert alone.specs["content"][0] == "photos", "what the user names goes first"
+    with caplog.at_level("INFO"):
+        none.expect(16, pairs=False, content="before")
+    assert none.specs["content"][0] == "before"
+    assert caplog.messages == ["data.content=before, as in the training before"]
+    large = make("a", "b", **SMALL | {"crop_px": 32, "resize_px": 32})
+    for data, min_side_px, pairs, sentence in (
+        (both, 24, True, "data.crop_px=16: a loss term needs 24 px or more"),
+        (large, 24, True, "data.val_px=16: a loss term needs 24 px or more"),
+        (both, 1, False, "data.style is for method=adain: the pictures of fixed styles are style="),
+        (alone, 1, True, "data.style has no value yet: give it one with data.style="),
+        (make(None, "b", **SMALL), 1, True, "data.content has no value yet: give it one with data.content="),
+    ):
+        with pytest.raises(UserError, match=f"^{sentence}"):
+            data.expect(min_side_px, pairs)
+
+
+def test_photos_of_the_training_before_keep_the_pictures_for_validation(plain, tmp_path):
+    Image.new("RGB", (20, 20), color_of(200)).save(tmp_path / "x.png")
+    data = FolderPairs(**SMALL, val_content=str(tmp_path / "x.png"))
+    data.expect(16, pairs=False, content=plain["content"])
+    (batch,) = data.val_dataloader()
+    assert numbers_of(batch["content"]) == [200]
+    assert {n for each in take(data, 12) for n in numbers_of(each["content"])} == set(range(24))
+
+
+def test_fixed_batches_of_any_roles(tmp_path):
+    for number in range(5):
+        Image.new("RGB", (20, 24), color_of(number)).save(tmp_path / f"{number}.png")
+
+    def sources(*numbers: int) -> list[tuple[str, str]]:
+        return [(f"picture {number}", str(tmp_path / f"{number}.png")) for number in numbers]
+
+    made = list(fixed_batches({"content": sources(0, 1, 2, 3, 4)}, 16, 200))
+    assert [numbers_of(batch["content"]) for batch in made] == [[0, 1, 2, 3], [4]]
+    assert [set(batch) for batch in made] == [{"content", "skipped"}] * 2
+    (made,) = fixed_batches({"a": sources(0, 1, 2), "b": sources(3), "c": sources(4, 0)}, 16, 200)
+    assert {role: numbers_of(made[role]) for role in "abc"} == {"a": [0, 1, 2], "b": [3, 3, 3], "c": [4, 0, 4]}
+    assert len(fixed_batches({"a": sources(0), "b": []}, 16, 200)) == 0
 
 
 class Recorder(pytorch_lightning.LightningModule):

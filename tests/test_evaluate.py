@@ -136,7 +136,10 @@ def test_without_measures_only_time_is_taken(nstexp):
         (["task.methods={a/b: ['method=gatys']}"], "task.methods: 'a/b' cannot name a method here"),
         (["task.methods={a: ['method=gatys','seed=3']}"], "task.methods, a: seed=... holds for all methods"),
         (["task.curve_every_n_steps=5", "measure=false"], "task.curve_every_n_steps needs measures"),
-        (["method=[gatys,gtays]"], "task.methods, gtays: Could not find 'method/gtays': method=... takes adain, gatys"),
+        (
+            ["method=[gatys,gtays]"],
+            "task.methods, gtays: Could not find 'method/gtays': method=... takes adain, cin, gatys, texture_net",
+        ),
         (["metrics.names=[ssim,sism]"], "metrics.names: 'sism' is unknown, choose from style_gram"),
         (["content=nowhere"], "content=nowhere: there is no such file"),
     ],

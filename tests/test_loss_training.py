@@ -21,6 +21,7 @@ from nstexp.core.errors import UserError
 from nstexp.core.images import save_image
 from nstexp.core.loss_set import LossSet
 from nstexp.methods.adain import DecoderTraining
+from nstexp.methods.training import Sources
 
 OF_CLIPS = {"temporal"}
 TERMS = sorted({file.stem for file in (CONF / "loss").glob("*.yaml")} - OF_CLIPS)
@@ -61,7 +62,7 @@ def training(name: str, weight: float = 1.0, content: float = 0) -> DecoderTrain
         cfg.method, encoder=encoder, losses=LossSet(terms, weights), trainer=None, _convert_="all"
     )
     torch.manual_seed(0)
-    return method.training_module()
+    return method.training_module(Sources())
 
 
 def pairs(batch: int, seed: int = 0) -> dict[str, Tensor]:
@@ -124,8 +125,7 @@ def test_every_sample_has_a_target_of_its_own(name, styles_per_content):
 def test_a_term_falls_when_it_is_trained(name):
     """On one batch, over and over."""
     module = training(name)
-    module.settings.make_optimizer = lambda parameters: torch.optim.Adam(parameters, lr=1e-3)
-    optimizer, values = module.configure_optimizers()["optimizer"], []
+    optimizer, values = torch.optim.Adam(module.trained, lr=1e-3), []
     for step in range(5):
         optimizer.zero_grad()
         outputs = module.training_step(pairs(2), step)

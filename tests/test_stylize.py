@@ -28,11 +28,11 @@ class Recorder:
     """A method that keeps what it was given and answers with `answer(content)`."""
 
     def __init__(self, answer: Callable[[Tensor], Tensor] = lambda content: content) -> None:
-        self.answer, self.contents, self.styles = answer, [], []
+        self.answer, self.contents, self.given = answer, [], []
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
         self.contents.append(content)
-        self.styles.append(list(styles))
+        self.given.append(list(styles))
         return self.answer(content)
 
 
@@ -88,9 +88,9 @@ def style_2() -> Tensor:
 def test_without_color_the_very_styles_serve_every_content():
     method = Recorder()
     run(method, ["photo.png", "small.png", "photo.png"], STYLES)
-    first = method.styles[0]
-    assert len(method.styles) == 3
-    assert all(one is other for given in method.styles for one, other in zip(given, first, strict=True))
+    first = method.given[0]
+    assert len(method.given) == 3
+    assert all(one is other for given in method.given for one, other in zip(given, first, strict=True))
     assert all(style.mask is None for style in first)
     assert torch.equal(first[1].image, style_2())
 
@@ -102,7 +102,7 @@ def test_strength_0_is_none(color, strength):
     expected = run(plain, style=STYLES)
     assert torch.equal(run(method, style=STYLES, color=color, color_strength=strength), expected)
     assert torch.equal(method.contents[0], plain.contents[0])
-    for given, original in zip(method.styles[0], plain.styles[0], strict=True):
+    for given, original in zip(method.given[0], plain.given[0], strict=True):
         assert torch.equal(given.image, original.image)
 
 
@@ -112,7 +112,7 @@ def test_a_little_strength_changes_little(color):
     method = Recorder()
     assert (run(method, style=STYLES, color=color, color_strength=0.01) - expected).abs().max() < 3 / 255
     assert (method.contents[0] - photo()).abs().max() < 3 / 255
-    assert (method.styles[0][0].image - style_1()).abs().max() < 3 / 255
+    assert (method.given[0][0].image - style_1()).abs().max() < 3 / 255
 
 
 # ----------------------------------------------------------------------------------------------------------- preserve
@@ -122,14 +122,14 @@ def test_preserve_gives_every_style_the_contents_colors():
     method = Recorder(answer())
     result = run(method, style=STYLES, style_weights=[3, 1], color="preserve")
     assert torch.equal(method.contents[0][0], photo())
-    for given, original in zip(method.styles[0], (style_1(), style_2()), strict=True):
+    for given, original in zip(method.given[0], (style_1(), style_2()), strict=True):
         assert torch.equal(given.image, match_color(original[None], [photo()], [1.0])[0].clamp(0, 1))
         mean, cov = color_moments(given.image)
         wanted_mean, wanted_cov = color_moments(photo())
         assert torch.allclose(mean, wanted_mean, atol=1e-3)
         assert torch.allclose(cov, wanted_cov, atol=1e-3)
         assert not torch.allclose(color_moments(original)[0], wanted_mean, atol=0.05)
-    assert [style.share for style in method.styles[0]] == [3, 1]
+    assert [style.share for style in method.given[0]] == [3, 1]
     assert torch.allclose(result, answer()(photo()), atol=ROUNDING)
 
 
@@ -137,15 +137,15 @@ def test_preserve_half_is_halfway():
     method = Recorder()
     run(method, color="preserve", color_strength=0.5)
     recolored = match_color(style_1()[None], [photo()], [1.0])[0]
-    assert torch.allclose(method.styles[0][0].image, (style_1() + recolored) / 2, atol=1e-6)
+    assert torch.allclose(method.given[0][0].image, (style_1() + recolored) / 2, atol=1e-6)
 
 
 def test_preserve_follows_each_content():
     method = Recorder()
     run(method, ["photo.png", "small.png"], color="preserve")
-    for (given,), content in zip(method.styles, method.contents, strict=True):
+    for (given,), content in zip(method.given, method.contents, strict=True):
         assert torch.allclose(color_moments(given.image)[0], color_moments(content)[0], atol=1e-3)
-    assert not torch.equal(method.styles[0][0].image, method.styles[1][0].image)
+    assert not torch.equal(method.given[0][0].image, method.given[1][0].image)
 
 
 # ---------------------------------------------------------------------------------------------------------- luminance
@@ -158,7 +158,7 @@ def test_luminance_shows_the_method_gray_pictures_of_one_mean():
     (content,) = method.contents
     assert content.shape == (1, 3, 30, 40)
     assert torch.allclose(content, luminance(photo()).expand(3, -1, -1)[None], atol=1e-6)
-    for given, original in zip(method.styles[0], (style_1(), style_2()), strict=True):
+    for given, original in zip(method.given[0], (style_1(), style_2()), strict=True):
         assert given.image.shape == original.shape
         assert (given.image.amax(0) - given.image.amin(0)).max() == 0
         assert float(given.image[0].mean()) == pytest.approx(content_mean, abs=1e-3)
@@ -189,14 +189,14 @@ def test_what_a_method_leaves_alone_keeps_its_colors_at_any_strength(strength):
     result = run(method, color="luminance", color_strength=strength)
     assert torch.allclose(result, photo()[None], atol=ROUNDING)
     assert torch.allclose(chroma(method.contents[0]), (1 - strength) * chroma(photo()[None]), atol=1e-6)
-    assert torch.allclose(chroma(method.styles[0][0].image), (1 - strength) * chroma(style_1()), atol=1e-6)
+    assert torch.allclose(chroma(method.given[0][0].image), (1 - strength) * chroma(style_1()), atol=1e-6)
 
 
 def test_shifted_luminance_is_clipped():
     save_image(torch.full((3, 30, 40), 0.9), "bright.png")
     method = Recorder()
     run(method, "bright.png", color="luminance")
-    assert method.styles[0][0].image.max() == 1
+    assert method.given[0][0].image.max() == 1
 
 
 # -------------------------------------------------------------------------------------------------------------- match
@@ -206,7 +206,7 @@ def test_match_gives_the_picture_the_styles_colors():
     method = Recorder(answer())
     result = run(method, style=STYLES, style_weights=[3, 1], color="match")
     assert torch.equal(method.contents[0][0], photo())
-    assert torch.equal(method.styles[0][0].image, style_1())
+    assert torch.equal(method.given[0][0].image, style_1())
     means, covs = zip(*(color_moments(style) for style in (style_1(), style_2())), strict=True)
     mean, cov = color_moments(result)
     assert torch.allclose(mean, 0.75 * means[0] + 0.25 * means[1], atol=2e-3)
@@ -222,7 +222,7 @@ def test_match_blends_by_strength():
 def test_match_keeps_the_styles_for_every_content():
     method = Recorder()
     run(method, ["photo.png", "small.png"], color="match")
-    assert method.styles[0][0] is method.styles[1][0]
+    assert method.given[0][0] is method.given[1][0]
 
 
 @pytest.mark.parametrize("color", ["preserve", "luminance", "match"])
@@ -231,7 +231,7 @@ def test_pictures_without_color_or_contrast_come_through(color):
     for content, style in (("flat.png", "style_1.png"), ("photo.png", "flat.png"), ("flat.png", "flat.png")):
         method = Recorder()
         result = run(method, content, style, color=color)
-        assert method.styles[0][0].image.isfinite().all()
+        assert method.given[0][0].image.isfinite().all()
         wanted = style_1() if (color, style) == ("match", "style_1.png") else load_image(content)
         wanted = load_image(style) if color == "match" else wanted
         assert torch.allclose(color_moments(result)[0], color_moments(wanted)[0], atol=3e-3)
@@ -276,21 +276,21 @@ def test_masks_arrive_at_the_contents_size_beside_the_same_pictures():
     save_image(image(60, 80, 5), "large.png")
     method = Recorder()
     run(method, ["photo.png", "large.png"], STYLES, masks=MASKS, style_weights=[3, 1])
-    for content, styles in zip(method.contents, method.styles, strict=True):
+    for content, styles in zip(method.contents, method.given, strict=True):
         assert [tuple(style.mask.shape) for style in styles] == [tuple(content.shape[-2:])] * 2
         assert torch.allclose(styles[0].mask + styles[1].mask, torch.ones(content.shape[-2:]))
         assert float(styles[0].mask.mean()) == pytest.approx(0.25, abs=0.02)
         assert [style.share for style in styles] == [3, 1]
-    assert all(a.image is b.image for a, b in zip(*method.styles, strict=True))
-    assert method.styles[0][0].mask[:, :10].eq(1).all()
-    assert method.styles[0][0].mask[:, 10:].eq(0).all()
+    assert all(a.image is b.image for a, b in zip(*method.given, strict=True))
+    assert method.given[0][0].mask[:, :10].eq(1).all()
+    assert method.given[0][0].mask[:, 10:].eq(0).all()
 
 
 def test_masks_follow_image_px():
     method = Recorder()
     result = run(method, style=STYLES, masks=MASKS, image_px=20)
     assert result.shape == (1, 3, 15, 20)
-    assert all(style.mask.shape == (15, 20) for style in method.styles[0])
+    assert all(style.mask.shape == (15, 20) for style in method.given[0])
 
 
 def test_match_with_masks_goes_by_region():
@@ -325,7 +325,7 @@ def test_preserve_and_luminance_with_masks_go_by_region():
     for color in ("preserve", "luminance"):
         method = Recorder()
         run(method, "halves.png", STYLES, masks=MASKS, color=color)
-        for given, half in zip(method.styles[0], halves, strict=True):
+        for given, half in zip(method.given[0], halves, strict=True):
             measure = color_moments if color == "preserve" else lambda x: [luminance(x).mean()]
             assert torch.allclose(measure(given.image)[0], measure(half)[0], atol=5e-3)
             assert given.mask.shape == (30, 40)
@@ -339,7 +339,7 @@ def test_a_style_that_applies_nowhere_does_no_harm(color):
     method = Recorder(answer())
     both = run(method, style=STYLES, masks=["white.png", "black.png"], color=color)
     assert torch.allclose(both, alone, atol=ROUNDING)
-    assert all(style.image.isfinite().all() for style in method.styles[0])
+    assert all(style.image.isfinite().all() for style in method.given[0])
 
 
 def test_a_mask_that_fits_one_content_only_does_not_stop_the_others():
