@@ -2,7 +2,7 @@
 
     python scripts/bundle_generator.py --model runs/many/model.safetensors --out many.safetensors
 
-Names of styles stay; of their pictures' names those of built-in pictures. The largest difference that half precision
+Names of styles stay; of their pictures' files the names of built-in ones. The largest difference that half precision
 makes to the picture of every style of a built-in photo is printed, in gray levels of 255.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from nstexp.core import samples
+from nstexp.core.cache import file_digest
 from nstexp.core.errors import UserError
 from nstexp.core.generators import load_generator, save_generator
 from nstexp.core.images import load_image, resize, size_for_longer_side
@@ -26,17 +27,23 @@ def main() -> None:
     args = parser.parse_args()
     try:
         generator, info = load_generator(args.model, "--model")
-        sources = [source if samples.is_builtin(source) else "" for source in info.sources]
-        save_generator(generator, replace(info, sources=sources, content=None), args.out, torch.float16)
+        built_in = [samples.is_builtin(source) for source in info.sources]
+        sources = [source if known else "" for source, known in zip(info.sources, built_in, strict=True)]
+        digests = [file_digest(samples.find(source)) if source else "" for source in sources]
+        info = replace(info, sources=sources, digests=digests, content=None)
+        save_generator(generator, info, args.out, torch.float16)
         half, _ = load_generator(args.out, "--out")
     except UserError as error:
         sys.exit(str(error))
     photo = load_image(samples.find("sample:astronaut"))
     photo = resize(photo, size_for_longer_side(tuple(photo.shape[-2:]), 256))[None]
+    noise = None
+    if generator.noise_channels:
+        noise = generator.make_noise(1, tuple(photo.shape[-2:]), torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for number, name in enumerate(info.names):
             mix = torch.tensor([number]) if len(info.names) > 1 else None
-            difference = (generator(photo, mix) - half(photo, mix)).abs().max()
+            difference = (generator(photo, mix, noise) - half(photo, mix, noise)).abs().max()
             print(f"{name:16} {255 * float(difference):.2f}")
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {info.steps} steps")
 

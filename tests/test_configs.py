@@ -44,7 +44,7 @@ COUNTS = {
     "hydra/output": 1,
     "layers": 11,
     "logger": 4,
-    "loss": 12,
+    "loss": 13,
     "method": 4,
     "metrics": 2,
     "optimization": 1,

@@ -398,29 +398,31 @@ def test_without_style_there_are_photos_only_and_they_are_the_same(folders, tmp_
 @pytest.mark.parametrize("make", [FolderPairs, ShardPairs])
 def test_what_a_training_expects_of_its_data(make, folders, caplog):
     both, alone, none = make("photos", "paintings", **SMALL), make("photos", **SMALL), make(**SMALL)
-    both.expect(16, pairs=True)
-    alone.expect(16, pairs=False, content="others")
+    both.expect(min_side_px=16, multiple=8, pairs=True)
+    alone.expect(min_side_px=16, multiple=8, pairs=False, content="others")
     assert alone.specs["content"][0] == "photos", "what the user names goes first"
     with caplog.at_level("INFO"):
-        none.expect(16, pairs=False, content="before")
+        none.expect(min_side_px=16, multiple=8, pairs=False, content="before")
     assert none.specs["content"][0] == "before"
     assert caplog.messages == ["data.content=before, as in the training before"]
     large = make("a", "b", **SMALL | {"crop_px": 32, "resize_px": 32})
-    for data, min_side_px, pairs, sentence in (
-        (both, 24, True, "data.crop_px=16: a loss term needs 24 px or more"),
-        (large, 24, True, "data.val_px=16: a loss term needs 24 px or more"),
-        (both, 1, False, "data.style is for method=adain: the pictures of fixed styles are style="),
-        (alone, 1, True, "data.style has no value yet: give it one with data.style="),
-        (make(None, "b", **SMALL), 1, True, "data.content has no value yet: give it one with data.content="),
+    for data, min_side_px, multiple, pairs, sentence in (
+        (both, 24, 8, True, "data.crop_px=16: a loss term needs 24 px or more"),
+        (large, 24, 8, True, "data.val_px=16: a loss term needs 24 px or more"),
+        (both, 1, 32, True, "data.crop_px=16: this generator needs a multiple of 32 px"),
+        (large, 1, 32, True, "data.val_px=16: this generator needs a multiple of 32 px"),
+        (both, 1, 8, False, "data.style is for method=adain: the pictures of fixed styles are style="),
+        (alone, 1, 8, True, "data.style has no value yet: give it one with data.style="),
+        (make(None, "b", **SMALL), 1, 8, True, "data.content has no value yet: give it one with data.content="),
     ):
         with pytest.raises(UserError, match=f"^{sentence}"):
-            data.expect(min_side_px, pairs)
+            data.expect(min_side_px=min_side_px, multiple=multiple, pairs=pairs)
 
 
 def test_photos_of_the_training_before_keep_the_pictures_for_validation(plain, tmp_path):
     Image.new("RGB", (20, 20), color_of(200)).save(tmp_path / "x.png")
     data = FolderPairs(**SMALL, val_content=str(tmp_path / "x.png"))
-    data.expect(16, pairs=False, content=plain["content"])
+    data.expect(min_side_px=16, multiple=8, pairs=False, content=plain["content"])
     (batch,) = data.val_dataloader()
     assert numbers_of(batch["content"]) == [200]
     assert {n for each in take(data, 12) for n in numbers_of(each["content"])} == set(range(24))

@@ -217,13 +217,24 @@ def test_the_table_of_losses_by_iteration():
     write(Path("run/scores.csv"), scores)
     write(Path("run/curve.csv"), curve)
     lines = script("fig3_table.py", "run").stdout.splitlines()
-    assert lines[2] == "| s1 | 9.000 | 2.000 | 2.000 | 0.100 | 0.100 | 0.200 | 0.200 |"
-    assert lines[-5] == "| | 1 | 2 | 4 | AdaIN |"
+    # Gatys' mean style loss is as low as the method's at the last iteration.
+    assert lines[2] == "| s1 | 9.000 | 2.000 | 2.000 | 0.100 | 0.100 | 0.200 | 0.200 | 4 |"
+    assert lines[3] == "| **all** | 9.000 | 2.000 | 2.000 | 0.100 | 0.100 | 0.200 | 0.200 | 4 |"
+    assert lines[-5] == "| | 1 | 2 | 4 | adain |"
     assert lines[-3:] == [
         "| gatys, style loss | 8.000 | 4.000 | 2.000 | 2.000 |",
         "| gatys, content loss | 0.100 | 0.200 | 0.400 | 2.000 |",
-        "| gatys, pairs where AdaIN's is no higher | 2 | 2 | 1 | of 2 |",
+        "| gatys, pairs where adain's is no higher | 2 | 2 | 1 | of 2 |",
     ]
+    write(Path("run/curve.csv"), [row for row in curve if row["step"] < 4])
+    assert script("fig3_table.py", "run").stdout.splitlines()[2].endswith("| after 2 |")
+    Path("run/curve.csv").unlink()
+    alone = script("fig3_table.py", "run").stdout.splitlines()
+    assert len(alone) == 4 and alone[2] == "| s1 | 9.000 | 2.000 | 2.000 | 0.100 | 0.100 | 0.200 | 0.200 |"
+    other = script("fig3_table.py", "run", "--method", "photo", "--style-loss", "color_mean").stdout.splitlines()
+    assert other[2] == "| s1 | 0.100 | 0.100 | 2.000 | 0.100 | 0.100 | 0.200 | 0.200 |"
+    missing = script("fig3_table.py", "run", "--method", "cin")
+    assert missing.returncode == 2 and "it has no pictures of the method cin" in missing.stderr
     failed = script("fig3_table.py", "nowhere")
     assert failed.returncode == 2 and "not a finished run of experiment=adain_fig3" in failed.stderr
 

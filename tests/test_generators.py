@@ -1,6 +1,7 @@
 """Generators: published sizes, conditional instance normalization, upsampling without checkerboards, and files."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import hydra
@@ -13,7 +14,6 @@ from torch.nn import functional as F
 from nstexp.cli import CONF
 from nstexp.core.errors import UserError
 from nstexp.core.generators import (
-    BatchNorm,
     Conv,
     InstanceNorm,
     ModelInfo,
@@ -22,7 +22,6 @@ from nstexp.core.generators import (
     build,
     load_generator,
     make_norm,
-    mixed,
     save_generator,
     state_of,
 )
@@ -127,7 +126,7 @@ def test_what_weights_start_from():
     for name in ("johnson2016", "ulyanov2017", "pyramid"):
         gammas = torch.cat([norm.gamma[0].flatten() for norm in tiny(name, norm="instance").norms])
         assert 0 <= gammas.min() < 0.2 and 0.8 < gammas.max() <= 1
-        gammas = [m.weight for m in tiny(name, norm="batch").modules() if isinstance(m, BatchNorm)]
+        gammas = [m.weight for m in tiny(name, norm="batch").modules() if isinstance(m, torch.nn.BatchNorm2d)]
         assert torch.cat(gammas).max() <= 1 and torch.cat(gammas).std() > 0.1
 
 
@@ -343,16 +342,17 @@ def test_an_appended_style_leaves_all_others_as_they_were():
 @pytest.mark.parametrize("channels", [1, 3, 4, 64])
 def test_sums_are_rounded_the_same_whatever_else_is_learned(channels, dtype):
     """A library adds up more numbers in another order, even if the others are 0."""
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    x = features(batch=4, channels=channels).to(dtype)
     for styles in (2, 7, 33):
-        rows = torch.randn(styles + 8, channels, generator=generator, dtype=dtype)
-        shares = torch.rand(4, styles, generator=generator, dtype=dtype)
-        masks = torch.rand(4, styles, 6, 8, generator=generator, dtype=dtype)
-        before = [mixed(rows[:styles], mix, (6, 8)) for mix in (shares, masks)]
-        for more in (1, 3, 8):
-            grown = [F.pad(shares, (0, more)), F.pad(masks, (0, 0, 0, 0, 0, more))]
-            after = [mixed(rows[: styles + more], mix, (6, 8)) for mix in grown]
-            assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        norm = InstanceNorm(channels, styles).to(dtype).requires_grad_(False)
+        vary(norm)
+        shares, masks = torch.rand(4, styles, dtype=dtype), torch.rand(4, styles, 6, 8, dtype=dtype)
+        before = [norm(x, mix) for mix in (shares, masks)]
+        for more in (1, 2, 5):
+            norm.append(*(torch.randn(more, channels, dtype=dtype) for _ in range(2)))
+            shares, masks = F.pad(shares, (0, more)), F.pad(masks, (0, 0, 0, 0, 0, more))
+            assert all(torch.equal(a, norm(x, mix)) for a, mix in zip(before, (shares, masks), strict=True))
 
 
 def test_an_appended_style_is_a_copy():
@@ -641,7 +641,8 @@ def grown() -> tuple[Residual, ModelInfo]:
     for norm in net.norms:
         norm.append(*(torch.zeros(2, norm.gamma[0].shape[1]) for _ in range(2)))
     vary(net)
-    return net, described(net, ["one", "two", "three", "four"])
+    info = described(net, ["one", "two", "three", "four"])
+    return net, replace(info, settings=info.settings | {"styles": 4})
 
 
 def checkpoint(net: nn.Module, info: ModelInfo) -> dict:
@@ -777,8 +778,10 @@ def test_the_key_of_the_message_is_the_callers(tmp_path):
         (lambda: Residual(start_pad_px=-1), "generator.start_pad_px=-1: give a whole number, 0 or larger"),
         (lambda: Residual(start_pad_px=16), "generator.start_pad_px=16: give 0, or 40, which blocks take away"),
         (lambda: Residual(blocks=2, start_pad_px=40), "generator.start_pad_px=40: give 0, or 16"),
-        (lambda: Residual(width=0), "generator: width=0 must be above 0 and last_kernel=9 odd"),
-        (lambda: Residual(last_kernel=4), "generator: width=1.0 must be above 0 and last_kernel=4 odd"),
+        (lambda: Residual(width=0), "generator.width=0: "),
+        (lambda: Residual(width="wide"), "generator.width=wide: "),
+        (lambda: Residual(width=True), "generator.width=True: "),
+        (lambda: Residual(last_kernel=4), "generator.last_kernel=4: give an odd number"),
         (lambda: Pyramid(scales=0), "generator.scales=0: give a whole number, 1 or larger"),
         (lambda: Pyramid(channels=True), "generator.channels=True: give a whole number"),
         (lambda: Pyramid(pad="mirror"), "generator.pad=mirror is unknown"),

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import nstexp.cli as cli
+from nstexp.core.generators import ModelInfo, Residual, save_generator
 from nstexp.core.networks import BUNDLED
 from nstexp.core.video import Encoding, open_source, open_writer, read_frames
 
@@ -24,6 +26,7 @@ CHEAP_TRAINING = [
     "backbone=random", "logger=none", "method.max_steps=1", "data.crop_px=32", "data.resize_px=32", "data.val_pairs=0",
     "data.workers=0", "data.batch_size=2", "trainer.devices=1",
 ]  # fmt: skip
+CHEAP_LEARNED = ["backbone=random", "precision=fp32", *CHEAP_ADAIN]  # with the network that comes with nstexp
 CHEAP_EVALUATION = ["image_px=48", "logger=none", "method.max_steps=2"]
 CHEAP = [
     "backbone=random", "image_px=72", "method.max_steps=2", "method.coarse_steps=1", "method.fine_steps=1",
@@ -52,7 +55,20 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
     assert result.returncode == 0, result.stderr
     assert Path(result.stdout.strip()).is_relative_to(elsewhere / "runs")
     assert (site / "nstexp/core/filter_means/vgg19_caffe.safetensors").is_file()
-    assert (site / "nstexp/core/decoders/adain_vgg19.safetensors").is_file()
+    for name in ("adain_vgg19", "cin16"):
+        assert (site / f"nstexp/core/decoders/{name}.safetensors").is_file()
+
+
+def trained_network(file: Path, many: bool) -> None:
+    """What an earlier command of the README leaves there."""
+    net = Residual(norm="conditional" if many else "instance", styles=2 if many else 1, width=0.125, blocks=1)
+    info = ModelInfo(net.form, net.settings, ["painting", "other"][: net.styles], [""] * net.styles, content="photos")
+    file.parent.mkdir(parents=True)
+    if file.suffix == ".safetensors":
+        save_generator(net, info, file)
+    else:
+        state = {f"generator.{name}": value for name, value in net.state_dict().items()}
+        torch.save({"state_dict": state, "generator": vars(info)}, file)
 
 
 def readme_commands() -> list[str]:
@@ -97,8 +113,14 @@ def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
         adains = ("method=adain", "=adain_", "=video_steadiness")
         cheap = CHEAP_ADAIN if any(name in arg for arg in args for name in adains) else CHEAP
         evaluates = {"task=evaluate", "experiment=adain_fig3", "experiment=speed_table"} & {*args}
+        learned = ("method=cin", "method=texture_net", "experiment=cin_")
+        cheap = CHEAP_LEARNED if any(arg.startswith(learned) for arg in args) else cheap
         cheap = CHEAP_EVALUATION if evaluates else cheap
-        cheap = CHEAP_TRAINING if any(arg.startswith("data.content=") for arg in args) else cheap
+        trains = any(arg.startswith(("task=train", "data.content=")) for arg in args)
+        cheap = CHEAP_TRAINING if trains else cheap
+        networks = [arg.partition("=")[2] for arg in args if arg.startswith(("method.model=", "resume_from="))]
+        for file in networks:
+            trained_network(tmp_path / file, many="method=cin" in args)
         if (decoder := next((arg for arg in args if arg.startswith("method.decoder=")), None)) is not None:
             shutil.copytree(BUNDLED.parent, Path(decoder.removeprefix("method.decoder=")).parent)
             Path(decoder.removeprefix("method.decoder=")).with_name(BUNDLED.name).rename(decoder.partition("=")[2])

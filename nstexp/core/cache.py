@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -45,6 +46,11 @@ def digest(image: Tensor) -> str:
     """A name for the content of a tensor: equal tensors have the same, others do not."""
     image = image.detach().cpu().contiguous()
     return hashlib.blake2b(image.numpy().tobytes() + repr((image.shape, image.dtype)).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """A short name for the content of a file."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def _bytes(result: Any) -> int:

@@ -5,8 +5,9 @@ Ulyanov et al. 2017 and Dumoulin et al. 2016, and the pyramid of Ulyanov et al. 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,61 @@ NORMS = ("instance", "batch", "conditional")
 
 
 # ------------------------------------------------------------------------------------------------------ normalization
+
+
+class Mix:
+    """How much of which styles the pictures of a pass get.
+
+    Args:
+        amounts: int64 (B or 1,), numbers of styles; float (B or 1, N), how much of each, taken as it is (weights that
+            do not sum to 1 make gamma and beta as much larger or smaller); float (B or 1, N, H, W), the same for each
+            position of the picture, resized to those of each layer.
+    """
+
+    def __init__(self, amounts: Tensor) -> None:
+        self.rows: Tensor | None = None  # of the tables of gamma and beta; None: all
+        self.amounts: Tensor | None = None
+        self._resized: dict[tuple[Any, ...], Tensor] = {}
+        if not amounts.is_floating_point():
+            self.rows = amounts
+            return
+        if not torch.compiler.is_exporting():  # a graph has the same rows whatever the weights are
+            # Only styles that there are any of: sums over more terms are rounded otherwise, and a picture must not
+            # change because a network has learned another style since.
+            self.rows = amounts.transpose(0, 1).flatten(1).ne(0).any(1).nonzero()[:, 0]
+            amounts = amounts[:, self.rows]
+        self.amounts = amounts
+
+    @property
+    def over_space(self) -> bool:
+        return self.amounts is not None and self.amounts.dim() == 4
+
+    def of(self, table: Tensor) -> Tensor:
+        """Rows of a table (N, C) as the pictures get them: (B or 1, C), or over space those that are mixed, (K, C)."""
+        rows = table if self.rows is None else table[self.rows]
+        return rows if self.amounts is None or self.over_space else self.amounts.to(rows) @ rows
+
+    def at(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """Amounts over space at a layer of (height, width): (B or 1, K, height, width)."""
+        key = (*size, dtype)
+        if key not in self._resized:
+            same = tuple(self.amounts.shape[-2:]) == size
+            resized = self.amounts if same else F.interpolate(self.amounts.float(), size=size, mode="area")
+            self._resized[key] = resized.to(dtype)
+        return self._resized[key]
+
+    def padded(self, size: tuple[int, int], px: int) -> "Mix":
+        """The same for a picture of (height, width) with `px` more pixels on each side."""
+        return self._changed(F.pad(self.at(size, torch.float32), (px,) * 4, mode="replicate"))
+
+    def inside(self, px: int) -> "Mix":
+        """The same without `px` pixels on each side."""
+        return self._changed(self.amounts[..., px:-px, px:-px])
+
+    def _changed(self, amounts: Tensor) -> "Mix":
+        other = Mix.__new__(Mix)
+        other.rows, other.amounts, other._resized = self.rows, amounts, {}
+        return other
 
 
 class InstanceNorm(nn.Module):
@@ -63,46 +119,26 @@ class InstanceNorm(nn.Module):
         self.gamma.append(nn.Parameter(gamma.clone()))
         self.beta.append(nn.Parameter(beta.clone()))
 
-    def forward(self, x: Tensor, mix: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mix: Mix | Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> the same shape.
 
         Args:
-            mix: which style each picture gets: int64 (B or 1,), numbers of styles; float (B or 1, N), how much of each,
-                taken as it is (weights that do not sum to 1 make gamma and beta as much larger or smaller); float
-                (B or 1, N, H', W'), the same for each position, resized to H and W. None, with one style: that.
+            mix: a `Mix`, or what makes one. None: the first style.
         """
+        mix = Mix(mix) if isinstance(mix, Tensor) else mix
         mean, std = moments(x, self.eps)
-        gamma, beta = (mixed(torch.cat(list(rows)), mix, tuple(x.shape[-2:])) for rows in (self.gamma, self.beta))
+        tables = [torch.cat(list(rows)) for rows in (self.gamma, self.beta)]
+        if mix is not None and mix.over_space:
+            gamma, beta = (mix.of(table)[None] for table in tables)
+            factor = gamma / std.flatten(1)[:, None]  # (B, K, C): as few numbers as there are before they are spread
+            both = torch.cat([factor, beta - factor * mean.flatten(1)[:, None]], 2).to(x.dtype)
+            amounts = mix.at(tuple(x.shape[-2:]), x.dtype).expand(len(x), -1, -1, -1)
+            factor, offset = torch.einsum("bkhw,bkc->bchw", amounts, both).chunk(2, 1)
+            return affine(x, factor, offset)
+        rows = (table[:1] if mix is None else mix.of(table) for table in tables)
+        gamma, beta = (row[:, :, None, None] for row in rows)
         factor = gamma / std
         return affine(x, factor, beta - factor * mean)
-
-
-def mixed(rows: Tensor, mix: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """Rows of a table (N, C) by what `InstanceNorm.forward` calls `mix`: (B or 1, C, 1, 1) or (B or 1, C, *size)."""
-    if mix is None:
-        return rows[:1, :, None, None]
-    if not mix.is_floating_point():
-        return rows[mix][:, :, None, None]
-    if mix.dim() == 2 and torch.compiler.is_exporting():  # few runtimes take shapes that depend on the weights' values
-        return (mix.to(rows) @ rows)[:, :, None, None]
-    # Only styles that there are any of: sums over more terms are rounded otherwise, and a picture must not change
-    # because a network has learned another style since.
-    used = mix.transpose(0, 1).flatten(1).ne(0).any(1)
-    mix, rows = mix[:, used].to(rows), rows[used]
-    if mix.dim() == 2:
-        return (mix @ rows)[:, :, None, None]
-    if tuple(mix.shape[-2:]) != size:
-        mix = F.interpolate(mix, size=size, mode="area")
-    return torch.einsum("bnhw,nc->bchw", mix, rows)
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """PyTorch's, which knows of no styles."""
-
-    def forward(self, x: Tensor, mix: Tensor | None = None) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type) or x.dtype != torch.float16:
-            return super().forward(x)
-        return super().forward(x.float()).to(x.dtype)
 
 
 def make_norm(kind: Norm, channels: int, styles: int = 1, gamma: Literal["ones", "uniform"] = "ones") -> nn.Module:
@@ -114,7 +150,7 @@ def make_norm(kind: Norm, channels: int, styles: int = 1, gamma: Literal["ones",
     if kind not in NORMS:
         raise UserError(f"method.norm={kind} is unknown, choose one of {', '.join(NORMS)}")
     if kind == "batch":
-        norm = BatchNorm(channels)
+        norm = nn.BatchNorm2d(channels)
         if gamma == "uniform":
             nn.init.uniform_(norm.weight)
     else:
@@ -164,7 +200,7 @@ class Conv(nn.Module):
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach())
         self.norm = norm
 
-    def forward(self, x: Tensor, mix: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
         if self.up == "transposed":
             x = F.conv_transpose2d(x, weight, bias, stride=2, padding=self.kernel // 2, output_padding=1)
@@ -173,7 +209,7 @@ class Conv(nn.Module):
         else:
             x = F.interpolate(x, scale_factor=2, mode="nearest") if self.up == "nearest" else x
             x = self._conv(x, weight, bias)
-        x = x if self.norm is None else self.norm(x, mix)
+        x = x if self.norm is None else _normed(self.norm, x, mix)
         return F.relu_(x) if self.relu else x
 
     def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -194,7 +230,7 @@ class ResidualBlock(nn.Module):
         self.first = Conv(channels, channels, 3, pad=pad, norm=norms[0], bias=bias)
         self.second = Conv(channels, channels, 3, pad=pad, norm=norms[1], bias=bias, relu=False)
 
-    def forward(self, x: Tensor, mix: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         if self.first.pad:
             return x + self.second(self.first(x, mix), mix)
         return x[..., 2:-2, 2:-2] + self.second(self.first(x, _inside(mix, 4)), _inside(mix, 8))
@@ -234,7 +270,7 @@ class Generator(nn.Module):
 
         Args:
             image: the photo. Its dtype is that of the arithmetic.
-            mix: see `InstanceNorm.forward`.
+            mix: see `Mix`; None, with one style: that.
             noise: (B, noise_channels, H, W), uniform in [0, 1], of a network that takes some.
         """
         raise NotImplementedError
@@ -299,8 +335,12 @@ class Residual(Generator):
         check_integers("generator", 0, start_pad_px=start_pad_px)
         if start_pad_px not in (0, 8 * blocks):
             raise UserError(f"generator.start_pad_px={start_pad_px}: give 0, or {8 * blocks}, which blocks take away")
-        if not width > 0 or last_kernel % 2 == 0:
-            raise UserError(f"generator: width={width} must be above 0 and last_kernel={last_kernel} odd")
+        _check_flags(last_norm=last_norm, bias=bias)
+        _check_positive("width", width)
+        if weight_std is not None:
+            _check_positive("weight_std", weight_std)
+        if last_kernel % 2 == 0:
+            raise UserError(f"generator.last_kernel={last_kernel}: give an odd number")
         self.noise_channels, self.start_pad_px = noise_channels, start_pad_px
         self.output, self.space = output, space
         a, b, c = (max(1, round(width * channels)) for channels in (32, 64, 128))
@@ -329,10 +369,10 @@ class Residual(Generator):
             mode = "reflect" if min(x.shape[-2:]) > self.start_pad_px else "replicate"
             x = F.pad(x, (self.start_pad_px,) * 4, mode=mode)
         x = x.contiguous(memory_format=torch.channels_last)
+        mix = None if mix is None else Mix(mix)
         outer = mix  # what is mixed where, over the whole of what a block sees
-        if self.start_pad_px and mix is not None and mix.dim() == 4:
-            mix = F.interpolate(mix.float(), size=image.shape[-2:], mode="area")
-            outer = F.pad(mix, (self.start_pad_px,) * 4, mode="replicate")
+        if self.start_pad_px and mix is not None and mix.over_space:
+            outer = mix.padded(tuple(image.shape[-2:]), self.start_pad_px)
         for block in self.down:
             x = block(x, outer)
         for block in self.residual:
@@ -390,6 +430,7 @@ class Pyramid(Generator):
 
     def forward(self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         whole = image if noise is None else torch.cat([image, noise.to(image)], 1)
+        mix = None if mix is None else Mix(mix)
         y = None
         for number in range(self.scales):
             ratio = 2 ** (self.scales - 1 - number)
@@ -398,7 +439,8 @@ class Pyramid(Generator):
             x = _through(self.own[number], x, mix)
             if y is not None:
                 y = F.interpolate(y, scale_factor=2, mode="nearest")
-                x = torch.cat([self.own_norms[number - 1](x, mix), self.joined_norms[number - 1](y, mix)], 1)
+                own, joined = self.own_norms[number - 1], self.joined_norms[number - 1]
+                x = torch.cat([_normed(own, x, mix), _normed(joined, y, mix)], 1)
                 x = _through(self.joined[number - 1], x, mix)
             y = x
         x = self.last(y)
@@ -408,12 +450,16 @@ class Pyramid(Generator):
 FORMS: dict[str, type[Generator]] = {"residual": Residual, "pyramid": Pyramid}
 
 
-def _inside(mix: Tensor | None, px: int) -> Tensor | None:
+def _inside(mix: Mix | None, px: int) -> Mix | None:
     """A mix over space without `px` pixels on each side; others as they are."""
-    return mix if mix is None or mix.dim() < 4 else mix[..., px:-px, px:-px]
+    return mix if mix is None or not mix.over_space else mix.inside(px)
 
 
-def _through(blocks: nn.ModuleList, x: Tensor, mix: Tensor | None) -> Tensor:
+def _normed(norm: nn.Module, x: Tensor, mix: Mix | None) -> Tensor:
+    return norm(x, mix) if isinstance(norm, InstanceNorm) else norm(x)
+
+
+def _through(blocks: nn.ModuleList, x: Tensor, mix: Mix | None) -> Tensor:
     for block in blocks:
         x = block(x, mix)
     return x
@@ -460,9 +506,10 @@ class ModelInfo:
         settings: see `Generator`.
         names: of the styles, in the order of their rows.
         sources: the picture of each style, as it was given to the training.
-        encoder: the network that its losses were taken with.
-        steps: how long it was trained.
+        encoder: the network that its losses were taken with, and how it pools and pads.
+        steps: of its last training.
         content: the photos that it was trained with, as they were given.
+        digests: of the styles' files (`cache.file_digest`), by which they are known again.
     """
 
     form: str
@@ -472,6 +519,7 @@ class ModelInfo:
     encoder: str = ""
     steps: int = 0
     content: str | list[str] | None = None
+    digests: list[str] = field(default_factory=list)
 
 
 def build(info: ModelInfo) -> Generator:
@@ -486,11 +534,15 @@ def state_of(generator: Generator) -> dict[str, Tensor]:
 
 def save_generator(generator: Generator, info: ModelInfo, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a generator as safetensors, complete or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in state_of(generator).items()}
-    metadata = {"generator": json.dumps(asdict(info))}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    running = [name for name, _ in generator.named_buffers()]  # of batch normalization, beyond what float16 can hold
+    tensors = {
+        name: value.detach().to("cpu", None if name in running else dtype).contiguous()
+        for name, value in state_of(generator).items()
+    }
+    content = save(tensors, {"generator": json.dumps(asdict(info))})
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_generator(path: Path, key: str = "method.model") -> tuple[Generator, ModelInfo]:
@@ -500,11 +552,13 @@ def load_generator(path: Path, key: str = "method.model") -> tuple[Generator, Mo
         UserError: no such file, damaged, or of something else.
     """
     if not path.is_file():
-        raise UserError(f"{key}={path}: there is no such file")
+        made = path / "model.safetensors"
+        raise UserError(f"{key}={path}: there is no such file" + (f", do you mean {made}?" if made.is_file() else ""))
     state, info = _read(path, key)
     try:
         generator = build(info)
-        generator.load_state_dict({name: value.float() for name, value in state.items()})
+        info = replace(info, settings=generator.settings)  # complete, also of a file that names only some
+        generator.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except UserError:
         raise
     except (RuntimeError, KeyError, TypeError, AttributeError):
@@ -582,3 +636,14 @@ def _from_pytorch_examples(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found[f"{place}.norm.gamma.0"] = state[f"{norm}.weight"][None]
             found[f"{place}.norm.beta.0"] = state[f"{norm}.bias"][None]
     return found
+
+
+def _check_flags(**given: Any) -> None:
+    for key, value in given.items():
+        if not isinstance(value, bool):
+            raise UserError(f"generator.{key}={value}: give true or false")
+
+
+def _check_positive(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"generator.{key}={value}: give a number larger than 0")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,12 @@ def find_images(spec: str | Path | Sequence[str | Path], key: str) -> list[Path]
             f"{key}={spec}: there is no such file, folder or built-in image (`python -m nstexp samples` lists those)"
         )
     return [path]
+
+
+def as_list(spec: Any) -> list[str]:
+    """One or several names as a list; the command line reads a name such as 2024 as a number."""
+    several = isinstance(spec, Sequence) and not isinstance(spec, str)
+    return [str(each) for each in (spec if several else [spec])]
 
 
 def load_image(path: str | Path, max_megapixels: float = 200.0) -> Tensor:

@@ -626,9 +626,6 @@ class TemporalLoss(nn.Module):
         return temporal_loss(feats[IMAGE], *target) * self.pixel_scale**2
 
 
-# ------------------------------------------------------------------------------------------------------------ helpers
-
-
 # ---------------------------------------------------------------------------------------------------------- diversity
 
 
@@ -653,11 +650,15 @@ def julesz(pictures: Tensor, squared: bool = False, eps: float = 1e-6, per_dim: 
         raise UserError("the diversity term compares pictures: it needs 2 or more of a kind")
     kind = torch.promote_types(pictures.dtype, torch.float32)
     x = pictures.to(kind)
-    square = (x.unsqueeze(-2) - x.unsqueeze(-3)).square().sum(-1)
+    # Not by matrix products, in which distances of pictures much alike would be lost to rounding.
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     own = torch.eye(count, dtype=torch.bool, device=x.device)
-    nearest = square.masked_fill(own, math.inf).min(-1).values.clamp(min=eps**2)
-    log_distance = nearest.log() * (1.0 if squared else 0.5)
+    nearest = distance.masked_fill(own, math.inf).min(-1).values.clamp(min=eps)
+    log_distance = nearest.log() * (2 if squared else 1)
     return -log_distance.mean() * (1 if per_dim else dim)
+
+
+# ------------------------------------------------------------------------------------------------------------ helpers
 
 
 def _accumulator(x: Tensor) -> torch.dtype:

@@ -61,7 +61,7 @@ class Muon(Optimizer):
         average = state.setdefault("average", torch.zeros_like(p))
         average.lerp_(p.grad, 1 - group["momentum"])
         direction = orthogonalized(p.grad.lerp(average, group["momentum"]).flatten(1)).view_as(p)
-        p.add_(direction, alpha=-group["lr"] * float(p.norm() / direction.norm().clamp(min=1e-12)))
+        p.sub_(direction * (group["lr"] * p.norm() / direction.norm().clamp(min=1e-12)))  # a GPU need not wait
 
     def _other(self, p: Tensor, group: dict) -> None:
         state = self.state[p]

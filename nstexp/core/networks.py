@@ -146,11 +146,12 @@ def decoder_info(encoder: VGG, layer: str, steps: int = 0) -> DecoderInfo:
 
 def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a decoder as safetensors, complete or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in decoder.state_dict().items()}
     metadata = {"info": json.dumps(asdict(info))}  # one entry: several come in random order, and files would differ
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    content = save(tensors, metadata)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_decoder(path: Path, encoder: VGG, layer: str, key: str = "method.decoder") -> Decoder:

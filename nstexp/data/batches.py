@@ -71,11 +71,12 @@ class Pairs(LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.val_pairs, self.val_px = val_pairs, val_px
 
-    def expect(self, min_side_px: int, pairs: bool, content: Spec | None = None) -> None:
+    def expect(self, min_side_px: int, multiple: int, pairs: bool, content: Spec | None = None) -> None:
         """Check that the batches are what a training needs.
 
         Args:
             min_side_px: shortest side of its pictures.
+            multiple: what their sides have to be multiples of.
             pairs: whether it wants style pictures in them.
             content: the photos it takes if the user named none.
 
@@ -85,6 +86,8 @@ class Pairs(LightningDataModule):
         for key, side_px in {"crop_px": self.cropping.crop_px, "val_px": self.val_px}.items():
             if side_px < min_side_px:
                 raise UserError(f"data.{key}={side_px}: a loss term needs {min_side_px} px or more")
+            if side_px % multiple:
+                raise UserError(f"data.{key}={side_px}: this generator needs a multiple of {multiple} px")
         if self.specs["content"][0] is None:
             if content is None:
                 raise UserError("data.content has no value yet: give it one with data.content=...")

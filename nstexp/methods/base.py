@@ -31,6 +31,19 @@ class Style:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class Learned:
+    """A style that a network has learned.
+
+    Args:
+        source: its picture, as it was given to the training; '': unknown.
+        digest: of that file, see `cache.file_digest`; '': unknown.
+    """
+
+    source: str = ""
+    digest: str = ""
+
+
 @dataclass
 class Clip:
     """What holds from one frame of a clip to the next. The task fills it in; methods read it and keep things in it.
@@ -91,7 +104,8 @@ class Stylizer(Protocol):
     A method that optimizes each picture, one at a time, and makes use of `Clip.warped` by itself, says so with a class
     attribute `optimizes = True`. What others make of the frames of a clip is steadied afterwards.
 
-    A method that has learned its styles has an attribute `styles`, a mapping: name -> the picture's file ('': unknown).
+    A method that has learned its styles has an attribute `styles`, a mapping: name -> `Learned`; `Style.name` is then
+    one of these names.
     """
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor: ...

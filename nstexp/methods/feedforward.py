@@ -14,10 +14,12 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nstexp.core.cache import file_digest
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.features import VGG
-from nstexp.core.generators import Generator, ModelInfo, Norm, load_generator, save_generator
+from nstexp.core.generators import Generator, ModelInfo, Norm, build, load_generator, save_generator
 from nstexp.core.images import (
+    as_list,
     find_images,
     load_image,
     padded_to_multiple,
@@ -29,9 +31,9 @@ from nstexp.core.loss_set import LossSet, LossValues
 from nstexp.core.losses import julesz
 from nstexp.core.memory import check_fits
 from nstexp.core.samples import LEARNED
-from nstexp.methods.base import Controls, Export, Style
+from nstexp.methods.base import Controls, Export, Learned, Style
 from nstexp.methods.graphs import GeneratorGraph
-from nstexp.methods.training import Recipe, Sources, Training, to_unit_range
+from nstexp.methods.training import Recipe, Sources, Training, chosen, to_unit_range
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,9 @@ class FeedForward:
             )
         if style_px is not None:
             check_integers("method", 64, style_px=style_px)
+        for key, value in (("balance", balance), ("compile", compile)):
+            if not isinstance(value, bool):
+                raise UserError(f"method.{key}={value}: give true or false")
         self.recipe = Recipe(max_steps, optimizer, optimizers or {}, schedule, schedules or {})
         self.encoder, self.losses, self.trainer = encoder, losses, trainer
         self.make_generator, self.norm, self.model = generator, norm, model
@@ -109,14 +114,17 @@ class FeedForward:
     # ----------------------------------------------------------------------------------------------------- stylizing
 
     @property
-    def styles(self) -> Mapping[str, str]:
-        """Name of every style that the network has learned -> its picture, as it was given to the training.
+    def styles(self) -> Mapping[str, Learned] | None:
+        """The styles that the network has learned, by name; None of an untrained one, which takes any for its own.
 
         Raises:
             UserError: no network, or not one of this method.
         """
+        if self.model == UNTRAINED:
+            return None
         info = self._network()[1]
-        return dict(zip(info.names, info.sources, strict=True))
+        digests = info.digests or [""] * len(info.names)
+        return {name: Learned(*each) for name, *each in zip(info.names, info.sources, digests, strict=True)}
 
     @torch.inference_mode()
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
@@ -176,14 +184,11 @@ class FeedForward:
         return self._loaded
 
     def _number(self, style: Style, info: ModelInfo) -> int:
-        """The row of a style: by its name, or by the name of the file it was learned from."""
+        """The row of a style."""
         if self.model == UNTRAINED:
             return 0
         if style.name in info.names:
             return info.names.index(style.name)
-        stems = [Path(source.rpartition(":")[2]).stem for source in info.sources]  # met:436528 is a file 436528.jpg
-        if style.name and style.name in stems:
-            return stems.index(style.name)
         more = "" if self.norm != "conditional" else "; task=train resume_from=... add_style=... teaches it another"
         raise UserError(f"style={style.name}: the network has learned {', '.join(info.names)}{more}")
 
@@ -207,7 +212,7 @@ class FeedForward:
         many = self.norm == "conditional"
         if sources.add_style is not None:
             return self._adding(sources, many)
-        pictures = _load_styles(sources, "style")
+        pictures = _load_styles(sources, "style", self.style_px)
         if len(pictures) > 1 and not many:
             raise UserError(f"style has {len(pictures)} pictures, and this network learns one: method=cin learns many")
         generator = self.make_generator(norm=self.norm, styles=len(pictures), noise_channels=3 if self.noise else 0)
@@ -218,13 +223,17 @@ class FeedForward:
             generator.settings,
             [picture.name for picture in pictures],
             [picture.source for picture in pictures],
-            self.encoder.identity,
+            f"{self.encoder.identity} ({self.encoder.pool} pooling, {self.encoder.pad} padding)",
+            digests=[picture.digest for picture in pictures],
         )
         content = None
         if sources.resume_from is not None:
             start, known = _load_start(sources.resume_from)
-            if known.settings != info.settings or known.form != info.form:
-                raise UserError(f"resume_from={sources.resume_from} has another generator: {_diff(known, info)}")
+            if (known.settings["norm"] == "conditional") != many:
+                other = "texture_net" if many else "cin"
+                raise UserError(f"resume_from={sources.resume_from} is a network of method={other}")
+            if difference := _diff(known, info):
+                raise UserError(f"resume_from={sources.resume_from} has another generator: {difference}")
             generator.load_state_dict(start.state_dict())
             content = known.content
         return GeneratorTraining(self, generator, info, pictures, sources.seed, content=content)
@@ -239,22 +248,30 @@ class FeedForward:
         generator, info = _load_start(sources.resume_from)
         if info.settings.get("norm") != "conditional":
             raise UserError(f"resume_from={sources.resume_from} has learned one style and takes no others")
-        new = _load_styles(sources, "add_style", taken=info.names)
+        new = _load_styles(sources, "add_style", self.style_px, taken=info.names)
         first = len(info.names)
         for norm in generator.norms:
             tables = (torch.cat(list(table)) for table in (norm.gamma, norm.beta))
             norm.append(*(table.mean(0, keepdim=True).expand(len(new), -1) for table in tables))  # the mean style
-        names, sources_ = [*info.names, *(p.name for p in new)], [*info.sources, *(p.source for p in new)]
-        info = replace(info, names=names, sources=sources_, settings=info.settings | {"styles": len(names)})
+        names = [*info.names, *(picture.name for picture in new)]
+        info = replace(
+            info,
+            names=names,
+            sources=[*info.sources, *(picture.source for picture in new)],
+            digests=[*(info.digests or [""] * first), *(picture.digest for picture in new)],
+            settings=info.settings | {"styles": len(names)},
+        )
         return GeneratorTraining(self, generator, info, new, sources.seed, first, info.content)
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """A style of a training: its name, the file as it was given, and the picture (3, H, W)."""
+    """A style of a training: its name, the file as it was given, a digest of that, and the picture (3, H, W) at the
+    size at which it is learned."""
 
     name: str
     source: str
+    digest: str
     image: Tensor
 
 
@@ -293,10 +310,11 @@ class GeneratorTraining(Training):
             raise UserError("the loss term 'identity' is for method=adain: leave it out of loss=[...]")
         self.settings, self.generator, self.made = method, generator, info
         self.styles, self.seed, self.first, self.content = styles, seed, first, content
-        smallest = self.encoder.min_side_px(self.losses.layers())
+        smallest = self.encoder.min_side_px(self.losses.layers("style"))
+        self.multiple = generator.multiple
         for style in styles:
             if min(style.image.shape[-2:]) < smallest:
-                raise UserError(f"style: {style.source} is smaller than the {smallest} px that layers.style needs")
+                raise UserError(f"{style.source}: the layers need a picture of {smallest} px or more on each side")
         generator.requires_grad_(not first)
         for norm in generator.norms:
             norm.gamma[-1].requires_grad_(True)
@@ -322,20 +340,21 @@ class GeneratorTraining(Training):
         if made.get("names") != own.names:
             return f"the styles {', '.join(made.get('names', []))}, and this one has {', '.join(own.names)}"
         known = ModelInfo(**made)
-        if (known.form, known.settings) != (own.form, own.settings):
-            return f"another generator ({_diff(known, own)})"
-        return None if known.encoder == own.encoder or self.first else f"the encoder {known.encoder}"
+        if changed := [n for n, one, other in zip(own.names, known.digests, own.digests, strict=False) if one != other]:
+            return f"another picture as the style {changed[0]}"
+        if difference := _diff(known, own):
+            return f"another generator ({difference})"
+        if known.encoder == own.encoder or self.first:
+            return None
+        return f"the encoder {known.encoder}, and this one has {own.encoder}"
 
     def save(self, path: Path) -> None:
         save_generator(self.generator, self.info(), path)
 
     def on_fit_start(self) -> None:
-        px = self.settings.style_px
         with torch.no_grad():
             for style in self.styles:
-                own = tuple(style.image.shape[-2:])
-                image = resize(style.image, own if px is None else size_for_shorter_side(own, px))
-                feats = self.encoder(image[None].to(self.device), self.losses.layers("style"))
+                feats = self.encoder(style.image[None].to(self.device), self.losses.layers("style"))
                 targets = self.losses.targets("style", feats)
                 self._targets.append({name: [(1.0, target)] for name, target in targets.items()})
             self._factors = [1.0] * len(self.styles)
@@ -350,11 +369,12 @@ class GeneratorTraining(Training):
         accumulated = self.trainer.accumulate_grad_batches
         number = self.trainer.global_step * accumulated + batch_idx % accumulated
         number = (number * self.trainer.world_size + self.trainer.global_rank) * len(content)
-        samples = sorted(range(number, number + len(content)), key=self._style_of)
-        content = content[[sample - number for sample in samples]]
-        draws = self.settings.noise_draws if self.settings.diversity else 1
-        which = [self._style_of(sample) for sample in samples]
-        values, result = self.evaluate(content, which, self._noise(samples, content, draws), draws)
+        given = sorted((self._style_of(number + place), place) for place in range(len(content)))
+        which, places = zip(*given, strict=True)
+        if list(places) != sorted(places):
+            content = content[list(places)]
+        samples = [number + place for place in places]
+        values, result = self.evaluate(content, which, self._noise(samples, content), self.draws)
         return {"loss": values.total, "values": values.detached(), "count": len(result)}
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -369,37 +389,40 @@ class GeneratorTraining(Training):
         ]
         which, rows = zip(*sorted(given), strict=True)
         content = content[list(rows)]
-        values, result = self.evaluate(content, which, self._noise([-1] * len(content), content, 1))
+        values, result = self.evaluate(content, which, self._noise([-1] * len(content), content), self.draws)
+        result = result[:: self.draws]
         shown = torch.stack([_square(self.styles[s].image, result.shape[-1]) for s in which]).to(result)
         return {"values": values.detached(), "pictures": torch.stack([content, shown, result.clamp(0, 1)], 1)}
+
+    @property
+    def draws(self) -> int:
+        """Pictures with other noise that are made of each photo."""
+        return self.settings.noise_draws if self.settings.diversity else 1
 
     def evaluate(
         self, content: Tensor, which: Sequence[int], noise: Tensor | None = None, draws: int = 1
     ) -> tuple[LossValues, Tensor]:
-        """Losses of one batch, and the pictures (B draws, 3, H, W).
+        """Losses of one batch, and the pictures (B draws, 3, H, W), those of one photo next to each other.
 
         Args:
             content: RGB (B, 3, H, W) in [0, 1].
             which: the style of each, ascending; 0 is the first of `styles`.
             noise: (B draws, noise channels, H, W).
-            draws: pictures made of each, next to each other.
+            draws: pictures made of each photo; only of several there is a diversity term.
         """
+        photo = torch.arange(len(content), device=content.device).repeat_interleave(draws)
         with torch.no_grad():
-            of_content = self.encoder(content, self.losses.layers("content"))
-            targets = self.losses.targets("content", of_content)
-            targets = {name: [(1.0, _repeated(target, draws))] for name, target in targets.items()}
+            targets = self.losses.targets("content", self.encoder(content, self.losses.layers("content")))
+            if draws > 1:
+                targets, content = chosen(targets, photo), content[photo]
         which = [style for style in which for _ in range(draws)]
         mix = torch.tensor([self.first + style for style in which], device=content.device)
-        photos = content.repeat_interleave(draws, 0) if draws > 1 else content
-        result = self.generator(photos.to(self.encoder.dtype), mix, noise)
+        result = self.generator(content.to(self.encoder.dtype), mix, noise)
         made = self.encoder(result, self.losses.layers())
-        values = self.losses(made, targets, ("content", "image"))
+        values = self.losses(made, {n: [(1.0, target)] for n, target in targets.items()}, ("content", "image"))
         values += self._style_values(made, which)
-        if self.settings.diversity:
-            if len(result) > len(content):
-                term = julesz(result.unflatten(0, (-1, draws)).flatten(2), per_dim=True)
-            else:
-                term = torch.zeros((), device=content.device)  # of validation, with one picture each
+        if self.settings.diversity and draws > 1:
+            term = julesz(result.unflatten(0, (-1, draws)).flatten(2), per_dim=True)
             values += LossValues(self.settings.diversity * term, {"diversity": term})
         return values, result
 
@@ -422,14 +445,14 @@ class GeneratorTraining(Training):
         order = np.random.default_rng([*b"styles", self.seed, sample // n]).permutation(n)
         return int(order[sample % n])
 
-    def _noise(self, samples: Sequence[int], content: Tensor, draws: int) -> Tensor | None:
+    def _noise(self, samples: Sequence[int], content: Tensor) -> Tensor | None:
         """Of each sample's number, whatever batch and process it is in: (len(samples) draws, channels, H, W)."""
         if not self.generator.noise_channels:
             return None
         size, parts = tuple(content.shape[-2:]), []
         for sample in samples:
             seed = np.random.default_rng([*b"noise", self.seed, sample + 1]).integers(2**63)
-            parts.append(self.generator.make_noise(draws, size, torch.Generator().manual_seed(int(seed))))
+            parts.append(self.generator.make_noise(self.draws, size, torch.Generator().manual_seed(int(seed))))
         return torch.cat(parts).to(content.device)
 
 
@@ -440,7 +463,9 @@ def balanced(
     contrast is further from every photo, and would have most of the gradient."""
     gray = torch.full((1, 3, px, px), 0.5, device=device)
     feats = encoder(gray, losses.layers("style"))
-    inverse = [1 / max(float(losses(feats, target, ("style",)).total), 1e-12) for target in targets]
+    distances = [float(losses(feats, target, ("style",)).total) for target in targets]
+    least = max(0.1 * sum(distances) / len(distances), 1e-12)  # a plain painting is not to have all the weight
+    inverse = [1 / max(distance, least) for distance in distances]
     return [len(inverse) * value / sum(inverse) for value in inverse]
 
 
@@ -465,8 +490,8 @@ def _mix(styles: Sequence[Style], rows: Sequence[int], count: int, multiple: int
     return mix
 
 
-def _load_styles(sources: Sources, key: str, taken: Sequence[str] = ()) -> list[_Picture]:
-    """The style pictures of a training, by the key that names them.
+def _load_styles(sources: Sources, key: str, px: int | None, taken: Sequence[str] = ()) -> list[_Picture]:
+    """The style pictures of a training, by the key that names them, their shorter side resized to `px`.
 
     Args:
         taken: names that styles have already.
@@ -480,14 +505,19 @@ def _load_styles(sources: Sources, key: str, taken: Sequence[str] = ()) -> list[
     paths = find_images(spec, key)
     names = unique_names(paths, taken)
     if sources.style_names is not None:
-        names = [sources.style_names] if isinstance(sources.style_names, str) else list(map(str, sources.style_names))
-        if len(names) != len(paths) or len({*names, *taken}) != len(names) + len(taken):
+        names = as_list(sources.style_names)
+        if len(names) != len(paths) or len({*names, *taken}) != len(names) + len(taken) or not all(names):
             raise UserError(f"style_names={names}: give {len(paths)} different names, not taken, one per picture")
-    given = [spec] if isinstance(spec, str) else list(spec)
+    given = as_list(spec)
     # A built-in picture keeps its name, which holds on every machine.
     files = given if len(given) == len(paths) else paths
-    images = (load_image(path, sources.max_input_megapixels) for path in paths)
-    return [_Picture(name, str(file), image) for name, file, image in zip(names, files, images, strict=True)]
+    found = []
+    for name, file, path in zip(names, files, paths, strict=True):
+        image = load_image(path, sources.max_input_megapixels)
+        size = tuple(image.shape[-2:])
+        image = image if px is None else resize(image, size_for_shorter_side(size, px))
+        found.append(_Picture(name, str(file), file_digest(path), image))
+    return found
 
 
 def _load_start(file: str) -> tuple[Generator, ModelInfo]:
@@ -495,21 +525,10 @@ def _load_start(file: str) -> tuple[Generator, ModelInfo]:
 
 
 def _diff(one: ModelInfo, other: ModelInfo) -> str:
-    """How two generators differ, for a sentence."""
-    first, second = {"form": one.form, **one.settings}, {"form": other.form, **other.settings}
+    """How two generators differ, for a sentence; empty if they do not."""
+    first, second = ({"form": info.form, **build(info).settings} for info in (one, other))
     keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
     return ", ".join(f"{key} {first.get(key)} there and {second.get(key)} here" for key in keys)
-
-
-def _repeated(target: Any, draws: int) -> Any:
-    """A content target for `draws` pictures of each photo."""
-    if draws == 1:
-        return target
-    if isinstance(target, Tensor):
-        return target.repeat_interleave(draws, 0)
-    if isinstance(target, Mapping):
-        return {name: _repeated(value, draws) for name, value in target.items()}
-    return type(target)(_repeated(value, draws) for value in target)
 
 
 def _square(image: Tensor, px: int) -> Tensor:

@@ -80,6 +80,7 @@ class Training(LightningModule):
     Attributes:
         file_name: of the result in the run folder.
         wants_pairs: whether batches have style pictures.
+        multiple: sides of the pictures have to be multiples of this.
         init_pictures: how many pictures of each kind `start` wants.
         content: the photos to take if the user names none.
         identity: key of the checkpoint's entry that says what the network is.
@@ -88,6 +89,7 @@ class Training(LightningModule):
     name, log_prefix = "train", ""
     file_name: str
     wants_pairs = True
+    multiple = 8
     init_pictures = 0
     content: str | Sequence[str] | None = None
     identity: str
@@ -156,3 +158,14 @@ class Training(LightningModule):
 
 def to_unit_range(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
+
+
+def chosen(target: Any, which: Tensor) -> Any:
+    """The same target for other samples of the batch, whatever it is made of."""
+    if isinstance(target, Tensor):
+        return target[which]
+    if isinstance(target, Mapping):
+        return {name: chosen(value, which) for name, value in target.items()}
+    if isinstance(target, tuple | list):
+        return type(target)(chosen(value, which) for value in target)
+    return target

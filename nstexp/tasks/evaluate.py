@@ -96,8 +96,10 @@ def evaluate(
         return _sized(load_image(path, max_input_megapixels), longer_side_px, crop, image_px)
 
     paths = find_images(content, "content")
-    # Other methods take the pictures that one of them has learned.
-    paintings = find_styles(style, next((names for names in learned if names is not None), None))
+    # Other methods take the pictures that some have learned.
+    known = [names for names in learned if names is not None]
+    merged = {name: each for names in known for name, each in names.items()}
+    paintings = find_styles(style, merged or None, others=len(known) < len(learned))
     for name, path in paintings:
         if path is None:
             raise UserError(f"style={name}: its picture, which the measures compare with, is not on this machine")

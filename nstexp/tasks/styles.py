@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
+from torch import Tensor
+
 from nstexp.core import samples
+from nstexp.core.cache import file_digest
 from nstexp.core.errors import UserError
-from nstexp.core.images import find_images, load_image, unique_names
+from nstexp.core.images import as_list, find_images, load_image, unique_names
 from nstexp.core.masks import load_masks
-from nstexp.methods.base import Combine, Style
+from nstexp.methods.base import Combine, Learned, Style
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +47,14 @@ def read_styles(
     fine_style: str | Sequence[str] | None = None,
     masks: str | Sequence[str] | None = None,
     max_input_megapixels: float = 200.0,
-    learned: Mapping[str, str] | None = None,
+    learned: Mapping[str, Learned] | None = None,
+    compared: bool = True,
 ) -> Styles:
     """What the config keys of these names say; see `tasks.stylize.stylize`.
 
     Args:
-        learned: of a method that has learned its styles, see `Stylizer`: `style` can then be their names.
+        learned: of a method that has learned its styles, see `find_styles`.
+        compared: whether their pictures are of any use, for measures or colors; else they are not read.
 
     Raises:
         UserError: no such picture, or keys that do not go together.
@@ -61,7 +66,9 @@ def read_styles(
         raise UserError(f"style_combine={style_combine} needs two or more pictures in style=[...], there is 1")
     mask_paths = _find_masks(masks, len(found))
     fine_paths = [] if fine_style is None else find_images(fine_style, "fine_style")
-    styles = _load_styles(found, style_weights, max_input_megapixels)
+    if learned is not None and not compared:
+        found = [(name, None) for name, _ in found]
+    styles = _load_styles(found, style_weights, max_input_megapixels, learned is not None)
     styles = _with_layers(styles, style_layers)
     styles = _with_fine(styles, fine_paths, max_input_megapixels)
     if mask_paths and not all(style.share for style in styles):
@@ -71,9 +78,14 @@ def read_styles(
 
 
 def find_styles(
-    style: str | Sequence[str] | None, learned: Mapping[str, str] | None = None
+    style: str | Sequence[str] | None, learned: Mapping[str, Learned] | None = None, others: bool = False
 ) -> list[tuple[str, Path | None]]:
     """Names of styles and their pictures' files; a style that a method has learned may have none.
+
+    Args:
+        learned: of a method that has learned its styles: `style` is their names, or the pictures they were learned
+            from, wherever these are now; None: the first.
+        others: whether pictures that were not learned will do as well.
 
     Raises:
         UserError: no such picture or style.
@@ -85,25 +97,34 @@ def find_styles(
         style = next(iter(learned))
         if len(learned) > 1:
             log.info("style=%s, the first of %s", style, ", ".join(learned))
+    of_digest = {each.digest: name for name, each in learned.items() if each.digest}
+    of_source = {each.source: name for name, each in learned.items() if each.source and not each.digest}
     found: list[tuple[str, Path | None]] = []
-    for each in [style] if isinstance(style, str) else style:
+    for each in as_list(style):
         if each in learned:
             found.append((each, _picture_of(learned[each])))
-        elif samples.is_builtin(str(each)) or Path(str(each)).expanduser().exists():
-            found += [(path.stem, path) for path in find_images(each, "style")]
-        else:
-            raise UserError(f"style={each}: the network has learned {', '.join(learned)}")
+            continue
+        known = f"style={each}: the network has learned {', '.join(learned)}"
+        if not (samples.is_builtin(each) or Path(each).expanduser().exists()):
+            raise UserError(known)
+        for path in find_images(each, "style"):
+            name = of_digest.get(file_digest(path)) or of_source.get(each)
+            if name is None and not others:
+                raise UserError(known)
+            found.append((name or unique_names([path], list(learned))[0], path))
     if not found:
         raise UserError(f"style is empty: the network has learned {', '.join(learned)}")
     return found
 
 
-def _picture_of(source: str) -> Path | None:
-    """The file that a style was learned from, if it is here."""
+def _picture_of(style: Learned) -> Path | None:
+    """The file that a style was learned from, if it is here and still the same."""
     try:
-        return find_images(source, "style")[0] if source else None
-    except UserError:
+        path = find_images(style.source, "style")[0] if style.source else None
+        same = path is not None and style.digest in ("", file_digest(path))
+    except (UserError, OSError):
         return None
+    return path if same else None
 
 
 def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
@@ -116,7 +137,7 @@ def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
 
 
 def _load_styles(
-    found: list[tuple[str, Path | None]], weights: Sequence[float] | None, max_megapixels: float
+    found: list[tuple[str, Path | None]], weights: Sequence[float] | None, max_megapixels: float, optional: bool
 ) -> list[Style]:
     shares = [1 / len(found)] * len(found) if weights is None else weights
     if isinstance(shares, str) or not isinstance(shares, Sequence):
@@ -126,9 +147,19 @@ def _load_styles(
     if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
         raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
     return [
-        Style(None if path is None else load_image(path, max_megapixels), share, name=name)
+        Style(_loaded(path, max_megapixels, optional), share, name=name)
         for (name, path), share in zip(found, shares, strict=True)
     ]
+
+
+def _loaded(path: Path | None, max_megapixels: float, optional: bool) -> Tensor | None:
+    """A style's picture; one that is only wanted for comparison may be missing."""
+    try:
+        return None if path is None else load_image(path, max_megapixels)
+    except UserError:
+        if optional:
+            return None
+        raise
 
 
 def _with_layers(styles: list[Style], layers: Sequence[Sequence[str]] | None) -> list[Style]:

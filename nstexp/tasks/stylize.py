@@ -75,8 +75,9 @@ def stylize(
     check_color(color, color_strength, learned is not None)
     contents = find_images(content, "content")
     styles = read_styles(
-        style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels, learned
-    )
+        style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels, learned,
+        compared=scorer is not None or color == "match",
+    )  # fmt: skip
     check_pictures(color, styles.pictures)
     targets = _targets(contents, output)
     protect_inputs([*contents, *styles.files], [copy for _, copy in targets if copy is not None])

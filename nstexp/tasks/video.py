@@ -170,8 +170,9 @@ def video(
     learned = getattr(method, "styles", None)
     check_color(color, color_strength, learned is not None)
     styles = read_styles(
-        style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels, learned
-    )
+        style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels, learned,
+        compared=color == "match",
+    )  # fmt: skip
     check_pictures(color, styles.pictures)
     _check_fade(settings.fade, styles, style_weights)
     source = _open(content, settings, max_input_megapixels)
