@@ -135,6 +135,10 @@ def test_without_measures_only_time_is_taken(nstexp):
         (["task.methods={photo: ['method=gatys']}"], "task.methods: 'photo' cannot name a method here"),
         (["task.methods={a/b: ['method=gatys']}"], "task.methods: 'a/b' cannot name a method here"),
         (["task.methods={a: ['method=gatys','seed=3']}"], "task.methods, a: seed=... holds for all methods"),
+        (
+            ["image_px=null", "task.methods={a: ['method=gatys','image_px=32']}"],
+            "task.methods, a: image_px=... holds for all methods",
+        ),
         (["task.curve_every_n_steps=5", "measure=false"], "task.curve_every_n_steps needs measures"),
         (
             ["method=[gatys,gtays]"],

@@ -37,10 +37,7 @@ from nstexp.methods.training import Recipe, Sources, Training, chosen, to_unit_r
 
 log = logging.getLogger(__name__)
 
-
-# Peak memory of a pass for each pixel of a picture and each byte of a number, measured at 2048 px; and what mixing over
-# space adds.
-BYTES_PER_VALUE, MASKED_BYTES = 150, 150
+BYTES_PER_VALUE = 165  # peak memory of a pass, for each pixel of a picture and each byte of a number; at 1024 px
 UNTRAINED = "untrained"
 
 
@@ -142,10 +139,10 @@ class FeedForward:
         device = next(self.encoder.buffers()).device
         generator.to(device)
         height, width = content.shape[-2:]
-        masked = any(style.mask is not None for style in styles)
-        per_value = BYTES_PER_VALUE + (MASKED_BYTES if masked else 0)
-        needed = per_value * self.encoder.dtype.itemsize * len(content) * height * width
-        check_fits(needed, (height, width), device=device)
+        masks = sum(style.mask is not None for style in styles)
+        of_masks = 4 * len(info.names) + 16 * masks * self.encoder.dtype.itemsize if masks else 0
+        per_pixel = BYTES_PER_VALUE * self.encoder.dtype.itemsize * len(content) + of_masks
+        check_fits(per_pixel * height * width, (height, width), device=device)
         image = padded_to_multiple(content, generator.multiple).to(device, self.encoder.dtype)
         size = tuple(image.shape[-2:])
         mix = _mix(styles, [self._number(style, info) for style in styles], len(info.names), generator.multiple)
