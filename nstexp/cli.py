@@ -161,8 +161,8 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(f"task.methods, {label}: {_with_cause(error)}") from None
         for key, value in OmegaConf.to_container(found[str(label)], resolve=True).items():
-            # null: a network that has learned its styles needs no picture
-            if key in shared and None not in (value, shared[key]) and value != shared[key]:
+            needless = key == "style" and None in (value, shared[key])  # of a network that has learned its styles
+            if key in shared and value != shared[key] and not needless:
                 raise UserError(f"task.methods, {label}: {key}=... holds for all methods, sweep it with -m instead")
     return found
 

@@ -220,7 +220,7 @@ class FeedForward:
             generator.settings,
             [picture.name for picture in pictures],
             [picture.source for picture in pictures],
-            f"{self.encoder.identity} ({self.encoder.pool} pooling, {self.encoder.pad} padding)",
+            self._encoder_described(),
             digests=[picture.digest for picture in pictures],
         )
         content = None
@@ -234,6 +234,9 @@ class FeedForward:
             generator.load_state_dict(start.state_dict())
             content = known.content
         return GeneratorTraining(self, generator, info, pictures, sources.seed, content=content)
+
+    def _encoder_described(self) -> str:
+        return f"{self.encoder.identity} ({self.encoder.pool} pooling, {self.encoder.pad} padding)"
 
     def _adding(self, sources: Sources, many: bool) -> "GeneratorTraining":
         if not many:
@@ -257,6 +260,7 @@ class FeedForward:
             sources=[*info.sources, *(picture.source for picture in new)],
             digests=[*(info.digests or [""] * first), *(picture.digest for picture in new)],
             settings=info.settings | {"styles": len(names)},
+            encoder=self._encoder_described(),
         )
         return GeneratorTraining(self, generator, info, new, sources.seed, first, info.content)
 
@@ -341,9 +345,9 @@ class GeneratorTraining(Training):
             return f"another picture as the style {changed[0]}"
         if difference := _diff(known, own):
             return f"another generator ({difference})"
-        if known.encoder == own.encoder or self.first:
-            return None
-        return f"the encoder {known.encoder}, and this one has {own.encoder}"
+        if known.encoder != own.encoder:
+            return f"the encoder {known.encoder}, and this one has {own.encoder}"
+        return None
 
     def save(self, path: Path) -> None:
         save_generator(self.generator, self.info(), path)
