@@ -246,12 +246,18 @@ class Generator(nn.Module):
         settings: the arguments that make such a network again, plain numbers and words.
         multiple: a picture's sides have to be multiples of this.
         noise_channels: how many of the input's channels are noise.
+        low_precision: whether bfloat16 is enough.
     """
 
     form: str
     settings: dict[str, Any]
     multiple: int = 1
     noise_channels: int = 0
+    low_precision = True
+
+    def dtype(self, wanted: torch.dtype) -> torch.dtype:
+        """Of the arithmetic, where `wanted` is that of the encoder."""
+        return wanted if self.low_precision or wanted == torch.float64 else torch.float32
 
     @property
     def norms(self) -> list[InstanceNorm]:
@@ -397,6 +403,7 @@ class Pyramid(Generator):
     """
 
     form = "pyramid"
+    low_precision = False  # errors add up from size to size: a fifth of the pictures' standard deviation and more
 
     def __init__(
         self,

@@ -143,7 +143,7 @@ class FeedForward:
         of_masks = 4 * len(info.names) + 16 * masks * self.encoder.dtype.itemsize if masks else 0
         per_pixel = BYTES_PER_VALUE * self.encoder.dtype.itemsize * len(content) + of_masks
         check_fits(per_pixel * height * width, (height, width), device=device)
-        image = padded_to_multiple(content, generator.multiple).to(device, self.encoder.dtype)
+        image = padded_to_multiple(content, generator.multiple).to(device, generator.dtype(self.encoder.dtype))
         size = tuple(image.shape[-2:])
         mix = _mix(styles, [self._number(style, info) for style in styles], len(info.names), generator.multiple)
         noise = None
@@ -418,7 +418,7 @@ class GeneratorTraining(Training):
                 targets, content = chosen(targets, photo), content[photo]
         which = [style for style in which for _ in range(draws)]
         mix = torch.tensor([self.first + style for style in which], device=content.device)
-        result = self.generator(content.to(self.encoder.dtype), mix, noise)
+        result = self.generator(content.to(self.generator.dtype(self.encoder.dtype)), mix, noise)
         made = self.encoder(result, self.losses.layers())
         values = self.losses(made, {n: [(1.0, target)] for n, target in targets.items()}, ("content", "image"))
         values += self._style_values(made, which)
