@@ -471,7 +471,7 @@ def balanced(
 
 
 def _mix(styles: Sequence[Style], rows: Sequence[int], count: int, multiple: int) -> Tensor | None:
-    """What `InstanceNorm.forward` calls `mix`, for one picture; None where there is only one style to have."""
+    """What `generators.Mix` takes, for one picture; None where there is only one style to have."""
     if count == 1:
         return None
     if len(styles) == 1 and styles[0].mask is None:

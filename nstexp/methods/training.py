@@ -57,9 +57,9 @@ class Sources:
 
     Args:
         style: pictures of the styles, of methods that learn a fixed number of them.
-        style_names: what the new styles are called, one for each; None: as their files.
         resume_from: file of a network to start from.
         add_style: pictures of styles that network is to learn, without unlearning its own.
+        style_names: what the new styles are called, one for each; None: as their files.
         max_input_megapixels: limit on one of these files.
         seed: of everything that the training draws.
     """
