@@ -407,8 +407,8 @@ def test_what_a_training_expects_of_its_data(make, folders, caplog):
     assert caplog.messages == ["data.content=before, as in the training before"]
     large = make("a", "b", **SMALL | {"crop_px": 32, "resize_px": 32})
     for data, min_side_px, multiple, pairs, sentence in (
-        (both, 24, 8, True, "data.crop_px=16: a loss term needs 24 px or more"),
-        (large, 24, 8, True, "data.val_px=16: a loss term needs 24 px or more"),
+        (both, 24, 8, True, "data.crop_px=16: the losses and their layers need 24 px or more"),
+        (large, 24, 8, True, "data.val_px=16: the losses and their layers need 24 px or more"),
         (both, 1, 32, True, "data.crop_px=16: this generator needs a multiple of 32 px"),
         (large, 1, 32, True, "data.val_px=16: this generator needs a multiple of 32 px"),
         (both, 1, 8, False, "data.style is for method=adain: the pictures of fixed styles are style="),

@@ -246,6 +246,7 @@ def test_a_training_that_diverges_stops_with_a_sentence(run, tmp_path):
 BAD = {
     "no data": (["data.content=nowhere"], "data.content=nowhere: there is no such file"),
     "crop": (["data.crop_px=64"], "data.resize_px=40: a picture resized to 40 px has no crop of data.crop_px=64 px"),
+    "small": (["data.crop_px=8"], "data.crop_px=8: the losses and their layers need 16 px or more"),
     "batch": (["data.batch_size=13"], "12 pictures for training are fewer than one batch of data.batch_size=13"),
     "group": (["method.styles_per_content=3"], "method.styles_per_content=3 does not divide data.batch_size=4"),
     "layers": (["layers.content=[relu3_1,relu4_1]"], "AdaIN exchanges statistics at one layer"),

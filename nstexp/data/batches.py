@@ -85,7 +85,7 @@ class Pairs(LightningDataModule):
         """
         for key, side_px in {"crop_px": self.cropping.crop_px, "val_px": self.val_px}.items():
             if side_px < min_side_px:
-                raise UserError(f"data.{key}={side_px}: a loss term needs {min_side_px} px or more")
+                raise UserError(f"data.{key}={side_px}: the losses and their layers need {min_side_px} px or more")
             if side_px % multiple:
                 raise UserError(f"data.{key}={side_px}: this generator needs a multiple of {multiple} px")
         if self.specs["content"][0] is None:

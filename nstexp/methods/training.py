@@ -107,6 +107,11 @@ class Training(LightningModule):
         """What is trained."""
         raise NotImplementedError
 
+    @property
+    def min_side_px(self) -> int:
+        """Shortest side of the pictures that every loss term and every layer it reads can do with."""
+        return max(self.losses.min_side_px, self.encoder.min_side_px(self.losses.layers()))
+
     def start(self, pictures: Tensor | None) -> None:
         """Give the network the weights that a new training starts from.
 

@@ -60,7 +60,7 @@ def train(
     check_integers("task", 1, checkpoint_every_n_steps=checkpoint_every_n_steps)
     check_integers("task", 0, validate_every_n_steps=validate_every_n_steps)
     module = method.training_module(Sources(style, resume_from, add_style, style_names, max_input_megapixels, seed))
-    data.expect(module.losses.min_side_px, module.multiple, module.wants_pairs, module.content)
+    data.expect(module.min_side_px, module.multiple, module.wants_pairs, module.content)
     data.setup("fit")
     last = folder.last_checkpoint
     if last.exists():
