@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -301,18 +301,28 @@ class StopOnInterrupt(Callback):
     """The first Ctrl-C (or SIGTERM) ends the optimization after the current step, so that its best picture is kept.
 
     A second one ends the program at once. Lightning's own handler would exit without a picture.
+
+    Args:
+        warnings: signals by which a cluster announces that it will take the machine away. They, and then SIGTERM too,
+            end a training in the same way, and mark it as one to go on with. They come in twos, so that a second one
+            ends nothing sooner.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, warnings: Sequence[int] = ()) -> None:
+        self.warnings = tuple(warnings)
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer, pl_module) -> None:  # later than Lightning installs its own
         def stop(signum, frame) -> None:
-            self._restore()
             pl_module.interrupted = True
+            if self.warnings and signum != signal.SIGINT:
+                pl_module.requeue = True
+            else:
+                self._restore()
 
         if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+            signals = (signal.SIGINT, signal.SIGTERM, *self.warnings)
+            self._previous = {s: signal.signal(s, stop) for s in signals}
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
@@ -322,6 +332,8 @@ class StopOnInterrupt(Callback):
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             pl_module.interrupted = trainer.should_stop = True
+        if stop and self.warnings and trainer.world_size > 1:
+            pl_module.requeue = trainer.strategy.reduce_boolean_decision(pl_module.requeue, all=False)
 
     # Not in teardown: Lightning has taken its own handlers back by then, and to install them again would keep the
     # trainer and its picture alive.

@@ -15,15 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nstexp import hooks
+from nstexp.core.errors import JobFailed
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 SHARED = ("content", "style", "color", "color_strength", "image_px", "max_input_megapixels", "seed", "metrics")
+# What is missing where an option of Hydra's groups is not found: how the user asks for it, and the extra that has it.
+PLUGINS = {
+    ("hydra/sweeper", "optuna"): ("hydra/sweeper=optuna", "optuna"),
+    ("hydra/launcher", "submitit_slurm"): ("hydra/launcher=slurm", "slurm"),
+}
 EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
-
-
-class JobFailed(Exception):
-    """One job of a sweep failed; its text is the sentence for the user. Hydra goes on with the other jobs."""
 
 
 def main() -> None:
@@ -31,9 +33,6 @@ def main() -> None:
     if sys.argv[1:2] == ["samples"]:
         _print_samples()
         return
-    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
-    OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
-    OmegaConf.register_new_resolver("in_sweep", _in_sweep, replace=True)
     sys.argv[1:] = _one_method(sys.argv[1:])
     command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)
     if "HYDRA_FULL_ERROR" in os.environ:
@@ -44,6 +43,7 @@ def main() -> None:
         return
     # With it Hydra raises what it would otherwise print as half a traceback, and the sentence can be chosen here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    over = True
     try:
         command()
     except (CompactHydraException, JobFailed) as error:
@@ -51,9 +51,12 @@ def main() -> None:
     except OSError as error:
         _leave(f"{error.filename or 'the run folder'}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
+        over = False
         _leave("interrupted", EXIT_INTERRUPTED)
+    except Exception as error:
+        _leave(_sentence_for(error), EXIT_FAILED)
     finally:
-        hooks.report_unfinished()
+        hooks.report_unfinished(over)
         del os.environ["HYDRA_FULL_ERROR"]
 
 
@@ -64,8 +67,9 @@ def _leave(sentence: str, code: int) -> None:
 
 def _with_cause(error: Exception) -> str:
     group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    if (group, option) == ("hydra/sweeper", "optuna"):
-        return "hydra/sweeper=optuna needs a package that is not installed: pip install 'nstexp[optuna]'"
+    if (group, option) in PLUGINS:
+        key, extra = PLUGINS[group, option]
+        return f"{key} needs a package that is not installed: pip install 'nstexp[{extra}]'"
     known = [path.stem for path in (CONF / group).glob("*.yaml")] if group else []
     known += getattr(error, "options", None) or []  # of Hydra's own groups; of a list's options it knows none
     if group and known:  # Hydra would list its search path, too
@@ -74,8 +78,19 @@ def _with_cause(error: Exception) -> str:
     return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
 
 
+def _sentence_for(error: Exception) -> str:
+    """What to say of an error of Hydra's or of a launcher's; anything else is raised again, as a bug."""
+    if str(error).startswith("Only one of --run"):
+        return str(error)
+    if "Unknown plugin class" in str(error) and "ray" in str(error):
+        return "hydra/launcher=ray needs a package that is not installed: pip install 'nstexp[ray]'"
+    if type(error).__module__.partition(".")[0] in ("joblib", "ray", "submitit"):
+        return f"the launcher lost a job ({type(error).__name__}): killed, or out of memory; fewer at once may help"
+    raise error
+
+
 def _job(cfg: DictConfig) -> float | list[float] | None:
-    from nstexp import outputs, run
+    from nstexp import cluster, outputs, run
     from nstexp.core.errors import Stopped, UserError
 
     hydra_cfg = HydraConfig.get()
@@ -84,17 +99,28 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     new_folder = outputs.is_unused(run_dir)
     first = run.is_first_process()
+    cluster.requeue_when_warned(first)
     try:
         if sweep:
             _check_sweep(cfg, hydra_cfg, overrides)
+        elif hydra_cfg.runtime.choices.get("hydra/launcher") not in (None, "basic"):
+            raise UserError("hydra/launcher=... is for sweeps: python -m nstexp -m ..., also for a single job")
         result = outputs.finished(run_dir, OmegaConf.to_yaml(cfg, resolve=True)) if sweep else None
         if result is None:
             variants = _variants(cfg, overrides)
             result = run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices), variants)
         else:
             logging.getLogger(__name__).info("finished before: %s", run_dir)
-        found = outputs.objective(run_dir, cfg.objective)
+        found = outputs.objective(run_dir, cfg.objective) if first else None
     except (UserError, Stopped) as error:
+        if isinstance(error, Stopped) and error.requeue:
+            logging.getLogger(__name__).warning("%s", error)  # now: what comes next may end this process
+            problem = cluster.requeue(first)
+            if problem is None:
+                _leave("this job is back in the queue", EXIT_INTERRUPTED)
+            if sweep:
+                raise JobFailed(f"{error}. This job is not back in the queue: {problem}") from None
+            _leave(f"this job is not back in the queue: {problem}", EXIT_INTERRUPTED)
         if isinstance(error, Stopped) and not run.is_first_process():
             sys.exit(0)  # all stop together, and Lightning would take another code for a crash and kill the first
         interrupted = isinstance(error, Stopped) and error.interrupted
@@ -119,12 +145,29 @@ def _check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -
     if any(override.startswith("run_dir=") for override in overrides):
         raise UserError("run_dir=... would be one folder for all jobs of a sweep: set hydra.sweep.dir=... instead")
     if "ddp" in str(cfg.trainer.get("strategy", "")).lower():
-        raise UserError(
-            "trainer=ddp starts this command once more for every device, which in a sweep would run "
-            "the whole sweep as often: use one device per job, or start the jobs one by one"
-        )
+        _check_processes(cfg, hydra_cfg)
     if _searches(hydra_cfg) and cfg.objective is None:
         raise UserError("a search needs a number to go by: objective=style_gram or objective=[style_gram,content_loss]")
+
+
+def _check_processes(cfg: DictConfig, hydra_cfg: DictConfig) -> None:
+    """Raise for a training by several processes that the launcher does not start."""
+    from nstexp.core.errors import UserError
+
+    launcher = hydra_cfg.launcher
+    if "SlurmLauncher" not in str(launcher.get("_target_")):
+        raise UserError(
+            "trainer=ddp starts this command once more for every device, which in a sweep would run "
+            "the whole sweep as often: let Slurm start them (hydra/launcher=slurm), use one device per job "
+            "(trainer.devices=1 trainer=default), or start the jobs one by one without -m"
+        )
+    started = (launcher.nodes, launcher.tasks_per_node)
+    if started != (cfg.trainer.get("num_nodes", 1), cfg.trainer.devices):
+        raise UserError(
+            f"Slurm starts {started[1]} processes on each of {started[0]} machines, but the training has "
+            f"trainer.num_nodes={cfg.trainer.get('num_nodes', 1)} trainer.devices={cfg.trainer.devices}: set "
+            "hydra.launcher.nodes and hydra.launcher.tasks_per_node to these numbers"
+        )
 
 
 def _searches(hydra_cfg: DictConfig) -> bool:
@@ -188,6 +231,12 @@ def _sweep_name() -> str | None:
     return Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
 
 
+def _slurm_gpus(*, _root_: DictConfig) -> int | None:
+    """GPUs to ask Slurm for on each machine."""
+    trainer = _root_.trainer
+    return trainer.devices if trainer.get("accelerator") in ("gpu", "cuda") else None
+
+
 def _job_name() -> str | None:
     """Name of a job among those of all sweeps."""
     return f"{_sweep_name()} {HydraConfig.get().job.num}" if _in_sweep() else None
@@ -201,3 +250,10 @@ def _print_samples() -> None:
     titles = {image.name: image.title for image in samples.listing()}
     for name, source in samples.learned_styles().items():
         print(f"{name:24} of method=cin: {titles.get(source, source)}")
+
+
+# Here, and not in main: a launcher's processes import this module and run _job.
+for _name, _resolver in {
+    "sweep_name": _sweep_name, "job_name": _job_name, "in_sweep": _in_sweep, "slurm_gpus": _slurm_gpus
+}.items():  # fmt: skip
+    OmegaConf.register_new_resolver(_name, _resolver, replace=True)

@@ -11,6 +11,10 @@ from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from nstexp import launchers
+
+DEAD = "its process ended without a word: killed, or out of memory"
+
 
 class SweepReport(Callback):
     """Writes a sweep's report.html, table.csv and grid.png; the path of the first is the last line on stdout.
@@ -25,7 +29,9 @@ class SweepReport(Callback):
         self._config: DictConfig | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the sweep: Hydra leaves out on_multirun_end after a failed job and after Ctrl-C."""
+        """Remember the sweep: Hydra leaves out on_multirun_end after a failed job and after Ctrl-C. And see to it that
+        its launcher does not give up at a job that dies."""
+        launchers.install(str(config.hydra.launcher.get("_target_")))
         if os.environ.get("LOCAL_RANK", "0") in ("", "0"):
             self._config = config.copy()
             self._config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
@@ -35,14 +41,18 @@ class SweepReport(Callback):
         """Report now."""
         report_unfinished()
 
-    def _report(self) -> None:
+    def _report(self, over: bool) -> None:
         config, self._config = self._config, None
         folder = None if config is None else Path(config.hydra.sweep.dir)
         if folder is None or not folder.is_dir():
             return
         try:
-            from nstexp import report
+            from nstexp import outputs, report
 
+            if over and "Slurm" not in str(config.hydra.launcher.get("_target_")):
+                for job in report.job_folders(folder):
+                    if (job / "summary.json").exists():
+                        outputs.record_death(job, DEAD)
             # Without a job the sweep was refused, which has been said already.
             if report.job_folders(folder):
                 path, text = report.write_report(folder)
@@ -55,11 +65,15 @@ class SweepReport(Callback):
             _explain(folder, str(error) or type(error).__name__)
 
 
-def report_unfinished() -> None:
-    """Report on the sweep of this process, if that has not been done."""
+def report_unfinished(over: bool = True) -> None:
+    """Report on the sweep of this process, if that has not been done.
+
+    Args:
+        over: whether no job of it can be at work any more.
+    """
     sweep, SweepReport._unreported = SweepReport._unreported, None
     if sweep is not None:
-        sweep._report()
+        sweep._report(over)
 
 
 def _keep(path: Path, folder: Path, config: DictConfig) -> None:

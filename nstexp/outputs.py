@@ -318,6 +318,28 @@ def objective(run_dir: Path, names: str | Sequence[str] | None) -> float | list[
     return found if several else found[0]
 
 
+def record_death(run_dir: Path, error: str, overrides: Sequence[str] = ()) -> None:
+    """Record that the process of a run that was not finished is gone, for the reports.
+
+    Args:
+        run_dir: its folder, which may not be there yet.
+        error: what is known of it.
+        overrides: the run's, for a run without a record.
+
+    Raises:
+        UserError: the folder is not writable.
+    """
+    folder = RunFolder(run_dir)
+    try:
+        folder.summary = read_summary(run_dir)
+    except (OSError, ValueError, TypeError):
+        folder.summary = Summary(overrides=list(overrides))
+    if folder.summary.status == "running":
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.summary.status, folder.summary.error = "failed", error
+        folder.write_summary()
+
+
 def is_unused(run_dir: Path) -> bool:
     """Whether nothing but Hydra's record and the log is in the folder: it was made for this run."""
     return {entry.name for entry in run_dir.iterdir()} <= {".hydra", "nstexp.log"}

@@ -252,7 +252,8 @@ def _device_of(cfg: DictConfig) -> torch.device:
 def _device(accelerator: str, devices: Any) -> torch.device:
     """The device Lightning will choose for this process."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        local = int(os.environ.get("LOCAL_RANK") or 0)
+        local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+        local %= torch.cuda.device_count()  # a cluster may show each process its own device only
         return torch.device("cuda", devices[local] if isinstance(devices, list) else local)
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")

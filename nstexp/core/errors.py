@@ -10,13 +10,24 @@ class UserError(ValueError):
     """Bad input or configuration. Printed as one line on stderr, with exit code 2."""
 
 
-class Stopped(Exception):
-    """Work ended early; `image` (B, 3, H, W) in [0, 1] is the best picture until then, if any."""
+class JobFailed(Exception):
+    """One job of a sweep failed; its text is the sentence for the user. The other jobs go on."""
 
-    def __init__(self, reason: str, image: "Tensor | None" = None, interrupted: bool = False) -> None:
+
+class Stopped(Exception):
+    """Work ended early.
+
+    image: RGB (B, 3, H, W) in [0, 1], the best picture until then, if any.
+    interrupted: from outside, not by what came of the work.
+    requeue: by a cluster that wants its machine back; the work can go on later.
+    """
+
+    def __init__(
+        self, reason: str, image: "Tensor | None" = None, interrupted: bool = False, requeue: bool = False
+    ) -> None:
         super().__init__(reason)
         self.image = image
-        self.interrupted = interrupted
+        self.interrupted, self.requeue = interrupted, requeue
 
 
 def is_whole(value: Any) -> bool:

@@ -98,7 +98,7 @@ class Training(LightningModule):
         super().__init__()
         self.encoder, self.losses, self.recipe = encoder, losses, recipe
         self.max_steps = recipe.max_steps
-        self.interrupted, self.failure = False, None
+        self.interrupted, self.requeue, self.failure = False, False, None
         if losses.has("before"):
             raise UserError("the loss term 'temporal' is for clips with method=gatys: leave it out of loss=[...]")
 

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
-from nstexp import callbacks
+from nstexp import callbacks, cluster
 from nstexp.core.errors import Stopped, UserError, check_integers
 from nstexp.methods.training import Recipe, Sources, Training
 from nstexp.outputs import RunFolder
@@ -76,7 +76,8 @@ def train(
     if module.failure:
         raise Stopped(f"{module.failure}: a smaller learning rate may help; {_kept(last)}")
     if module.interrupted:
-        raise Stopped(f"interrupted at step {module.steps_done}; {_kept(last)}", interrupted=True)
+        why = "warned that this machine is taken away" if module.requeue else "interrupted"
+        raise Stopped(f"{why} at step {module.steps_done}; {_kept(last)}", interrupted=True, requeue=module.requeue)
     result = folder.path / module.file_name
     if trainer.is_global_zero:
         module.save(result)
@@ -109,7 +110,7 @@ def _make_trainer(
         callbacks.TrainingLog(folder, log_every),
         validation,
         callbacks.Checkpoints(folder, save_every, validation),
-        callbacks.StopOnInterrupt(),
+        callbacks.StopOnInterrupt(cluster.warnings()),
     ]
     trainer = method.trainer(
         callbacks=watchers,

@@ -1,0 +1,336 @@
+"""Sweeps on Slurm and Ray: what Hydra's plugins launch is awaited here, so that a job that dies is a failed row of the
+report and the others go on.
+
+The plugins give up at the first job that leaves no result, and on a cluster without accounting wait for it for ever.
+Hydra admits launchers only from packages of its own namespace, so the plugins' classes get another `launch`.
+"""
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
+from omegaconf import open_dict
+from tqdm import tqdm
+
+from nstexp.core.errors import JobFailed
+
+log = logging.getLogger(__name__)
+LOOK_EVERY_SECONDS = 2.0
+# Parameters that all of submitit's executors know; the others want the executor's name before theirs.
+COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
+          "stderr_to_stdout")  # fmt: skip
+# Slurm's words for jobs that have not ended; for jobs that it may put back into the queue by itself; for ends, and what
+# helps.
+WAITING = ("PENDING", "RUNNING", "UNKNOWN", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SUSPENDED", "STOPPED",
+           "COMPLETING", "CONFIGURING", "RESIZING", "STAGE_OUT", "SIGNALING", "READY")  # fmt: skip
+TRANSIENT = ("PREEMPTED", "NODE_FAIL")
+SECONDS_TO_COME_BACK = 300.0
+USUAL_REASONS = ("None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Dependency", "Cleaning")
+REASONS = {
+    "PartitionTimeLimit": ", hydra.launcher.timeout_min is more than the partition allows; scancel them",
+    "PartitionNodeLimit": ", hydra.launcher.nodes is more than the partition allows; scancel them",
+    "BadConstraints": ", no machine is what hydra.launcher asks for; scancel them",
+}
+SECONDS_BETWEEN_REASONS = 20.0
+ENDS = {
+    "OUT_OF_MEMORY": "out of memory: hydra.launcher.mem_gb=... asks for more",
+    "TIMEOUT": "out of time: hydra.launcher.timeout_min=... asks for more",
+    "NODE_FAIL": "its machine failed",
+    "CANCELLED": "cancelled",
+    "PREEMPTED": "preempted, and not put back into the queue",
+}
+
+
+class JobDied(JobFailed):
+    """A job left no result."""
+
+
+def install(target: str) -> None:
+    """Give a plugin's launcher class the `launch` of this module, if there is one.
+
+    Args:
+        target: the `_target_` of the launcher.
+    """
+    module, _, name = target.rpartition(".")
+    own = {"SlurmLauncher": _launch_on_slurm, "RayLauncher": _launch_on_ray}.get(name)
+    if own is not None and module.startswith("hydra_plugins."):
+        getattr(import_module(module), name).launch = own
+
+
+def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+    """Submit the jobs as one array and wait for all of them.
+
+    Raises:
+        JobFailed: Slurm did not take them.
+        KeyboardInterrupt: the jobs go on.
+    """
+    import submitit
+    from submitit.core.utils import FailedSubmissionError
+
+    folder = _begin(launcher)
+    params = dict(launcher.params)
+    place, turns = params.pop("submitit_folder"), params.pop("max_num_timeout")
+    try:
+        executor = submitit.AutoExecutor(folder=place, cluster="slurm", slurm_max_num_timeout=turns)
+        executor.update_parameters(**{k if k in COMMON else f"slurm_{k}": v for k, v in params.items()})
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        several = [(list(own), "hydra.sweep.dir", n) for n, own in zip(numbers, job_overrides, strict=True)]
+        several = [(*own, f"job {own[-1]}", Singleton.get_state()) for own in several]
+        jobs = executor.map_array(launcher, *zip(*several, strict=True))
+    except (FailedSubmissionError, RuntimeError, OSError, ValueError) as error:
+        raise JobFailed(f"Slurm did not take the jobs: {_last_line(error)}") from None
+    watcher = _Watcher()
+    for job in jobs:
+        for part in (job, *(job.task(n) for n in range(job.num_tasks))):
+            part.watcher = watcher
+        watcher.register_job(job.job_id)
+    array = jobs[0].job_id.partition("_")[0]
+    log.info("%d in Slurm's queue as job %s; what they print is in %s", len(jobs), array, folder / ".submitit")
+
+    def take(number: int) -> JobReturn | None:
+        return _slurm_result(jobs[number]) if jobs[number].done() else None
+
+    try:
+        return _await(take, job_overrides, initial_job_idx, folder, lambda: _count(watcher, jobs))
+    except KeyboardInterrupt:
+        log.info("the jobs go on: `scancel %s` ends them, `python -m nstexp.report %s` reports", array, folder)
+        raise
+
+
+def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+    """Give the jobs to Ray and wait for all of them."""
+    import ray
+    from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray, start_ray
+
+    setup_globals()
+    folder = _begin(launcher)
+    try:
+        with open_dict(launcher.ray_cfg.init):
+            for key in [key for key, value in launcher.ray_cfg.init.items() if value is None]:
+                del launcher.ray_cfg.init[key]
+        start_ray(launcher.ray_cfg.init)
+    except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
+        raise JobFailed(f"hydra.launcher.ray.init: Ray does not start ({_last_line(error)})") from None
+    running, state = [], Singleton.get_state()
+    for number, overrides in enumerate(job_overrides, initial_job_idx):
+        config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = f"job {number}", number
+        remote = launcher.ray_cfg.remote
+        running.append(launch_job_on_ray(launcher.hydra_context, remote, config, launcher.task_function, state))
+
+    def take(number: int) -> JobReturn | None:
+        if not ray.wait([running[number]], timeout=0)[0]:
+            return None
+        try:
+            return ray.get(running[number])
+        except ray.exceptions.RayError as error:
+            return _failed(f"its process died ({type(error).__name__}): killed, or out of memory")
+
+    return _await(take, job_overrides, initial_job_idx, folder, lambda: "")
+
+
+def _begin(launcher: Any) -> Path:
+    configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
+    folder = Path(str(launcher.config.hydra.sweep.dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _await(
+    take: Callable[[int], JobReturn | None],
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    folder: Path,
+    others: Callable[[], str],
+) -> list[JobReturn]:
+    """The results of all jobs, under a bar.
+
+    Args:
+        take: job -> its result, or None while it has none.
+        job_overrides, first: of the jobs; the number of the first.
+        folder: of the sweep, where jobs that died get a record.
+        others: what the jobs do that have no result yet.
+    """
+    from nstexp.outputs import record_death
+
+    results: dict[int, JobReturn] = {}
+    seconds = 0.5 if sys.stderr.isatty() else 30.0
+    with tqdm(total=len(job_overrides), desc="jobs", unit="job", file=sys.stderr, mininterval=seconds) as bar:
+        while len(results) < len(job_overrides):
+            for number in [n for n in range(len(job_overrides)) if n not in results]:
+                found = take(number)
+                if found is None:
+                    continue
+                results[number] = found
+                bar.update()
+                if found.status == JobStatus.FAILED and isinstance(found._return_value, JobDied):
+                    overrides = filter_overrides(job_overrides[number])
+                    found.overrides = overrides
+                    record_death(folder / str(first + number), str(found._return_value), overrides)
+            if len(results) < len(job_overrides):
+                bar.set_postfix_str(others(), refresh=False)
+                bar.update(0)
+                time.sleep(LOOK_EVERY_SECONDS)
+    return [results[number] for number in range(len(job_overrides))]
+
+
+def _failed(reason: str) -> JobReturn:
+    result = JobReturn()
+    result.status, result.return_value = JobStatus.FAILED, JobDied(reason)
+    return result
+
+
+def _slurm_result(job: Any) -> JobReturn:
+    """What the first process of a job returned, or why there is nothing."""
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    part = job.task(0)
+    try:
+        return part.result()
+    except FailedJobError as error:  # before or after nstexp's own part
+        return _failed(f"job {job.job_id} failed: {_last_line(error)} (all of it: {part.paths.stderr})")
+    except UncompletedJobError as error:
+        state = job.watcher.get_state(job.job_id, mode="force").split()[0]
+        refused = str(error).removeprefix("Job not requeued because: ") if state == "RUNNING" else ""
+        reason = refused or ENDS.get(state, f"its process was killed (Slurm says {state})")
+        return _failed(f"job {job.job_id} left no result: {reason}; what it printed: {part.paths.stderr}")
+
+
+def _count(watcher: "_Watcher", jobs: Sequence[Any]) -> str:
+    watcher.say_why_jobs_wait()
+    states = [watcher.get_state(job.job_id, mode="cache") for job in jobs]
+    return ", ".join(f"{states.count(state)} {state.lower()}" for state in ("RUNNING", "PENDING") if state in states)
+
+
+def _last_line(error: Exception) -> str:
+    """Of what a program or a traceback says, mostly the reason."""
+    text = getattr(error, "stderr", None) or getattr(error, "output", None) or str(error)
+    text = text.decode(errors="replace") if isinstance(text, bytes) else text
+    lines = [line.strip() for line in text.splitlines()]
+    meant = [line for line in lines if line and not line.startswith(("--", "You can check", "- "))]
+    return meant[-1] if meant else type(error).__name__
+
+
+class _Watcher:
+    """States of jobs as Slurm tells them: by its accounting, or where there is none by its controller.
+
+    The interface is that of submitit's watchers.
+    """
+
+    def __init__(self) -> None:
+        from submitit.slurm.slurm import SlurmInfoWatcher
+
+        self._accounting = SlurmInfoWatcher(delay_s=60)
+        self._ids: dict[str, None] = {}
+        self._states: dict[str, str] = {}
+        self._since: dict[str, float] = {}  # when a job was first seen in one of TRANSIENT
+        self._looked = self._asked_why = float("-inf")
+        self._reasons = set(USUAL_REASONS)
+        self._without_accounting = False
+
+    def register_job(self, job_id: str) -> None:
+        self._ids[job_id] = None
+
+    def is_done(self, job_id: str, mode: str = "standard") -> bool:
+        """Whether the job has ended, in whatever way."""
+        state = self.get_state(job_id, mode).split()[0]
+        if state in TRANSIENT:
+            since = self._since.setdefault(job_id, time.monotonic())
+            return time.monotonic() - since > SECONDS_TO_COME_BACK
+        self._since.pop(job_id, None)
+        return state not in WAITING
+
+    def get_state(self, job_id: str, mode: str = "standard") -> str:
+        """Slurm's word for what the job does; GONE: nobody remembers it."""
+        every = {"standard": 10.0, "force": 1.0, "cache": float("inf")}[mode]
+        if time.monotonic() - self._looked > every:
+            self._look()
+            self._looked = time.monotonic()
+        return self._states.get(job_id) or "UNKNOWN"
+
+    def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
+        return {"JobID": job_id, "State": self.get_state(job_id, mode)}
+
+    def say_why_jobs_wait(self) -> None:
+        """Once for every reason that is not just that others come first."""
+        if "PENDING" not in self._states.values() or time.monotonic() - self._asked_why < SECONDS_BETWEEN_REASONS:
+            return
+        self._asked_why = time.monotonic()
+        arrays = ",".join(dict.fromkeys(job_id.partition("_")[0] for job_id in self._ids))
+        command = ["squeue", "-h", "-t", "PENDING", "-o", "%r", "-j", arrays]
+        with suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            for reason in dict.fromkeys(done.stdout.split()):
+                if reason not in self._reasons:
+                    log.warning("Slurm does not start jobs: %s%s", reason, REASONS.get(reason, ""))
+                self._reasons.add(reason)
+
+    def _look(self) -> None:
+        arrays = list(dict.fromkeys(job_id.partition("_")[0] for job_id in self._ids))
+        if not self._without_accounting:
+            command = ["sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", ",".join(arrays)]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            except FileNotFoundError:
+                self._without_accounting = True
+            except (OSError, subprocess.SubprocessError):
+                return  # for the moment
+            else:
+                self._read_accounts(done)
+        if self._without_accounting:
+            for array in arrays:
+                self._ask_controller(array)
+
+    def _read_accounts(self, done: subprocess.CompletedProcess) -> None:
+        if done.returncode == 0:
+            known = self._accounting.read_info(done.stdout)
+            self._states |= {job_id: info["State"] for job_id, info in known.items() if info.get("State")}
+        elif "disabled" in done.stderr:
+            self._without_accounting = True
+            log.info("this cluster keeps no accounts of jobs; its controller is asked instead")
+
+    def _ask_controller(self, array: str) -> None:
+        command = ["scontrol", "show", "job", "-o", array]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.SubprocessError):
+            return
+        if done.returncode and "Invalid job id" not in done.stderr:
+            return  # the controller does not answer
+        found = controller_states(done.stdout)
+        for job_id in self._ids:
+            if job_id.partition("_")[0] == array and job_id not in found:
+                self._states[job_id] = "GONE"  # it ended, and the controller has forgotten it
+        self._states |= found
+
+
+def controller_states(listing: str) -> dict[str, str]:
+    """Job, or `array_index`, -> its state, from the lines of `scontrol show job -o`."""
+    found = {}
+    for line in listing.splitlines():
+        values = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        if "JobId" not in values:
+            continue
+        for number in _indices(values["ArrayTaskId"]) if "ArrayTaskId" in values else [None]:
+            job_id = values["JobId"] if number is None else f"{values['ArrayJobId']}_{number}"
+            found[job_id] = values.get("JobState", "UNKNOWN")
+    return found
+
+
+def _indices(text: str) -> list[int]:
+    """The numbers of an array's jobs that still wait, such as 1-3,7%2."""
+    found = []
+    for part in text.partition("%")[0].split(","):
+        low, _, high = part.partition("-")
+        if low.isdecimal():
+            found += range(int(low), int(high.partition(":")[0] or low) + 1)
+    return found
