@@ -6,7 +6,6 @@ handler where submitit started it, else by `scontrol requeue`. (Lightning's hand
 step, and every process in another one.)
 """
 
-import logging
 import os
 import re
 import signal
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-log = logging.getLogger(__name__)
 INTERACTIVE = ("bash", "interactive", "zsh", "sh")  # Slurm's names for jobs in which a person types
 SECONDS_TO_BE_KILLED = 120
 WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
@@ -75,7 +73,6 @@ def requeue(first: bool = True) -> str | None:
         return " ".join((getattr(error, "stderr", None) or str(error)).split())
     except Exception as error:  # submitit's own: too many times
         return " ".join(str(error).split())
-    log.info("job %s is back in the queue", job_id())
     return None
 
 

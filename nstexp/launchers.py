@@ -39,7 +39,7 @@ REASONS = {
     "PartitionNodeLimit": ", hydra.launcher.nodes is more than the partition allows; scancel them",
     "BadConstraints": ", no machine is what hydra.launcher asks for; scancel them",
 }
-SECONDS_BETWEEN_REASONS = 20.0
+SECONDS_BETWEEN_REASONS = 10.0
 ENDS = {
     "OUT_OF_MEMORY": "out of memory: hydra.launcher.mem_gb=... asks for more",
     "TIMEOUT": "out of time: hydra.launcher.timeout_min=... asks for more",

@@ -179,8 +179,7 @@ def test_jobs_outlive_the_command_that_waits_for_them(start, place, scontrol):
     sweep.send_signal(signal.SIGINT)
     _, err = finish(sweep, 130)
     assert re.search(r"the jobs go on: `scancel \d+` ends them, `python -m nstexp.report .*sweep` reports", err)
-    wait_for(lambda: not scontrol("squeue", "-h"))
-    assert [read_summary(place / "sweep" / n).status for n in "01"] == ["completed"] * 2
+    wait_for(lambda: [read_summary(place / "sweep" / n).status for n in "01"] == ["completed"] * 2)
 
 
 def test_two_nodes_train_together_as_two_processes_here_do(nstexp, place):
@@ -222,9 +221,8 @@ def test_a_script_of_ones_own_goes_back_into_the_queue_too(nstexp, place, scontr
     scontrol("sbatch", exported, *flags, script, *together, "run_dir=run")
     warn(scontrol, place / "run", "USR2", after=20)
     warn(scontrol, place / "run", "TERM", after=steps_of(place / "run") + 20)
-    wait_for(lambda: not scontrol("squeue", "-h"), seconds=120)
+    wait_for(lambda: read_summary(place / "run").status == "completed")
     log = next(place.glob("nstexp-train-*.log")).read_text()
-    assert read_summary(place / "run").status == "completed", log
     assert (place / "run" / "decoder.safetensors").read_bytes() == (place / "here" / "decoder.safetensors").read_bytes()
     assert log.count("warned that this machine is taken away at step") == 2
     assert "Traceback" not in log
@@ -242,23 +240,16 @@ def test_a_cancelled_training_keeps_its_checkpoint_and_does_not_come_back(start,
     assert not scontrol("squeue", "-h")
 
 
-@pytest.mark.parametrize(
-    ("args", "sentence"),
-    [
-        (["hydra.launcher.partition=nowhere"], "Slurm did not take the jobs: .*[Ii]nvalid partition"),
-        (["hydra.launcher.nodes=3"], "Slurm did not take the jobs: .*[Nn]ode"),
-    ],
-)
-def test_what_slurm_refuses_is_one_sentence(nstexp, args, sentence):
-    _, err = nstexp("-m", *PICTURES, *LAUNCHER, *args, "weights.beta=1,2", code=1)
-    assert re.search(sentence, err.strip().splitlines()[-1])
+def test_what_slurm_refuses_is_one_sentence(nstexp):
+    _, err = nstexp("-m", *PICTURES, *LAUNCHER, "hydra.launcher.partition=nowhere", "weights.beta=1,2", code=1)
+    assert re.search("Slurm did not take the jobs: .*invalid partition", err.strip().splitlines()[-1])
 
 
 def test_what_slurm_never_starts_is_said(start, scontrol):
     sweep = start("-m", *PICTURES, *LAUNCHER, "hydra.launcher.timeout_min=1000", "weights.beta=1,2")
     time.sleep(1)
     wait_for(lambda: "PENDING" in scontrol("squeue", "-h", "-o", "%T"))
-    time.sleep(5)
+    time.sleep(15)  # Slurm's first reason is none, and the command asks every ten seconds
     scontrol("scancel", scontrol("squeue", "-h", "-o", "%F").split()[0])
     _, err = finish(sweep, 1)
     assert "Slurm does not start jobs: PartitionTimeLimit, hydra.launcher.timeout_min is more than" in err
