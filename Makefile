@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-cluster lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m nstexp experiment=demo logger=csv
@@ -11,6 +11,15 @@ test: .venv/.installed-dev
 	$(BIN)/python scripts/install_browser.py
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+# Slurm and Ray for real: installs Debian's Slurm where that is possible, and starts one of two nodes on this machine.
+test-cluster: .venv/.installed-dev
+	@if ! command -v sbatch >/dev/null && { [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; }; then \
+		echo "cluster tests skipped: Slurm is not installed, and installing it takes root and apt-get"; exit 0; fi; \
+	if ! command -v sbatch >/dev/null; then \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } >/dev/null || \
+		{ echo "cluster tests skipped: apt-get cannot install slurm-wlm and munge"; exit 0; }; fi; \
+	NSTEXP_TEST_SLURM=1 $(BIN)/python -m pytest tests/test_slurm.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

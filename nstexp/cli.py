@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
@@ -257,3 +258,5 @@ for _name, _resolver in {
     "sweep_name": _sweep_name, "job_name": _job_name, "in_sweep": _in_sweep, "slurm_gpus": _slurm_gpus
 }.items():  # fmt: skip
     OmegaConf.register_new_resolver(_name, _resolver, replace=True)
+# That a plugin's own options check the presets of their names is welcome.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")

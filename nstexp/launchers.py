@@ -113,10 +113,13 @@ def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initia
     setup_globals()
     folder = _begin(launcher)
     try:
-        with open_dict(launcher.ray_cfg.init):
-            for key in [key for key, value in launcher.ray_cfg.init.items() if value is None]:
-                del launcher.ray_cfg.init[key]
-        start_ray(launcher.ray_cfg.init)
+        settings = launcher.ray_cfg.init
+        of_its_own = ("num_cpus", "num_gpus", "include_dashboard")  # what a cluster that is there has decided
+        left_out = [k for k, value in settings.items() if value is None or (settings.address and k in of_its_own)]
+        with open_dict(settings):
+            for key in left_out:
+                del settings[key]
+        start_ray(settings)
     except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
         raise JobFailed(f"hydra.launcher.ray.init: Ray does not start ({_last_line(error)})") from None
     running, state = [], Singleton.get_state()
