@@ -31,7 +31,7 @@ class SweepReport(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember the sweep: Hydra leaves out on_multirun_end after a failed job and after Ctrl-C. And see to it that
         its launcher does not give up at a job that dies."""
-        launchers.install(str(config.hydra.launcher.get("_target_")))
+        launchers.install(_launcher(config))
         if os.environ.get("LOCAL_RANK", "0") in ("", "0"):
             self._config = config.copy()
             self._config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
@@ -49,7 +49,7 @@ class SweepReport(Callback):
         try:
             from nstexp import outputs, report
 
-            if over and "Slurm" not in str(config.hydra.launcher.get("_target_")):
+            if over and "Slurm" not in _launcher(config):
                 for job in report.job_folders(folder):
                     if (job / "summary.json").exists():
                         outputs.record_death(job, DEAD)
@@ -63,6 +63,10 @@ class SweepReport(Callback):
             _explain(folder, "interrupted")
         except Exception as error:  # a bug of the report's must not pass for a failure of the sweep
             _explain(folder, str(error) or type(error).__name__)
+
+
+def _launcher(config: DictConfig) -> str:
+    return str(OmegaConf.select(config, "hydra.launcher._target_", default=""))
 
 
 def report_unfinished(over: bool = True) -> None:

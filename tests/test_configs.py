@@ -41,6 +41,7 @@ COUNTS = {
     "hydra/help": 1,
     "hydra/hydra_logging": 1,
     "hydra/job_logging": 1,
+    "hydra/launcher": 3,
     "hydra/output": 1,
     "layers": 11,
     "logger": 4,
@@ -164,6 +165,8 @@ def check_all(cfg: DictConfig) -> int:
 def chosen(file: Path) -> str | None:
     """The override that selects a file, None for those that config.yaml always takes."""
     group = file.parent.relative_to(CONF).as_posix()
+    if group == "hydra/launcher":
+        return f"{group}={file.stem}"
     if group == "." or group.startswith("hydra"):
         return None
     terms = dict.fromkeys(["content", "gram", file.stem])

@@ -45,11 +45,11 @@ def gray3(gray: np.ndarray) -> np.ndarray:
     return np.repeat(gray[..., None].astype(float), 3, axis=2)
 
 
-def damaged(path: Path, filler: bytes = b"") -> Path:
-    """A picture whose file ends too early, or whose second half is wrong."""
+def damaged(path: Path) -> Path:
+    """A picture whose file ends too early. (Wrong bytes instead are no sure thing: AVIF's decoder may conceal them.)"""
     Image.effect_noise((64, 64), 50).convert("RGB").save(path)
     half = path.stat().st_size // 2
-    path.write_bytes(path.read_bytes()[:half] + filler * half)
+    path.write_bytes(path.read_bytes()[:half])
     return path
 
 
@@ -176,7 +176,7 @@ def test_the_format_follows_the_content_and_not_the_name(tmp_path):
         (lambda p: damaged(p / "a.jpg"), "damaged or truncated"),
         (lambda p: damaged(p / "a.png"), "damaged or truncated"),
         (lambda p: damaged(p / "a.webp"), "damaged or truncated"),
-        (lambda p: damaged(p / "a.avif", b"x"), "damaged or truncated .*decode"),
+        (lambda p: damaged(p / "a.avif"), "damaged or truncated|not an image"),
         (lambda p: damaged(p / "a.tif"), "damaged or truncated|not an image"),
         (lambda p: damaged(p / "a.gif"), "damaged or truncated"),
     ],
