@@ -242,7 +242,7 @@ def test_a_cancelled_training_keeps_its_checkpoint_and_does_not_come_back(start,
 
 def test_what_slurm_refuses_is_one_sentence(nstexp):
     _, err = nstexp("-m", *PICTURES, *LAUNCHER, "hydra.launcher.partition=nowhere", "weights.beta=1,2", code=1)
-    assert re.search("Slurm did not take the jobs: .*invalid partition", err.strip().splitlines()[-1])
+    assert re.search("Slurm did not take the jobs: .*Invalid partition", err.strip().splitlines()[-1])
 
 
 def test_what_slurm_never_starts_is_said(start, scontrol):
