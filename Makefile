@@ -12,7 +12,7 @@ test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-# Slurm and Ray for real: installs Debian's Slurm where that is possible, and starts one of two nodes on this machine.
+# Slurm for real: installs Debian's Slurm where that is possible, and starts one of two nodes on this machine.
 test-cluster: .venv/.installed-dev
 	@if ! command -v sbatch >/dev/null && { [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; }; then \
 		echo "cluster tests skipped: Slurm is not installed, and installing it takes root and apt-get"; exit 0; fi; \

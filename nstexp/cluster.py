@@ -69,10 +69,8 @@ def requeue(first: bool = True) -> str | None:
             by_submitit(signal.SIGUSR2, None)  # ends this process
         else:
             _scontrol("requeue", job_id())
-    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+    except Exception as error:  # of the command, or submitit's own: too many times
         return " ".join((getattr(error, "stderr", None) or str(error)).split())
-    except Exception as error:  # submitit's own: too many times
-        return " ".join(str(error).split())
     return None
 
 

@@ -27,12 +27,12 @@ LOOK_EVERY_SECONDS = 2.0
 # Parameters that all of submitit's executors know; the others want the executor's name before theirs.
 COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
           "stderr_to_stdout")  # fmt: skip
-# Slurm's words for jobs that have not ended; for jobs that it may put back into the queue by itself; for ends, and what
-# helps.
+# Slurm's words for jobs that have not ended, and for jobs that it may put back into the queue by itself.
 WAITING = ("PENDING", "RUNNING", "UNKNOWN", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SUSPENDED", "STOPPED",
            "COMPLETING", "CONFIGURING", "RESIZING", "STAGE_OUT", "SIGNALING", "READY")  # fmt: skip
 TRANSIENT = ("PREEMPTED", "NODE_FAIL")
 SECONDS_TO_COME_BACK = 300.0
+# Why jobs wait, and what helps where waiting does not.
 USUAL_REASONS = ("None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Dependency", "Cleaning")
 REASONS = {
     "PartitionTimeLimit": ", hydra.launcher.timeout_min is more than the partition allows; scancel them",
@@ -40,6 +40,7 @@ REASONS = {
     "BadConstraints": ", no machine is what hydra.launcher asks for; scancel them",
 }
 SECONDS_BETWEEN_REASONS = 10.0
+# How jobs end, and what helps.
 ENDS = {
     "OUT_OF_MEMORY": "out of memory: hydra.launcher.mem_gb=... asks for more",
     "TIMEOUT": "out of time: hydra.launcher.timeout_min=... asks for more",
@@ -201,10 +202,9 @@ def _slurm_result(job: Any) -> JobReturn:
         return part.result()
     except FailedJobError as error:  # before or after nstexp's own part
         return _failed(f"job {job.job_id} failed: {_last_line(error)} (all of it: {part.paths.stderr})")
-    except UncompletedJobError as error:
+    except UncompletedJobError:
         state = job.watcher.get_state(job.job_id, mode="force").split()[0]
-        refused = str(error).removeprefix("Job not requeued because: ") if state == "RUNNING" else ""
-        reason = refused or ENDS.get(state, f"its process was killed (Slurm says {state})")
+        reason = ENDS.get(state, f"its process was killed (Slurm says {state})")
         return _failed(f"job {job.job_id} left no result: {reason}; what it printed: {part.paths.stderr}")
 
 
