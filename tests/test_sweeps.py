@@ -160,9 +160,9 @@ def test_a_sweeper_that_is_not_installed_is_one_sentence(nstexp, monkeypatch):
     assert "pip install 'nstexp[optuna]'" in result.sentences[-1]
     result = nstexp("-m", *SWEEP, "hydra/launcher=jobli")
     assert len(result.sentences) == 1
-    assert result.sentences[0].startswith(
-        "Could not find 'hydra/launcher/jobli': hydra/launcher=... takes basic, joblib, ray, slurm"
-    )
+    told, _, options = result.sentences[0].partition(" takes ")
+    assert told == "Could not find 'hydra/launcher/jobli': hydra/launcher=..."
+    assert {"basic", "joblib", "ray", "slurm"} <= {*options.split(", ")}
 
 
 def test_only_a_sweep_that_ran_is_kept_by_its_loggers(nstexp, monkeypatch):
