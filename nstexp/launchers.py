@@ -6,6 +6,7 @@ Hydra admits launchers only from packages of its own namespace, so the plugins' 
 """
 
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from tqdm import tqdm
 
 from nstexp.core.errors import JobFailed
@@ -109,37 +110,62 @@ def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], init
 def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
     """Give the jobs to Ray and wait for all of them."""
     import ray
-    from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray, start_ray
+    from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
 
     setup_globals()
     folder = _begin(launcher)
     try:
         settings = launcher.ray_cfg.init
         of_its_own = ("num_cpus", "num_gpus", "include_dashboard")  # what a cluster that is there has decided
-        left_out = [k for k, value in settings.items() if value is None or (settings.address and k in of_its_own)]
         with open_dict(settings):
-            for key in left_out:
+            settings.address = settings.get("address") or "local"  # with none Ray would join a cluster that it finds
+            own = settings.address == "local"
+            for key in [k for k, v in settings.items() if v is None or (not own and k in of_its_own)]:
                 del settings[key]
         start_ray(settings)
     except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
         raise JobFailed(f"hydra.launcher.ray.init: Ray does not start ({_last_line(error)})") from None
+    remote = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
+    try:
+        job = ray.remote(_run_on_ray).options(**remote)
+    except (TypeError, ValueError) as error:
+        raise JobFailed(f"hydra.launcher.ray.remote: {_last_line(error)}") from None
+    if own:
+        _check_that_ray_has(remote, ray.cluster_resources())
     running, state = [], Singleton.get_state()
     for number, overrides in enumerate(job_overrides, initial_job_idx):
         config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id, config.hydra.job.num = f"job {number}", number
-        remote = launcher.ray_cfg.remote
-        running.append(launch_job_on_ray(launcher.hydra_context, remote, config, launcher.task_function, state))
+        running.append(job.remote(os.getcwd(), launcher.hydra_context, config, launcher.task_function, state))
 
     def take(number: int) -> JobReturn | None:
         if not ray.wait([running[number]], timeout=0)[0]:
             return None
         try:
             return ray.get(running[number])
+        except ray.exceptions.RayTaskError as error:  # before or after nstexp's own part
+            return _failed(f"the job failed: {_last_line(error)}")
         except ray.exceptions.RayError as error:
             return _failed(f"its process died ({type(error).__name__}): killed, or out of memory")
 
     return _await(take, job_overrides, initial_job_idx, folder, lambda: "")
+
+
+def _run_on_ray(folder: str, *job: Any) -> JobReturn:
+    """What a process of Ray's does. On a cluster it would work in the folder in which Ray was started."""
+    from hydra_plugins.hydra_ray_launcher._launcher_util import _run_job
+
+    os.chdir(folder)
+    return _run_job(*job)
+
+
+def _check_that_ray_has(remote: dict[str, Any], resources: dict[str, float]) -> None:
+    """Raise for jobs that want more than a Ray has that does not grow: it would wait for ever."""
+    for key, name in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        if (remote.get(key) or 0) > resources.get(name, 0):
+            has = f"this Ray has {resources.get(name, 0):g}, so that no job would ever start"
+            raise JobFailed(f"hydra.launcher.ray.remote.{key}={remote[key]}: {has}")
 
 
 def _begin(launcher: Any) -> Path:

@@ -35,7 +35,8 @@ from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import UserError
-from nstexp.core.images import save_image, write_atomically
+from nstexp.core.files import write_atomically
+from nstexp.core.images import save_image
 
 MEAN_OF = "mean of "  # begins the names under which an evaluation records the means of its methods
 Status = Literal["running", "completed", "failed", "interrupted"]

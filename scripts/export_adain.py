@@ -15,7 +15,7 @@ import torch
 
 from nstexp.core.errors import UserError
 from nstexp.core.features import VGG
-from nstexp.core.images import write_atomically
+from nstexp.core.files import write_atomically
 from nstexp.core.networks import (
     BUNDLED,
     decoder_info,

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from nstexp.core import pretrained
 from nstexp.core.errors import UserError
 from nstexp.core.features import VGG
-from nstexp.core.images import find_images, load_image, resize, write_atomically
+from nstexp.core.files import write_atomically
+from nstexp.core.images import find_images, load_image, resize
 
 SIDE_PX = 224
 

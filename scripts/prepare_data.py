@@ -34,7 +34,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from nstexp.core.errors import UserError
-from nstexp.core.images import find_images, write_atomically
+from nstexp.core.files import write_atomically
+from nstexp.core.images import find_images
 from nstexp.data.pictures import Unusable, open_rgb, resized
 
 SETTINGS = ("images", "side", "quality", "per_shard", "max_megapixels")

@@ -563,7 +563,7 @@ def test_skipping_decodes_nothing_and_does_not_read_known_epochs_again(shards, m
     decoded, opened = [], []
     decode, read = module.random_crop, module.members
     monkeypatch.setattr(module, "random_crop", lambda *args: decoded.append(1) or decode(*args))
-    monkeypatch.setattr(module, "members", lambda shard, problems: opened.append(shard) or read(shard, problems))
+    monkeypatch.setattr(module, "members", lambda shard, *rest: opened.append(shard) or read(shard, *rest))
     assert same(whole[60:], take(ShardPairs(**shards, **TARS), 2, trainer(step=60)))
     assert len(decoded) == 16
     assert len(opened) <= 3 * (8 + 6)  # of 10 and 13 epochs: the first for the lengths, then the one to go on with

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.features import CAFFE
-from nstexp.core.images import write_atomically
+from nstexp.core.files import write_atomically
 from nstexp.core.networks import upsampled_conv
 from nstexp.core.stats import affine, moments
 

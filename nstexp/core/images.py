@@ -1,7 +1,5 @@
 """Image files in and out. In memory an image is RGB, float32 in [0, 1], (3, H, W); nothing else leaves this module."""
 
-import errno
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,19 +15,22 @@ from torch.nn import functional as F
 
 from nstexp.core import samples
 from nstexp.core.errors import UserError
+from nstexp.core.files import write_atomically
+from nstexp.core.listing import list_files
 
 READABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-UMASK = os.umask(0)  # it can only be read by setting it, which would be no good while other threads write files
-os.umask(UMASK)
 
 
-def find_images(spec: str | Path | Sequence[str | Path], key: str) -> list[Path]:
+def find_images(
+    spec: str | Path | Sequence[str | Path], key: str, lists: str | Path | None = None
+) -> list[Path]:
     """Turn what the user typed into existing image files, in a stable order.
 
     Args:
         spec: a file, a folder (searched recursively), a built-in name such as `sample:astronaut`, or a list of these.
         key: the config key the value came from, for the error message.
+        lists: where the lists of large folders are kept, see `list_files`.
 
     Raises:
         UserError: nothing there, an empty list, or a folder without images.
@@ -37,13 +38,13 @@ def find_images(spec: str | Path | Sequence[str | Path], key: str) -> list[Path]
     if spec is None or (isinstance(spec, Sequence) and not spec):  # Path("") would be the current folder
         raise UserError(f"{key} is empty: give at least one image, such as {key}=photo.jpg")
     if isinstance(spec, Sequence) and not isinstance(spec, str):
-        return [path for item in spec for path in find_images(item, key)]
+        return [path for item in spec for path in find_images(item, key, lists)]
     spec = str(spec)  # the command line reads a folder named 2024 as a number
     if samples.is_builtin(spec):
         return [samples.find(spec)]
     path = Path(spec).expanduser()
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+        found = list_files(path, READABLE, lists)
         if not found:
             raise UserError(f"{key}={spec}: the folder holds no image ({', '.join(READABLE)})")
         return found
@@ -110,32 +111,6 @@ def save_image(image: Tensor, path: str | Path) -> None:
     if path.suffix.lower() == ".webp":
         options = {"quality": 95}
     write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, **options))
-
-
-def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary path)` and rename the result to `path`, so that no half-written file is ever seen.
-
-    Raises:
-        UserError: the folder cannot be made or written, the disk is full, or the format cannot hold the picture.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays: Pillow takes the format from it.
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise UserError(f"{path}: cannot be written ({reason})") from error
-    except ValueError as reason:  # Pillow's, when the format has no room for so large a picture
-        raise UserError(f"{path}: cannot be written ({reason})") from reason
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: Path, key: str) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.features import IMAGE, VGG, same_network
-from nstexp.core.images import write_atomically
+from nstexp.core.files import write_atomically
 
 log = logging.getLogger(__name__)
 

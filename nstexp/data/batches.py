@@ -3,6 +3,7 @@
 import logging
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from nstexp.core.errors import UserError, check_integers
 from nstexp.data.pictures import Cropping, Unusable, center_crop, check_multiple_of_8
+from nstexp.data.storage import persistently
 
 Batch = dict[str, Any]  # content and style: uint8 (B, 3, px, px); skipped: list of "path: reason"
 Spec = str | list[str]
@@ -37,6 +39,7 @@ class Pairs(LightningDataModule):
         val_pairs: how many pairs validation has; 0: no validation.
         val_px: side of the validation pictures: short side resized to this, center cropped.
         max_megapixels: larger pictures are skipped.
+        retries: how often reading is tried again where a disk or a server fails, after 1, 2, 4, ... seconds.
         seed: of order and crops.
 
     Raises:
@@ -58,18 +61,34 @@ class Pairs(LightningDataModule):
         val_pairs: int = 8,
         val_px: int = 256,
         max_megapixels: float = 200,
+        retries: int = 5,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
         check_integers("data", 1, batch_size=batch_size)
-        check_integers("data", 0, workers=workers, val_pairs=val_pairs, seed=seed)
+        check_integers("data", 0, workers=workers, val_pairs=val_pairs, retries=retries, seed=seed)
         check_multiple_of_8(val_px=val_px)
         self.specs = {"content": (content, val_content)}
         if style is not None:
             self.specs["style"] = (style, val_style)
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.val_pairs, self.val_px = val_pairs, val_px
+        self.retries = retries
+
+    def order(self) -> dict[str, Any]:
+        """What the order of the pictures depends on, besides the seed."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return self.order()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Say what is not as it was when the checkpoint was written; training goes on with what there is."""
+        for key, value in self.order().items():
+            if key in state and state[key] != value:
+                log.warning("%s is not what it was before (%s, now %s): other pictures follow", key, state[key], value)
 
     def expect(self, min_side_px: int, multiple: int, pairs: bool, content: Spec | None = None) -> None:
         """Check that the batches are what a training needs.
@@ -174,7 +193,7 @@ def none_usable(role: str, skipped: Sequence[str]) -> str:
 
 
 def fixed_batches(
-    sources: Mapping[str, Sequence[tuple[str, str | bytes]]], side_px: int, max_megapixels: float
+    sources: Mapping[str, Sequence[tuple[str, str | bytes]]], side_px: int, max_megapixels: float, retries: int = 0
 ) -> Fixed:
     """Center crops of the i-th picture of every role together, in batches of up to four; shorter lists start over.
 
@@ -182,6 +201,7 @@ def fixed_batches(
         sources: role -> pairs of (name, path or bytes).
         side_px: side of the crops.
         max_megapixels: of `random_crop`.
+        retries: see `Pairs`.
 
     Raises:
         UserError: no pair can be read.
@@ -192,7 +212,8 @@ def fixed_batches(
         crops = []
         for name, source in (own[index % len(own)] for own in sources.values()):
             try:
-                crops.append(center_crop(source, side_px, max_megapixels))
+                read = partial(center_crop, source, side_px, max_megapixels)
+                crops.append(persistently(read, retries, name))
             except Unusable as reason:
                 skipped.append(f"{name}: {reason}")
         if len(crops) == len(sources):

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.images import find_images
+from nstexp.core.listing import digest
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
@@ -26,6 +29,7 @@ from nstexp.data.batches import (
     worker_loader,
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
+from nstexp.data.storage import persistently
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +48,18 @@ class FolderPairs(Pairs):
     Args:
         content: a picture, a folder (searched recursively), or a list of these; None: see `expect`.
         style: the same; None: batches have none.
+        file_lists: where lists of the files of large folders are kept, see `list_files`; None: nowhere.
         others: see `Pairs`. The pictures for validation are evenly spaced over each list.
 
     Raises:
         UserError: a bad value; from `setup`, pictures missing or too few.
     """
 
-    def __init__(self, content: Spec | None = None, style: Spec | None = None, **others: Any) -> None:
+    def __init__(
+        self, content: Spec | None = None, style: Spec | None = None, file_lists: str | None = None, **others: Any
+    ) -> None:
         super().__init__(content, style, **others)
+        self.file_lists = file_lists
         self._training: dict[str, list[str]] = {}
         self._validation: dict[str, list[str]] = {}
 
@@ -64,10 +72,16 @@ class FolderPairs(Pairs):
         self._training, self._validation = training, validation
         log.info("%s", counted(training, "pictures", validation))
 
+    def order(self) -> dict[str, Any]:
+        self.setup()
+        return {f"data.{role}": f"{len(paths)} pictures, {digest(paths)}" for role, paths in self._training.items()}
+
     def train_dataloader(self) -> Endless:
         def loader(first_batch: int):
             _, rank, ranks = position(self.trainer)
-            streams = [_Stream(role, self._training[role], self.seed, self.cropping) for role in self.specs]
+            streams = [
+                _Stream(role, self._training[role], self.seed, self.cropping, self.retries) for role in self.specs
+            ]
             return worker_loader(_Batches(streams, self.batch_size, rank, ranks), self.workers, count(first_batch))
 
         self.setup()
@@ -77,11 +91,11 @@ class FolderPairs(Pairs):
         """The same batches in every process; decoded anew at each call."""
         self.setup()
         sources = {role: [(path, path) for path in paths] for role, paths in self._validation.items()}
-        return fixed_batches(sources, self.val_px, self.cropping.max_megapixels)
+        return fixed_batches(sources, self.val_px, self.cropping.max_megapixels, self.retries)
 
     def _find(self, role: str, spec: Spec, val_spec: Spec | None) -> tuple[list[str], list[str]]:
         """Paths for training and for validation."""
-        paths = [str(path) for path in find_images(spec, f"data.{role}")]
+        paths = [str(path) for path in find_images(spec, f"data.{role}", self.file_lists)]
         if val_spec is None:
             if self.val_pairs >= len(paths):
                 raise UserError(
@@ -92,7 +106,7 @@ class FolderPairs(Pairs):
             taken = set(held_out)
             paths = [path for path in paths if path not in taken]
         else:
-            own = [str(path) for path in find_images(val_spec, f"data.val_{role}")]
+            own = [str(path) for path in find_images(val_spec, f"data.val_{role}", self.file_lists)]
             held_out = _evenly_spaced(own, min(self.val_pairs, len(own)))
         if len(paths) < self.batch_size:
             raise UserError(
@@ -105,8 +119,8 @@ class FolderPairs(Pairs):
 class _Stream:
     """The numbered draws of one role."""
 
-    def __init__(self, role: str, paths: Sequence[str], seed: int, cropping: Cropping) -> None:
-        self.role, self.paths, self.seed, self.cropping = role, paths, seed, cropping
+    def __init__(self, role: str, paths: Sequence[str], seed: int, cropping: Cropping, retries: int) -> None:
+        self.role, self.paths, self.seed, self.cropping, self.retries = role, paths, seed, cropping, retries
         self._epoch, self._order = -1, np.arange(0)
 
     def draw(self, number: int, skipped: list[str]) -> Tensor:
@@ -115,10 +129,13 @@ class _Stream:
             rng = self._rng("crop", number, attempt)
             path = self.paths[self._index(number) if attempt == 0 else int(rng.integers(len(self.paths)))]
             try:
-                return random_crop(path, rng, self.cropping)
+                return persistently(partial(self._crop, path, rng), self.retries, path)
             except Unusable as reason:
                 skipped.append(f"{path}: {reason}")
         raise UserError(none_usable(self.role, skipped))
+
+    def _crop(self, path: str, rng: np.random.Generator) -> Tensor:
+        return random_crop(path, deepcopy(rng), self.cropping)  # each try takes the same numbers
 
     def _index(self, number: int) -> int:
         epoch, place = divmod(number, len(self.paths))

@@ -2,7 +2,6 @@
 
 import logging
 import random
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
@@ -19,6 +18,7 @@ from webdataset.tariterators import tar_file_iterator
 
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.images import READABLE, find_images
+from nstexp.core.listing import digest
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
@@ -34,6 +34,7 @@ from nstexp.data.batches import (
     worker_loader,
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
+from nstexp.data.storage import Storage, describe, is_address, may_pass, pause
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class ShardPairs(Pairs):
         content: shards: a tar file, a pattern such as `shards/coco-{000000..000031}.tar`, a folder of tar files, an
             http(s) address, or a list of these; None: see `expect`.
         style: the same; None: batches have none.
+        cache_dir, cache_gb: copies of the shards on the disk of this machine, see `Storage`.
         shuffle_buffer: encoded pictures in memory, per worker and role, among which the next one is drawn.
         others: see `Pairs`. Pictures for validation are the first ones of the first shard, or files, not shards.
 
@@ -60,9 +62,16 @@ class ShardPairs(Pairs):
     """
 
     def __init__(
-        self, content: Spec | None = None, style: Spec | None = None, shuffle_buffer: int = 1000, **others: Any
+        self,
+        content: Spec | None = None,
+        style: Spec | None = None,
+        shuffle_buffer: int = 1000,
+        cache_dir: str | None = None,
+        cache_gb: float | None = None,
+        **others: Any,
     ) -> None:
         super().__init__(content, style, **others)
+        self.storage = Storage(self.retries, cache_dir, cache_gb)
         check_integers("data", 1, shuffle_buffer=shuffle_buffer)
         self.shuffle_buffer = shuffle_buffer
         self._shards: dict[str, list[str]] = {}
@@ -76,6 +85,11 @@ class ShardPairs(Pairs):
             self._validation[role] = self._find_validation(role, shards[role], val_spec)
         self._shards = shards
         log.info("%s", counted(shards, "shards", self._validation))
+
+    def order(self) -> dict[str, Any]:
+        self.setup()
+        shards = {f"data.{role}": f"{len(own)} shards, {digest(own)}" for role, own in self._shards.items()}
+        return shards | {"processes times data.workers": position(self.trainer)[2] * max(1, self.workers)}
 
     def train_dataloader(self) -> Endless:
         def loader(first_batch: int) -> Iterable[Batch]:
@@ -91,7 +105,7 @@ class ShardPairs(Pairs):
     def val_dataloader(self) -> Fixed:
         """The same batches in every process; decoded anew at each call."""
         self.setup()
-        return fixed_batches(self._validation, self.val_px, self.cropping.max_megapixels)
+        return fixed_batches(self._validation, self.val_px, self.cropping.max_megapixels, self.retries)
 
     def _readers(self, part: int) -> list["_Reader"]:
         parts = position(self.trainer)[2] * max(1, self.workers)
@@ -104,6 +118,7 @@ class ShardPairs(Pairs):
                 self.shuffle_buffer,
                 self.seed,
                 self.cropping,
+                self.storage,
             )
             for role, (_, val_spec) in self.specs.items()
         ]
@@ -123,7 +138,7 @@ class ShardPairs(Pairs):
         if spec is not None:
             return [(str(path), str(path)) for path in find_images(spec, f"data.val_{role}")][: self.val_pairs]
         problems: list[str] = []
-        found = list(islice(members(shards[0], problems), self.val_pairs + 1))
+        found = list(islice(members(shards[0], problems, self.storage), self.val_pairs + 1))
         if problems and not found:
             raise UserError(f"data.{role}: {problems[0]}")
         if len(found) <= self.val_pairs:
@@ -148,23 +163,33 @@ def find_shards(spec: Spec, key: str) -> list[str]:
         shards = expand_urls(spec)
     except (AssertionError, ValueError) as error:
         raise UserError(f"{key}={spec}: not a pattern of shards ({error})") from error
-    found = [path for shard in shards for path in ([shard] if _is_address(shard) else _local(shard, key))]
-    missing = [path for path in found if not _is_address(path) and not Path(path).is_file()]
+    found = [path for shard in shards for path in ([shard] if is_address(shard) else _local(shard, key))]
+    missing = [path for path in found if not is_address(path) and not Path(path).is_file()]
     if missing:
         raise UserError(f"{key}={spec}: {len(missing)} of {len(found)} shards are not there, the first is {missing[0]}")
     return found
 
 
-def members(shard: str, problems: list[str]) -> Iterator[Member]:
-    """Names and bytes of a shard's pictures; a damaged shard ends early and adds a "shard: reason" to `problems`."""
-    try:
-        with webdataset.gopen(shard) if _is_address(shard) else open(shard, "rb") as file:
-            for member in tar_file_iterator(file, select_files=lambda name: name.lower().endswith(READABLE)):
-                yield f"{shard}/{member['fname']}", member["data"]
-    except Exception as error:  # of the tar format, its compression, the disk or the network
-        curl = re.search(r"exit (\d+) \(read\)", str(error))
-        reason = f"curl ended with code {curl[1]}" if curl else " ".join(str(error).split())
-        problems.append(f"{shard}: the shard is damaged or cannot be read ({reason})")
+def members(shard: str, problems: list[str], storage: Storage) -> Iterator[Member]:
+    """Names and bytes of a shard's pictures, each once, however often reading has to begin again.
+
+    A damaged shard, or one that cannot be read, ends early and adds a "shard: reason" to `problems`.
+    """
+    given = 0
+    for attempt in count():
+        try:
+            with storage.open(shard, attempt) as file:
+                pictures = tar_file_iterator(file, select_files=lambda name: name.lower().endswith(READABLE))
+                for member in islice(pictures, given, None):
+                    given += 1
+                    yield f"{shard}/{member['fname']}", member["data"]
+            return
+        except Exception as error:  # of the tar format, its compression, the disk or the network
+            again = may_pass(error) or (storage.copies and attempt == 0)
+            if attempt == storage.retries or not again:
+                problems.append(f"{shard}: the shard is damaged or cannot be read ({describe(error)})")
+                return
+            pause(attempt, shard, error)
 
 
 class _Reader:
@@ -179,9 +204,11 @@ class _Reader:
         shuffle_buffer: int,
         seed: int,
         cropping: Cropping,
+        storage: Storage,
     ) -> None:
         self.role, self.shards, self.held_out, self.seed, self.cropping = role, shards, held_out, seed, cropping
         self.part, self.parts = part
+        self.storage = storage
         self.shuffle_buffer = shuffle_buffer
         self._lengths: dict[str, int] = {}  # pictures of each shard that was read to its end
         self._problems: list[str] = []  # not yet reported
@@ -238,7 +265,7 @@ class _Reader:
     def _members(self, shard: str) -> Iterator[Member]:
         kept_from_training = self.held_out if shard == self.shards[0] else 0
         number = 0
-        for member in islice(members(shard, self._problems), kept_from_training, None):
+        for member in islice(members(shard, self._problems, self.storage), kept_from_training, None):
             number += 1
             yield member
         if number:
@@ -294,7 +321,3 @@ def _local(path: str, key: str) -> list[str]:
 
 def _is_shard(path: Path) -> bool:
     return path.name.lower().endswith(TAR_SUFFIXES) and not path.name.startswith(".") and path.is_file()
-
-
-def _is_address(shard: str) -> bool:
-    return shard.startswith(("http://", "https://"))

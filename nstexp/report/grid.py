@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from nstexp.core import sheet
-from nstexp.core.images import write_atomically
+from nstexp.core.files import write_atomically
 from nstexp.core.sheet import GAP_PX, GRAY, PALE, RED, beside, blank, padded, stacked, thumbnail
 from nstexp.report.jobs import INPUTS, Job, input_files, shortened, unique, varying
 

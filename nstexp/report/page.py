@@ -23,7 +23,7 @@ from urllib.parse import quote
 from plotly.offline import get_plotlyjs
 from tqdm import tqdm
 
-from nstexp.core.images import write_atomically
+from nstexp.core.files import write_atomically
 from nstexp.core.metrics import HIGHER_IS_BETTER
 from nstexp.core.sheet import thumbnail
 from nstexp.report.jobs import (

@@ -64,7 +64,7 @@ class FolderWriter:
     def add(self, frame: Frame) -> None:
         from PIL import Image
 
-        from nstexp.core.images import write_atomically
+        from nstexp.core.files import write_atomically
 
         position = self._frames.index(bisect_left(self._source.times, frame.time))
         picture = Image.fromarray(frame.pixels)
