@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster lint clean
+.PHONY: demo test test-cluster test-slurm test-ray lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m nstexp experiment=demo logger=csv
@@ -12,14 +12,22 @@ test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
+test-cluster: test-slurm test-ray
+
 # Slurm for real: installs Debian's Slurm where that is possible, and starts one of two nodes on this machine.
-test-cluster: .venv/.installed-dev
+test-slurm: .venv/.installed-dev
 	@if ! command -v sbatch >/dev/null && { [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; }; then \
-		echo "cluster tests skipped: Slurm is not installed, and installing it takes root and apt-get"; exit 0; fi; \
+		echo "Slurm tests skipped: Slurm is not installed, and installing it takes root and apt-get"; exit 0; fi; \
 	if ! command -v sbatch >/dev/null; then \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } >/dev/null || \
-		{ echo "cluster tests skipped: apt-get cannot install slurm-wlm and munge"; exit 0; }; fi; \
+		{ echo "Slurm tests skipped: apt-get cannot install slurm-wlm and munge"; exit 0; }; fi; \
 	NSTEXP_TEST_SLURM=1 $(BIN)/python -m pytest tests/test_slurm.py
+
+# Ray is no part of the other tests: its launcher wants an old cloudpickle.
+test-ray: .venv/.installed-dev
+	@if ! $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'; then \
+		echo "Ray tests skipped: pip cannot install it"; exit 0; fi; \
+	NSTEXP_TEST_RAY=1 $(BIN)/python -m pytest tests/test_ray.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

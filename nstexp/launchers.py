@@ -7,11 +7,9 @@ Hydra admits launchers only from packages of its own namespace, so the plugins' 
 
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,25 +20,13 @@ from omegaconf import OmegaConf, open_dict
 from tqdm import tqdm
 
 from nstexp.core.errors import JobFailed
+from nstexp.slurm import Watcher
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 2.0
 # Parameters that all of submitit's executors know; the others want the executor's name before theirs.
 COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
           "stderr_to_stdout")  # fmt: skip
-# Slurm's words for jobs that have not ended, and for jobs that it may put back into the queue by itself.
-WAITING = ("PENDING", "RUNNING", "UNKNOWN", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SUSPENDED", "STOPPED",
-           "COMPLETING", "CONFIGURING", "RESIZING", "STAGE_OUT", "SIGNALING", "READY")  # fmt: skip
-TRANSIENT = ("PREEMPTED", "NODE_FAIL")
-SECONDS_TO_COME_BACK = 300.0
-# Why jobs wait, and what helps where waiting does not.
-USUAL_REASONS = ("None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Dependency", "Cleaning")
-REASONS = {
-    "PartitionTimeLimit": ", hydra.launcher.timeout_min is more than the partition allows; scancel them",
-    "PartitionNodeLimit": ", hydra.launcher.nodes is more than the partition allows; scancel them",
-    "BadConstraints": ", no machine is what hydra.launcher asks for; scancel them",
-}
-SECONDS_BETWEEN_REASONS = 10.0
 # How jobs end, and what helps.
 ENDS = {
     "OUT_OF_MEMORY": "out of memory: hydra.launcher.mem_gb=... asks for more",
@@ -89,7 +75,7 @@ def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], init
         jobs = executor.map_array(launcher, *zip(*several, strict=True))
     except (FailedSubmissionError, RuntimeError, OSError, ValueError) as error:
         raise JobFailed(f"Slurm did not take the jobs: {_last_line(error)}") from None
-    watcher = _Watcher()
+    watcher = Watcher()
     for job in jobs:
         for part in (job, *(job.task(n) for n in range(job.num_tasks))):
             part.watcher = watcher
@@ -234,7 +220,7 @@ def _slurm_result(job: Any) -> JobReturn:
         return _failed(f"job {job.job_id} left no result: {reason}; what it printed: {part.paths.stderr}")
 
 
-def _count(watcher: "_Watcher", jobs: Sequence[Any]) -> str:
+def _count(watcher: Watcher, jobs: Sequence[Any]) -> str:
     watcher.say_why_jobs_wait()
     states = [watcher.get_state(job.job_id, mode="cache") for job in jobs]
     return ", ".join(f"{states.count(state)} {state.lower()}" for state in ("RUNNING", "PENDING") if state in states)
@@ -247,119 +233,3 @@ def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines()]
     meant = [line for line in lines if line and not line.startswith(("--", "You can check", "- "))]
     return meant[-1] if meant else type(error).__name__
-
-
-class _Watcher:
-    """States of jobs as Slurm tells them: by its accounting, or where there is none by its controller.
-
-    The interface is that of submitit's watchers.
-    """
-
-    def __init__(self) -> None:
-        from submitit.slurm.slurm import SlurmInfoWatcher
-
-        self._accounting = SlurmInfoWatcher(delay_s=60)
-        self._ids: dict[str, None] = {}
-        self._states: dict[str, str] = {}
-        self._since: dict[str, float] = {}  # when a job was first seen in one of TRANSIENT
-        self._looked = self._asked_why = float("-inf")
-        self._reasons = set(USUAL_REASONS)
-        self._without_accounting = False
-
-    def register_job(self, job_id: str) -> None:
-        self._ids[job_id] = None
-
-    def is_done(self, job_id: str, mode: str = "standard") -> bool:
-        """Whether the job has ended, in whatever way."""
-        state = self.get_state(job_id, mode).split()[0]
-        if state in TRANSIENT:
-            since = self._since.setdefault(job_id, time.monotonic())
-            return time.monotonic() - since > SECONDS_TO_COME_BACK
-        self._since.pop(job_id, None)
-        return state not in WAITING
-
-    def get_state(self, job_id: str, mode: str = "standard") -> str:
-        """Slurm's word for what the job does; GONE: nobody remembers it."""
-        every = {"standard": 10.0, "force": 1.0, "cache": float("inf")}[mode]
-        if time.monotonic() - self._looked > every:
-            self._look()
-            self._looked = time.monotonic()
-        return self._states.get(job_id) or "UNKNOWN"
-
-    def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
-        return {"JobID": job_id, "State": self.get_state(job_id, mode)}
-
-    def say_why_jobs_wait(self) -> None:
-        """Once for every reason that is not just that others come first."""
-        if "PENDING" not in self._states.values() or time.monotonic() - self._asked_why < SECONDS_BETWEEN_REASONS:
-            return
-        self._asked_why = time.monotonic()
-        arrays = ",".join(dict.fromkeys(job_id.partition("_")[0] for job_id in self._ids))
-        command = ["squeue", "-h", "-t", "PENDING", "-o", "%r", "-j", arrays]
-        with suppress(OSError, subprocess.SubprocessError):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-            for reason in dict.fromkeys(done.stdout.split()):
-                if reason not in self._reasons:
-                    log.warning("Slurm does not start jobs: %s%s", reason, REASONS.get(reason, ""))
-                self._reasons.add(reason)
-
-    def _look(self) -> None:
-        arrays = list(dict.fromkeys(job_id.partition("_")[0] for job_id in self._ids))
-        if not self._without_accounting:
-            command = ["sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", ",".join(arrays)]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-            except FileNotFoundError:
-                self._without_accounting = True
-            except (OSError, subprocess.SubprocessError):
-                return  # for the moment
-            else:
-                self._read_accounts(done)
-        if self._without_accounting:
-            for array in arrays:
-                self._ask_controller(array)
-
-    def _read_accounts(self, done: subprocess.CompletedProcess) -> None:
-        if done.returncode == 0:
-            known = self._accounting.read_info(done.stdout)
-            self._states |= {job_id: info["State"] for job_id, info in known.items() if info.get("State")}
-        elif "disabled" in done.stderr:
-            self._without_accounting = True
-            log.info("this cluster keeps no accounts of jobs; its controller is asked instead")
-
-    def _ask_controller(self, array: str) -> None:
-        command = ["scontrol", "show", "job", "-o", array]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        except (OSError, subprocess.SubprocessError):
-            return
-        if done.returncode and "Invalid job id" not in done.stderr:
-            return  # the controller does not answer
-        found = controller_states(done.stdout)
-        for job_id in self._ids:
-            if job_id.partition("_")[0] == array and job_id not in found:
-                self._states[job_id] = "GONE"  # it ended, and the controller has forgotten it
-        self._states |= found
-
-
-def controller_states(listing: str) -> dict[str, str]:
-    """Job, or `array_index`, -> its state, from the lines of `scontrol show job -o`."""
-    found = {}
-    for line in listing.splitlines():
-        values = dict(word.split("=", 1) for word in line.split() if "=" in word)
-        if "JobId" not in values:
-            continue
-        for number in _indices(values["ArrayTaskId"]) if "ArrayTaskId" in values else [None]:
-            job_id = values["JobId"] if number is None else f"{values['ArrayJobId']}_{number}"
-            found[job_id] = values.get("JobState", "UNKNOWN")
-    return found
-
-
-def _indices(text: str) -> list[int]:
-    """The numbers of an array's jobs that still wait, such as 1-3,7%2."""
-    found = []
-    for part in text.partition("%")[0].split(","):
-        low, _, high = part.partition("-")
-        if low.isdecimal():
-            found += range(int(low), int(high.partition(":")[0] or low) + 1)
-    return found

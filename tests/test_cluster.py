@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import SMOKE
 
-from nstexp import cluster, launchers
+from nstexp import cluster, slurm
 from nstexp.outputs import RunFolder, read_summary, record_death
 
 LISTING = """\
@@ -53,7 +53,7 @@ def in_job(monkeypatch):
 
 
 def test_states_of_arrays_and_single_jobs():
-    found = launchers.controller_states(LISTING)
+    found = slurm.controller_states(LISTING)
     assert found == {
         "12_0": "OUT_OF_MEMORY", "12_1": "RUNNING", "12_3": "PENDING", "12_4": "PENDING", "12_5": "PENDING",
         "12_7": "PENDING", "20": "CANCELLED",
@@ -64,7 +64,7 @@ def test_without_accounting_the_controller_is_asked(commands):
     pytest.importorskip("submitit")
     commands("sacct", code=1, error="Slurm accounting storage is disabled\n")
     asked = commands("scontrol", LISTING)
-    watcher = launchers._Watcher()
+    watcher = slurm.Watcher()
     for job in ("12_0", "12_1", "12_3", "12_9", "20"):
         watcher.register_job(job)
     done = [watcher.is_done(job) for job in ("12_0", "12_1", "12_3", "12_9", "20")]
@@ -77,7 +77,7 @@ def test_a_controller_that_does_not_answer_ends_no_job(commands):
     pytest.importorskip("submitit")
     commands("sacct", code=1, error="Slurm accounting storage is disabled\n")
     commands("scontrol", code=1, error="slurm_load_jobs error: Unable to contact slurm controller\n")
-    watcher = launchers._Watcher()
+    watcher = slurm.Watcher()
     watcher.register_job("12_0")
     assert not watcher.is_done("12_0")
     commands("scontrol", code=1, error="slurm_load_jobs error: Invalid job id specified\n")
@@ -89,7 +89,7 @@ def test_accounts_go_first_and_their_absence_is_not_a_hiccup(commands):
     pytest.importorskip("submitit")
     commands("sacct", "JobID|State|NodeList\n12_0|COMPLETED|n1\n12_0.batch|COMPLETED|n1\n12_[1-2%2]|PENDING|\n")
     asked = commands("scontrol", LISTING)
-    watcher = launchers._Watcher()
+    watcher = slurm.Watcher()
     for job in ("12_0", "12_1"):
         watcher.register_job(job)
     assert [watcher.is_done(job) for job in ("12_0", "12_1")] == [True, False]
@@ -102,10 +102,10 @@ def test_accounts_go_first_and_their_absence_is_not_a_hiccup(commands):
 def test_a_preempted_job_may_come_back(commands, monkeypatch):
     pytest.importorskip("submitit")
     commands("sacct", "JobID|State|NodeList\n20|PREEMPTED|n1\n")
-    watcher = launchers._Watcher()
+    watcher = slurm.Watcher()
     watcher.register_job("20")
     assert not watcher.is_done("20")
-    monkeypatch.setattr(launchers, "SECONDS_TO_COME_BACK", -1)
+    monkeypatch.setattr(slurm, "SECONDS_TO_COME_BACK", -1)
     assert watcher.is_done("20"), "not for ever"
 
 
