@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,11 @@ def start(place, slurm):
     def call(*args: str) -> subprocess.Popen:
         command = [sys.executable, "-m", "nstexp", *args]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=place, env=slurm, stdout=pipe, stderr=pipe, text=True)
+        # Who runs the tests in the background has Ctrl-C ignored, and children inherit that.
+        heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        return subprocess.Popen(
+            command, cwd=place, env=slurm, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed
+        )
 
     return call
 
