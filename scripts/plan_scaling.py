@@ -150,8 +150,8 @@ def _print_plan(machine: Machine, devices: list[int], pairs: float) -> None:
         sent = 2 * (nodes - 1) / nodes * machine.gradient_bytes / step_s * 8 / 1e9
         print(
             f"| {count} | {step_s * 1e3:.1f} | {machine.exchange_s(count) / step_s:.1%} | {machine.data_s * 1e3:.1f} | "
-            f"{rate:.0f} | {rate / count / machine.rate(1):.0%} | {pairs / rate / 3600:.2f} | "
-            f"{PAPER_STEPS * step_s / 3600:.2f} | {sent:.2f} | {2 * rate * machine.picture_bytes / 1e6:.0f} | "
+            f"{rate:.0f} | {rate / count / machine.rate(1):.0%} | {pairs / rate / 3600:.3g} | "
+            f"{PAPER_STEPS * step_s / 3600:.3g} | {sent:.2f} | {2 * rate * machine.picture_bytes / 1e6:.0f} | "
             f"{2 * rate / machine.decode:.0f} |"
         )
     stored = (CONTENT + STYLE) * machine.picture_bytes / 1e9

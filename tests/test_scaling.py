@@ -84,7 +84,7 @@ def test_the_plan_is_a_table_of_the_devices_asked_for():
     alone = dict(zip((cell.strip() for cell in rows[0]), (cell.strip() for cell in rows[1]), strict=True))
     assert alone["a step, ms"] == "10.0"
     assert alone["pairs/s"] == "800"
-    assert alone["1.28 M pairs, h"] == alone["160,000 steps, h"] == "0.44"
+    assert alone["1.28 M pairs, h"] == alone["160,000 steps, h"] == "0.444"
     assert "17 GB of pictures; 1,280,000 pairs are 10.8 epochs of COCO" in plan.stdout
 
 
