@@ -462,16 +462,24 @@ class Recorder(pytorch_lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+class Writer(Recorder):
+    """Of each process."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder
+
+    def on_train_end(self):
+        torch.save(self.seen, self.folder / f"seen-{self.global_rank}.pt")
+
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
 def fit(data, folder: Path, max_steps: int, checkpoint: Path | None = None, **settings) -> tuple[Recorder, Path]:
     module = Recorder()
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
     lightning = pytorch_lightning.Trainer(
-        accelerator="cpu", max_steps=max_steps, max_epochs=-1, default_root_dir=folder, **quiet, **settings
+        accelerator="cpu", max_steps=max_steps, max_epochs=-1, default_root_dir=folder, **QUIET, **settings
     )
     lightning.fit(module, datamodule=data, ckpt_path=checkpoint)
     lightning.save_checkpoint(folder / "stopped.ckpt")
@@ -542,6 +550,21 @@ def test_an_epoch_over_two_processes_of_two_workers_has_every_picture_once(shard
     for role, count in (("content", 24), ("style", 18)):
         seen = Counter(n for batch in alone for n in numbers_of(batch[role]))
         assert seen == {n: 72 // count for n in range(count)}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_two_real_processes_of_two_workers_see_every_picture_once_an_epoch(shards, tmp_path):
+    data = ShardPairs(**shards, **TARS | {"workers": 2, "batch_size": 6}, cache_dir=str(tmp_path / "copies"))
+    lightning = pytorch_lightning.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_spawn", use_distributed_sampler=False, max_steps=6, max_epochs=-1,
+        default_root_dir=tmp_path, **QUIET,
+    )  # fmt: skip
+    lightning.fit(Writer(tmp_path), datamodule=data)
+    per_rank = [torch.load(tmp_path / f"seen-{rank}.pt") for rank in (0, 1)]
+    for epoch in range(3):
+        chosen = [batch for batches in per_rank for batch in batches[2 * epoch : 2 * epoch + 2]]
+        assert sorted(n for batch in chosen for n in numbers_of(batch["content"])) == list(range(24))
+    assert len(list((tmp_path / "copies").glob("*.tar"))) == 8 + 6
 
 
 @pytest.mark.parametrize(("workers", "step"), [(0, 4), (1, 15), (2, 1), (2, 15), (3, 4)])
