@@ -251,7 +251,7 @@ def test_what_slurm_refuses_is_one_sentence(nstexp):
 
 
 def test_what_slurm_never_starts_is_said(start, scontrol):
-    sweep = start("-m", *PICTURES, *LAUNCHER, "hydra.launcher.timeout_min=1000", "weights.beta=1,2")
+    sweep = start("-m", *PICTURES, *LAUNCHER, "hydra.launcher.timeout_min=2000", "weights.beta=1,2")
     time.sleep(1)
     wait_for(lambda: "PENDING" in scontrol("squeue", "-h", "-o", "%T"))
     time.sleep(15)  # Slurm's first reason is none, and the command asks every ten seconds
