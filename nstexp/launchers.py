@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def install(target: str) -> None:
     module, _, name = target.rpartition(".")
     own = {"SlurmLauncher": _launch_on_slurm, "RayLauncher": _launch_on_ray}.get(name)
     if own is not None and module.startswith("hydra_plugins."):
-        getattr(import_module(module), name).launch = own
+        with suppress(ImportError):  # the command itself says what is not installed
+            getattr(import_module(module), name).launch = own
 
 
 def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:

@@ -16,6 +16,7 @@ where that takes longer:
 import argparse
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -85,12 +86,14 @@ def expected_largest(count: int) -> float:
 
 def main() -> None:
     args = parser().parse_args()
-    measured = json.loads(args.measured.read_text()) if args.measured else {}
-    if args.check:
-        _check(measured, args)
-        return
-    machine = _machine(measured, args)
-    _print_plan(machine, args.devices, args.pairs)
+    try:
+        measured = json.loads(args.measured.read_text()) if args.measured else {}
+        if args.check:
+            _check(measured, args)
+        else:
+            _print_plan(_machine(measured, args), args.devices, args.pairs)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        sys.exit(f"--measured={args.measured}: not a file of benchmark_scaling.py's --output ({error!r})")
 
 
 def parser() -> argparse.ArgumentParser:

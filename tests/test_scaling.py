@@ -103,6 +103,15 @@ def test_what_was_measured_is_planned_with_and_checked(tmp_path):
     assert "2 GB of pictures" in plan.stdout
 
 
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "other.json").write_text("[1]")
+    for name, flags in (("nowhere.json", ()), ("other.json", ()), ("other.json", ("--check",))):
+        refused = run("plan_scaling.py", "--measured", tmp_path / name, *flags)
+        assert refused.returncode == 1
+        assert len(refused.stderr.splitlines()) == 1
+        assert "not a file of benchmark_scaling.py's --output" in refused.stderr
+
+
 def test_the_benchmark_measures_what_the_plan_wants(tmp_path):
     measured = tmp_path / "scaling.json"
     made = run("benchmark_scaling.py", "--parts", "work", "gradients", "--output", measured)

@@ -225,7 +225,7 @@ def test_what_is_not_there_is_not_asked_for_again(server, code, reason):
 def test_no_server_is_one_sentence_after_the_retries(server, pauses):
     problems = []
     assert names("http://127.0.0.1:9/a.tar", Storage(retries=3), problems) == []
-    assert "Connection refused" in problems[0]
+    assert problems[0].endswith("cannot be read ([Errno 111] Connection refused)")
     assert pauses == [1, 2, 4]
 
 

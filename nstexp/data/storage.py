@@ -61,6 +61,8 @@ def persistently(work: Callable[[], T], retries: int, what: str) -> T:
 
 def describe(error: BaseException) -> str:
     """The reason on one line."""
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        error = error.reason  # in its own words it is in angle brackets
     return " ".join(str(error).split()) or type(error).__name__
 
 
