@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,9 +47,9 @@ def list_files(folder: Path, suffixes: Sequence[str], lists: str | Path | None =
     return found
 
 
-def digest(paths: Sequence[str | Path]) -> str:
-    """A short name for a list of files: the same for the same names in the same order."""
-    return _digest(map(str, paths))
+def digest(paths: Iterable[str | Path]) -> str:
+    """A short name for a list of files: the same for the same names in the same order, in whichever folders."""
+    return _digest(map(os.path.basename, paths))
 
 
 def _search(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], dict[str, int]]:
@@ -116,7 +116,7 @@ def _alone(lists: Path) -> Iterator[None]:
         lock.release()
 
 
-def _digest(names) -> str:
+def _digest(names: Iterable[str]) -> str:
     whole = hashlib.sha256()
     for name in names:
         whole.update(os.fsencode(name) + b"\0")

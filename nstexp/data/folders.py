@@ -62,6 +62,7 @@ class FolderPairs(Pairs):
         self.file_lists = file_lists
         self._training: dict[str, list[str]] = {}
         self._validation: dict[str, list[str]] = {}
+        self._order: dict[str, str] = {}
 
     def setup(self, stage: str | None = None) -> None:
         if self._training:
@@ -74,7 +75,10 @@ class FolderPairs(Pairs):
 
     def order(self) -> dict[str, Any]:
         self.setup()
-        return {f"data.{role}": f"{len(paths)} pictures, {digest(paths)}" for role, paths in self._training.items()}
+        if not self._order:
+            found = self._training.items()
+            self._order = {f"data.{role}": f"{len(paths)} pictures, {digest(paths)}" for role, paths in found}
+        return self._order
 
     def train_dataloader(self) -> Endless:
         def loader(first_batch: int):
