@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -118,7 +119,12 @@ class Storage:
         copy = self._cache / _name(file)
         if not copy.exists():
             source, length = _open(file)
-            if not self._copy(source, length, copy):
+            try:
+                copied = self._copy(source, length, copy)
+            except BaseException:
+                source.close()
+                raise
+            if not copied:
                 return source
             source.close()
         return open(copy, "rb")
@@ -144,7 +150,10 @@ class Storage:
             lock.release()
 
     def _has_room(self, length: int) -> bool:
-        taken = sum(entry.stat().st_size for entry in os.scandir(self._cache))
+        taken = 0
+        for entry in os.scandir(self._cache):
+            with suppress(FileNotFoundError):  # what another process was writing has its name now
+                taken += entry.stat().st_size
         return taken + length <= self._limit and length < shutil.disk_usage(self._cache).free
 
 
