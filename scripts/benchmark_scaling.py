@@ -120,7 +120,8 @@ def _train(args: argparse.Namespace) -> None:
         wait = statistics.median(waits[count])
         step_s = count * args.batch / rate
         print(f"| {count} | {rate:.2f} | {step_s:.3f} | {spread} | {efficiency:.0%} | {wait:.1%} |")
-    args.rows["train"] = {"pairs_per_second": found, "batch": args.batch, "crop_px": args.crop}
+    settings = {"accelerator": args.accelerator, "batch": args.batch, "crop_px": args.crop}
+    args.rows["train"] = {"pairs_per_second": found, **settings}
 
 
 def _training(args: argparse.Namespace, count: int, run: Path) -> list[dict[str, str]]:

@@ -1,8 +1,8 @@
 """What training AdaIN on COCO and WikiArt takes on 1, 8, 64, ... devices: arithmetic on measured numbers.
 
     python scripts/plan_scaling.py                                        # a GPU, from its peak: an assumption
-    python scripts/plan_scaling.py --pairs-per-second 900 --decode 410    # measured there, with benchmark_scaling.py
-    python scripts/plan_scaling.py --measured scaling.json --check        # what this predicts, beside what was measured
+    python scripts/plan_scaling.py --measured gpu.json                    # measured there, with benchmark_scaling.py
+    python scripts/plan_scaling.py --measured gpu.json --check            # what this predicts, beside what was measured
 
 A step is the slowest device's work, the exchange of gradients and a fixed overhead, or reading and decoding beside it
 where that takes longer:
@@ -88,12 +88,10 @@ def main() -> None:
     args = parser().parse_args()
     try:
         measured = json.loads(args.measured.read_text()) if args.measured else {}
-        if args.check:
-            _check(measured, args)
-        else:
-            _print_plan(_machine(measured, args), args.devices, args.pairs)
+        lines = _check(measured, args) if args.check else _plan(_machine(measured, args), args.devices, args.pairs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         sys.exit(f"--measured={args.measured}: not a file of benchmark_scaling.py's --output ({error!r})")
+    print("\n".join(lines))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,11 +102,15 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--per-node", type=int, default=8, help="devices of a node (8)")
     result.add_argument("--batch", type=int, default=PAPER_PAIRS, help="pairs of a device and step (8)")
     result.add_argument("--pairs", type=float, default=PAPER_STEPS * PAPER_PAIRS, help="of the training (1.28 million)")
-    result.add_argument("--pairs-per-second", type=float, help="one device; else --tflops x --share / --gflop")
+    result.add_argument(
+        "--pairs-per-second", type=float, help="of one device; else that of --measured's GPU, or --tflops x --share / --gflop"
+    )
     result.add_argument("--tflops", type=float, default=989, help="peak of a device (989: H100, bf16, dense)")
     result.add_argument("--share", type=float, default=0.2, help="of the peak that is reached (0.2)")
     result.add_argument("--gflop", type=float, help="of a pair (196: crops of 256 px)")
-    result.add_argument("--overhead-ms", type=float, default=10, help="of a step: launches, optimizer, logging (10)")
+    result.add_argument(
+        "--overhead-ms", type=float, help="of a step: launches, optimizer, logging (10; 0 in a measured GPU's rate)"
+    )
     result.add_argument("--jitter", type=float, default=0.03, help="deviation of a device's time over its mean (0.03)")
     result.add_argument("--parameters", type=float, help="that the devices average, float32 (3,505,219)")
     result.add_argument("--inside-gbs", type=float, default=200, help="GB/s between devices of a node (200)")
@@ -123,11 +125,14 @@ def parser() -> argparse.ArgumentParser:
 def _machine(measured: dict, args: argparse.Namespace) -> Machine:
     data = measured.get("data", {}).get("shards", {})
     gflop = args.gflop or measured.get("work", {}).get("256", 196)
+    train = measured.get("train", {})
+    alone = train["pairs_per_second"].get("1") if train.get("accelerator") == "gpu" else None
+    overhead_ms = args.overhead_ms if args.overhead_ms is not None else 0 if alone else 10
     parameters = args.parameters or measured.get("gradients", {}).get("parameters", 3_505_219)
     return Machine(
-        pairs_per_second=args.pairs_per_second or args.tflops * 1e3 * args.share / gflop,
+        pairs_per_second=args.pairs_per_second or alone or args.tflops * 1e3 * args.share / gflop,
         batch=args.batch,
-        overhead_s=args.overhead_ms / 1e3,
+        overhead_s=overhead_ms / 1e3,
         jitter=args.jitter,
         gradient_bytes=4 * parameters,
         per_node=args.per_node,
@@ -140,37 +145,37 @@ def _machine(measured: dict, args: argparse.Namespace) -> Machine:
     )
 
 
-def _print_plan(machine: Machine, devices: list[int], pairs: float) -> None:
-    print(f"one device: {machine.pairs_per_second:.0f} pairs/s while it computes\n")
-    print(
+def _plan(machine: Machine, devices: list[int], pairs: float) -> list[str]:
+    lines = [
+        f"one device: {machine.pairs_per_second:.0f} pairs/s while it computes\n",
         f"| devices | a step, ms | of it exchange | data, ms | pairs/s | efficiency | {pairs / 1e6:.2f} M pairs, h | "
-        f"{PAPER_STEPS:,} steps, h | network of a node, Gbit/s | reading, MB/s | cores to decode |"
-    )
-    print("|---" * 11 + "|")
+        f"{PAPER_STEPS:,} steps, h | network of a node, Gbit/s | reading, MB/s | cores to decode |",
+        "|---" * 11 + "|",
+    ]
     for count in devices:
         step_s, rate = machine.step_s(count), machine.rate(count)
         nodes = math.ceil(count / machine.per_node)
         sent = 2 * (nodes - 1) / nodes * machine.gradient_bytes / step_s * 8 / 1e9
-        print(
+        lines.append(
             f"| {count} | {step_s * 1e3:.1f} | {machine.exchange_s(count) / step_s:.1%} | {machine.data_s * 1e3:.1f} | "
             f"{rate:.0f} | {rate / count / machine.rate(1):.0%} | {pairs / rate / 3600:.3g} | "
             f"{PAPER_STEPS * step_s / 3600:.3g} | {sent:.2f} | {2 * rate * machine.picture_bytes / 1e6:.0f} | "
             f"{2 * rate / machine.decode:.0f} |"
         )
     stored = (CONTENT + STYLE) * machine.picture_bytes / 1e9
-    print(f"\n{stored:.0f} GB of pictures; {pairs:,.0f} pairs are {pairs / CONTENT:.1f} epochs of COCO")
+    return [*lines, f"\n{stored:.0f} GB of pictures; {pairs:,.0f} pairs are {pairs / CONTENT:.1f} epochs of COCO"]
 
 
-def _check(measured: dict, args: argparse.Namespace) -> None:
+def _check(measured: dict, args: argparse.Namespace) -> list[str]:
     """From one process and the measured exchange: what several should reach."""
     train = measured["train"]
     rates = {int(count): rate for count, rate in train["pairs_per_second"].items()}
     exchange = {int(count): seconds for count, seconds in measured["gradients"]["seconds"].items()}
-    print("| processes | predicted pairs/s | measured pairs/s |")
-    print("|---|---|---|")
+    lines = ["| processes | predicted pairs/s | measured pairs/s |", "|---|---|---|"]
     for count, rate in rates.items():
         step_s = train["batch"] / rates[1] * (1 + args.jitter * expected_largest(count)) + exchange.get(count, 0.0)
-        print(f"| {count} | {count * train['batch'] / step_s:.2f} | {rate:.2f} |")
+        lines.append(f"| {count} | {count * train['batch'] / step_s:.2f} | {rate:.2f} |")
+    return lines
 
 
 if __name__ == "__main__":

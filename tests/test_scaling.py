@@ -101,6 +101,11 @@ def test_what_was_measured_is_planned_with_and_checked(tmp_path):
     plan = run("plan_scaling.py", "--measured", tmp_path / "scaling.json", "--tflops", 100, "--share", 0.5)
     assert "one device: 500 pairs/s while it computes" in plan.stdout
     assert "2 GB of pictures" in plan.stdout
+    measured["train"] |= {"accelerator": "gpu", "pairs_per_second": {"1": 400.0, "2": 790.0}, "crop_px": 256}
+    (tmp_path / "gpu.json").write_text(json.dumps(measured))
+    plan = run("plan_scaling.py", "--measured", tmp_path / "gpu.json", "--devices", 1)
+    assert "one device: 400 pairs/s while it computes" in plan.stdout
+    assert "| 1 | 20.0 |" in plan.stdout  # 8 pairs, the overhead is in the rate
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):

@@ -143,6 +143,8 @@ class Storage:
             if not copy.exists():
                 with open(part, "wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
+                    if target.tell() != length:
+                        raise ConnectionError(f"{target.tell()} bytes came instead of {length}")
                 os.replace(part, copy)
             return True
         finally:
