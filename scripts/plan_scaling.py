@@ -96,29 +96,27 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--measured", type=Path, help="JSON of benchmark_scaling.py; the options below win over it")
-    result.add_argument("--check", action="store_true", help="beside the measured trainings, what this predicts")
-    result.add_argument("--devices", type=count, nargs="+", default=[1, 8, 64])
-    result.add_argument("--per-node", type=count, default=8, help="devices of a node (8)")
-    result.add_argument("--batch", type=count, default=PAPER_PAIRS, help="pairs of a device and step (8)")
-    result.add_argument("--pairs", type=positive, default=PAPER_STEPS * PAPER_PAIRS, help="of the training (1.28 million)")
-    result.add_argument(
-        "--pairs-per-second", type=positive, help="of one device; else --measured's GPU, or --tflops x --share / --gflop"
-    )
-    result.add_argument("--tflops", type=positive, default=989, help="peak of a device (989: H100, bf16, dense)")
-    result.add_argument("--share", type=positive, default=0.2, help="of the peak that is reached (0.2)")
-    result.add_argument("--gflop", type=positive, help="of a pair (196: crops of 256 px)")
-    result.add_argument(
-        "--overhead-ms", type=not_negative, help="of a step: launches, optimizer, logging (10; 0 in a measured GPU's rate)"
-    )
-    result.add_argument("--jitter", type=not_negative, default=0.03, help="deviation of a device's time over its mean (0.03)")
-    result.add_argument("--parameters", type=positive, help="that the devices average, float32 (3,505,219)")
-    result.add_argument("--inside-gbs", type=positive, default=200, help="GB/s between devices of a node (200)")
-    result.add_argument("--network-gbit", type=positive, default=100, help="Gbit/s of each node (100)")
-    result.add_argument("--latency-us", type=not_negative, default=20, help="of a message (20)")
-    result.add_argument("--cores", type=positive, default=8, help="CPU cores per device that decode (8)")
-    result.add_argument("--decode", type=positive, help="pictures/s of a core (330)")
-    result.add_argument("--picture-kb", type=positive, help="size of a stored picture (84)")
+    option = result.add_argument
+    option("--measured", type=Path, help="JSON of benchmark_scaling.py; the options below win over it")
+    option("--check", action="store_true", help="beside the measured trainings, what this predicts")
+    option("--devices", type=count, nargs="+", default=[1, 8, 64])
+    option("--per-node", type=count, default=8, help="devices of a node (8)")
+    option("--batch", type=count, default=PAPER_PAIRS, help="pairs of a device and step (8)")
+    option("--pairs", type=positive, default=PAPER_STEPS * PAPER_PAIRS, help="of the training (1.28 million)")
+    of_one = "of one device; else --measured's GPU, or --tflops x --share / --gflop"
+    option("--pairs-per-second", type=positive, help=of_one)
+    option("--tflops", type=positive, default=989, help="peak of a device (989: H100, bf16, dense)")
+    option("--share", type=positive, default=0.2, help="of the peak that is reached (0.2)")
+    option("--gflop", type=positive, help="of a pair (196: crops of 256 px)")
+    option("--overhead-ms", type=not_negative, help="of a step: launches, optimizer (10; none beside a measured GPU)")
+    option("--jitter", type=not_negative, default=0.03, help="deviation of a device's time over its mean (0.03)")
+    option("--parameters", type=positive, help="that the devices average, float32 (3,505,219)")
+    option("--inside-gbs", type=positive, default=200, help="GB/s between devices of a node (200)")
+    option("--network-gbit", type=positive, default=100, help="Gbit/s of each node (100)")
+    option("--latency-us", type=not_negative, default=20, help="of a message (20)")
+    option("--cores", type=positive, default=8, help="CPU cores per device that decode (8)")
+    option("--decode", type=positive, help="pictures/s of a core (330)")
+    option("--picture-kb", type=positive, help="size of a stored picture (84)")
     return result
 
 
