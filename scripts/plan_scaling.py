@@ -115,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     option("--network-gbit", type=positive, default=100, help="Gbit/s of each node (100)")
     option("--latency-us", type=not_negative, default=20, help="of a message (20)")
     option("--cores", type=positive, default=8, help="CPU cores per device that decode (8)")
-    option("--decode", type=positive, help="pictures/s of a core (330)")
+    option("--decode", type=positive, help="pictures/s of a core (500)")
     option("--picture-kb", type=positive, help="size of a stored picture (84)")
     return result
 
@@ -156,7 +156,7 @@ def _machine(measured: dict, args: argparse.Namespace) -> Machine:
         between=args.network_gbit * 1e9 / 8,
         latency_s=args.latency_us / 1e6,
         cores=args.cores,
-        decode=args.decode or data.get("pictures_per_second", 330),
+        decode=args.decode or data.get("pictures_per_second", 500),
         picture_bytes=1e3 * (args.picture_kb or data.get("kilobytes", 84)),
     )
 
