@@ -2,7 +2,10 @@
 
 import logging
 import re
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,6 @@ import nstexp.cli as cli
 
 SMOKE = ("experiment=smoke_gatys", "method.max_steps=2", "picture_every_n_steps=0", "precision=fp32")
 PROGRESS = re.compile(r"\d+%\||; configuration in |^picture \d+ of |^\[sweep\] |^loss: ")
-
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,25 @@ def picture(path: str, width: int, height: int, seed: int = 0) -> Path:
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
     return Path(path)
+
+
+def finish(process: subprocess.Popen, code: int) -> tuple[str, str]:
+    """What a command printed that ends with `code`, and without a traceback."""
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    return out, err
+
+
+def wait_for(what: Callable[[], object], seconds: float = 90.0) -> object:
+    """The first result that counts as true."""
+    given_up = time.monotonic() + seconds
+    while time.monotonic() < given_up:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise AssertionError("it did not happen in time")
 
 
 class Result:

@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, picture
+from conftest import SMOKE, finish, picture, wait_for
 
 from nstexp.outputs import read_summary
 
@@ -94,23 +93,6 @@ def cluster(tmp_path_factory, variables) -> Iterator[None]:
             head.terminate()
             head.wait(timeout=60)
     assert [entry.name for entry in place.iterdir()] == ["ray.log"]
-
-
-def finish(process: subprocess.Popen, code: int) -> tuple[str, str]:
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == code, err
-    assert "Traceback" not in err
-    return out, err
-
-
-def wait_for(what: Callable[[], object], seconds: float = 90.0) -> object:
-    given_up = time.monotonic() + seconds
-    while time.monotonic() < given_up:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise AssertionError("it did not happen in time")
 
 
 def users_of(place: Path) -> list[int]:

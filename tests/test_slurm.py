@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMOKE, picture
+from conftest import SMOKE, finish, picture, wait_for
 from torch.nn import functional as F
 
 from nstexp.core.images import save_image
@@ -98,23 +97,6 @@ def scontrol(slurm):
         return subprocess.run(command, env=slurm, capture_output=True, text=True, timeout=60, check=True).stdout
 
     return call
-
-
-def finish(process: subprocess.Popen, code: int) -> tuple[str, str]:
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == code, err
-    assert "Traceback" not in err
-    return out, err
-
-
-def wait_for(what: Callable[[], object], seconds: float = 90.0) -> object:
-    given_up = time.monotonic() + seconds
-    while time.monotonic() < given_up:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise AssertionError("it did not happen in time")
 
 
 def steps_of(run: Path) -> int:
