@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
+from tqdm import tqdm
 
 from nstexp.core.errors import UserError
 from nstexp.core.files import write_atomically
@@ -57,6 +58,7 @@ def _search(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], dict[str
     found: list[str] = []
     times: dict[str, int] = {}
     waiting = [str(folder)]
+    bar = tqdm(desc=f"listing {folder}", unit="file", leave=False, delay=2.0)
     while waiting:
         here = waiting.pop()
         try:
@@ -70,6 +72,8 @@ def _search(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], dict[str
         except OSError as error:
             log.warning("%s: the folder cannot be read (%s) and is left out", here, error.strerror)
             times[os.path.relpath(here, folder)] = UNREAD
+        bar.update(len(found) - bar.n)
+    bar.close()
     found.sort(key=lambda path: path.split(os.sep))
     return [Path(path) for path in found], times
 
