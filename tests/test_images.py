@@ -1,6 +1,7 @@
 """Images in: every mode, orientation and damage. Images out: exact bytes, or one sentence and nothing left behind."""
 
 import errno
+import os
 import struct
 import tempfile
 import zlib
@@ -241,7 +242,7 @@ def full_disk(*args, **kwargs):
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
     path = tmp_path / "a.png"
     path.write_text("old")
-    target = (Image.Image, "save") if call == "save" else (images.os, "replace")
+    target = (Image.Image, "save") if call == "save" else (os, "replace")
     monkeypatch.setattr(*target, full_disk)
     with pytest.raises(UserError, match=r"a\.png: cannot be written \(no space left on the disk\)"):
         save_image(torch.zeros(3, 4, 4), path)
