@@ -129,6 +129,7 @@ def warn(scontrol, run: Path, sent: str, after: int) -> None:
     job = scontrol("squeue", "-h", "-o", "%F").split()[0]
     scontrol("scancel", "--signal", sent, job)
     wait_for(lambda: "PENDING" in scontrol("squeue", "-h", "-o", "%T"))
+    time.sleep(2.5)  # the nodes take a start within the second of the end for one of the job that was ended
     scontrol("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
