@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from nstexp import loggers
-from nstexp.core.loss_set import LossSet, Shapes
+from nstexp.core.losses.loss_set import LossSet, Shapes
 from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)

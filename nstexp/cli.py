@@ -15,8 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nstexp import hooks
 from nstexp.core.errors import JobFailed
+from nstexp.sweeps import hooks
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
@@ -91,8 +91,9 @@ def _sentence_for(error: Exception) -> str:
 
 
 def _job(cfg: DictConfig) -> float | list[float] | None:
-    from nstexp import cluster, outputs, run
+    from nstexp import outputs, run
     from nstexp.core.errors import Stopped, UserError
+    from nstexp.sweeps import cluster
 
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
@@ -244,7 +245,7 @@ def _job_name() -> str | None:
 
 
 def _print_samples() -> None:
-    from nstexp.core import samples
+    from nstexp.media import samples
 
     for image in samples.listing():
         print(f"{image.name:24} {image.title}")

@@ -1,22 +1,22 @@
 """The run folder's contract: which files a run leaves, and what is in them. Everything else reads runs through this.
 
-    output.png           the picture; with several content images one <name>.png each
-    decoder.safetensors  of a training of AdaIN: what it made
-    model.safetensors    of a training of texture_net or cin: what it made
-    checkpoints/         of a training: last.ckpt, from which the same command goes on, and best.ckpt
-    validation.csv       of a training: one row per validation
-    skipped.txt          of a training: pictures that could not be used, with the reason
-    images/              the picture while it was made, <name>_<step>.jpg
-    scores.csv           of an evaluation: one row per pair and method; grid.png: all its pictures
-    curve.csv            of an evaluation: the scores of unfinished pictures
-    output.mp4           of a clip, or with its own ending, where no other place was given; output.png: a frame of it
-    frames.csv           of a clip: one row per frame
-    losses.csv           one row per logged step: image, step, total, every term (unweighted), seconds
-    metrics.json         {image: its last numbers}
-    summary.json         one record of the run: see `Summary`
-    config.yaml          the resolved configuration
-    nstexp.log           what was logged
-    .hydra/              Hydra's own record: composed config and overrides
+output.png           the picture; with several content images one <name>.png each
+decoder.safetensors  of a training of AdaIN: what it made
+model.safetensors    of a training of texture_net or cin: what it made
+checkpoints/         of a training: last.ckpt, from which the same command goes on, and best.ckpt
+validation.csv       of a training: one row per validation
+skipped.txt          of a training: pictures that could not be used, with the reason
+images/              the picture while it was made, <name>_<step>.jpg
+scores.csv           of an evaluation: one row per pair and method; grid.png: all its pictures
+curve.csv            of an evaluation: the scores of unfinished pictures
+output.mp4           of a clip, or with its own ending, where no other place was given; output.png: a frame of it
+frames.csv           of a clip: one row per frame
+losses.csv           one row per logged step: image, step, total, every term (unweighted), seconds
+metrics.json         {image: its last numbers}
+summary.json         one record of the run: see `Summary`
+config.yaml          the resolved configuration
+nstexp.log           what was logged
+.hydra/              Hydra's own record: composed config and overrides
 """
 
 import csv
@@ -35,8 +35,8 @@ from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import UserError
-from nstexp.core.files import write_atomically
-from nstexp.core.images import save_image
+from nstexp.core.runtime.files import write_atomically
+from nstexp.media.images import save_image
 
 MEAN_OF = "mean of "  # begins the names under which an evaluation records the means of its methods
 Status = Literal["running", "completed", "failed", "interrupted"]

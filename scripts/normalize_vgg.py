@@ -4,7 +4,7 @@
     python -m nstexp backbone=vgg19_normalized backbone.weights.means=means.safetensors
 
 Gatys et al. 2015 scale the network so that every filter's mean activation over images and positions is 1. The means
-are what depends on data; dividing by them happens when the encoder is built (`nstexp.core.pretrained.normalized`).
+are what depends on data; dividing by them happens when the encoder is built (`normalized`).
 """
 
 import argparse
@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from nstexp.core import pretrained
 from nstexp.core.errors import UserError
-from nstexp.core.features import VGG
-from nstexp.core.files import write_atomically
-from nstexp.core.images import find_images, load_image, resize
+from nstexp.core.networks import pretrained
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.resize import resize
+from nstexp.core.runtime.files import write_atomically
+from nstexp.media.images import find_images, load_image
 
 SIDE_PX = 224
 

@@ -34,9 +34,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from nstexp.core.errors import UserError
-from nstexp.core.files import write_atomically
-from nstexp.core.images import find_images
+from nstexp.core.runtime.files import write_atomically
 from nstexp.data.pictures import Unusable, open_rgb, resized
+from nstexp.media.images import find_images
 
 SETTINGS = ("images", "side", "quality", "per_shard", "max_megapixels")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nstexp.core.flow import Flicker, Flow, MotionEstimator
-from nstexp.core.video import open_source, read_frames
+from nstexp.media.flow import Flicker, Flow, MotionEstimator
+from nstexp.media.video import open_source, read_frames
 
 
 def main() -> None:

@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nstexp.core.cache import TensorCache
 from nstexp.core.errors import UserError
-from nstexp.core.features import VGG
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import ContentLoss, MomentsLoss
-from nstexp.core.networks import BUNDLED, Decoder, decoder_info, load_decoder, read_info, save_decoder
-from nstexp.core.pretrained import random_vgg
-from nstexp.core.stats import moments
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.losses.stats import moments
+from nstexp.core.networks.adain_decoder import Decoder, decoder_info, load_decoder, read_info, save_decoder
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.runtime.cache import TensorCache
 from nstexp.methods.adain import AdaIN, DecoderTraining, bundled_adain
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.training import Sources
+from nstexp.weights import ADAIN_DECODER
 
 LAYER = "relu4_1"
 
@@ -224,15 +225,16 @@ def bundled():
 
 
 def test_the_bundled_decoder_is_small_and_says_what_it_is():
-    assert BUNDLED.stat().st_size < 7.5e6
-    info = read_info(BUNDLED)
+    assert ADAIN_DECODER.stat().st_size < 7.5e6
+    info = read_info(ADAIN_DECODER)
     assert info.layer == "relu4_1" and info.steps > 0
 
 
 def test_the_bundled_decoder_stylizes(bundled):
     """Style statistics move from the content's toward the style's; the layout stays the content's."""
-    from nstexp.core.images import load_image, resize, size_for_shorter_side
-    from nstexp.core.samples import find
+    from nstexp.core.resize import resize, size_for_shorter_side
+    from nstexp.media.images import load_image
+    from nstexp.media.samples import find
 
     content, style = (load_image(find(name)) for name in ("sample:coffee", "met:436535"))
     content, style = (resize(i, size_for_shorter_side(tuple(i.shape[-2:]), 192)) for i in (content, style))

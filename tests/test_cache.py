@@ -2,7 +2,7 @@
 
 import torch
 
-from nstexp.core.cache import TensorCache, digest
+from nstexp.core.runtime.cache import TensorCache, digest
 
 
 def floats(count: int) -> torch.Tensor:

@@ -9,14 +9,14 @@ from test_gatys import picture, stylize
 from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
-from nstexp.core.features import BEFORE, IMAGE, TRUST, VGG
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import ContentLoss, GramLoss, TemporalLoss, temporal_loss
-from nstexp.core.networks import Decoder, decoder_info, save_decoder
-from nstexp.core.optimize import starting_image
-from nstexp.core.pretrained import random_vgg
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks.adain_decoder import Decoder, decoder_info, save_decoder
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG
+from nstexp.core.networks.pretrained import random_vgg
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Clip, Controls, Style
+from nstexp.methods.canvas import starting_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TERMS = {"content": ContentLoss(["relu3_2"]), "gram": GramLoss(["relu1_1", "relu2_1"]), "temporal": TemporalLoss(255.0)}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import SMOKE
 
-from nstexp import cluster, slurm
 from nstexp.outputs import RunFolder, read_summary, record_death
+from nstexp.sweeps import cluster, slurm
 
 LISTING = """\
 JobId=12 ArrayJobId=12 ArrayTaskId=3-5,7%2 JobName=nstexp JobState=PENDING Reason=Resources

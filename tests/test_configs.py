@@ -20,7 +20,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp.cli import CONF, _in_sweep, _job_name, _sweep_name
-from nstexp.core.loss_set import LossSet
+from nstexp.core.losses.loss_set import LossSet
 from nstexp.data.batches import Pairs
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs
@@ -28,7 +28,7 @@ from nstexp.tasks.evaluate import evaluate
 from nstexp.tasks.export import export
 from nstexp.tasks.stylize import stylize
 from nstexp.tasks.train import train
-from nstexp.tasks.video import video
+from nstexp.tasks.video.task import video
 
 # How many files each group has; a new one is added here, so that no file can be missed in silence.
 COUNTS = {

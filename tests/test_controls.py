@@ -16,16 +16,17 @@ from torch import Tensor
 from torch.nn import functional
 
 import nstexp.cli as cli
-from nstexp.core import optimize
 from nstexp.core.color import color_moments
 from nstexp.core.errors import Stopped, UserError
-from nstexp.core.features import VGG
-from nstexp.core.images import load_image, resize, save_image
-from nstexp.core.lbfgs import LBFGS
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import ContentLoss, GramLoss, HistogramLoss, LaplacianLoss, MomentsLoss, TotalVariation
-from nstexp.core.networks import Decoder, decoder_info, save_decoder
-from nstexp.core.pretrained import random_vgg
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks.adain_decoder import Decoder, decoder_info, save_decoder
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.optim.lbfgs import LBFGS
+from nstexp.core.resize import resize
+from nstexp.media.images import load_image, save_image
+from nstexp.methods import canvas as optimize
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.gatys import Gatys, PictureOptimization
@@ -117,9 +118,7 @@ def test_statistics_are_averaged_where_several_styles_count():
     styles = [Style(ONE, 3.0, layers=("relu1_1", "relu2_1")), Style(TWO, 1.0, layers=("relu2_1", "relu3_1"))]
     run = finished(gatys, styles, combine="mean_gram")
     ((share, target),) = run._targets["gram"]
-    one, two = (
-        gatys.losses.terms["gram"].target(gatys.encoder(image[None], STYLE_LAYERS)) for image in (ONE, TWO)
-    )
+    one, two = (gatys.losses.terms["gram"].target(gatys.encoder(image[None], STYLE_LAYERS)) for image in (ONE, TWO))
     assert share == 1
     torch.testing.assert_close(target["relu1_1"], one["relu1_1"])
     torch.testing.assert_close(target["relu2_1"], 0.75 * one["relu2_1"] + 0.25 * two["relu2_1"])
@@ -156,7 +155,6 @@ def test_strokes_are_made_once_for_pictures_of_one_size():
     gatys, style = method(fine_steps=2, max_steps=2, **BARE), Style(ONE, fine=FINE)
     made = [len(all_finished(gatys, [style])) for _ in range(2)]
     assert made == [2, 1]
-
 
 
 @pytest.mark.parametrize("combine", ["weighted_loss", "mean_gram"])

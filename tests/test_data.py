@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from nstexp.core.errors import UserError
-from nstexp.core.images import load_image
 from nstexp.data import pictures
 from nstexp.data.batches import fixed_batches
 from nstexp.data.folders import FolderPairs
 from nstexp.data.pictures import Cropping, Unusable, center_crop, random_crop
 from nstexp.data.shards import ShardPairs
+from nstexp.media.images import load_image
 
 SMALL = {"batch_size": 4, "crop_px": 16, "resize_px": 16, "val_pairs": 2, "val_px": 16, "workers": 0}
 

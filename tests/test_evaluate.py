@@ -16,7 +16,7 @@ from conftest import picture, run_folders
 from PIL import Image
 
 from nstexp.core.errors import UserError
-from nstexp.core.metrics import DEFAULT_NAMES
+from nstexp.core.measures.scorer import DEFAULT_NAMES
 from nstexp.outputs import objective, read_summary
 from nstexp.tasks.evaluate import mean_scores, table_lines
 

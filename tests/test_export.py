@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 import nstexp.tasks.export as task
 from nstexp.core.errors import UserError
-from nstexp.core.features import VGG
-from nstexp.core.generators import Generator, ModelInfo, Pyramid, Residual, save_generator
-from nstexp.core.images import padded_to_multiple
-from nstexp.core.networks import Decoder, decoder_info, save_decoder
-from nstexp.core.pretrained import random_vgg
+from nstexp.core.networks.adain_decoder import Decoder, decoder_info, save_decoder
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.generators import Generator, ModelInfo, Pyramid, Residual, save_generator
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.resize import padded_to_multiple
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Controls, Style
+from nstexp.methods.export import example_pictures
 from nstexp.methods.feedforward import FeedForward
-from nstexp.methods.graphs import example_pictures
 from nstexp.outputs import RunFolder, read_summary
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,10 +7,12 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import vgg as torchvision_vgg
 
-from nstexp.core import pretrained, samples
 from nstexp.core.errors import UserError
-from nstexp.core.features import CAFFE, IDENTITY, IMAGE, TORCHVISION, VGG, EncoderWeights, Preprocessing
-from nstexp.core.images import load_image, resize
+from nstexp.core.networks import pretrained
+from nstexp.core.networks.encoder import CAFFE, IDENTITY, IMAGE, TORCHVISION, VGG, EncoderWeights, Preprocessing
+from nstexp.core.resize import resize
+from nstexp.media import samples
+from nstexp.media.images import load_image
 
 BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
 CONVS = {d: [f"{b}_{i}" for b, n in enumerate(blocks, 1) for i in range(1, n + 1)] for d, blocks in BLOCKS.items()}

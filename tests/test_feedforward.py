@@ -23,8 +23,10 @@ from torch.nn import functional as F
 import nstexp.cli as cli
 from nstexp.cli import CONF
 from nstexp.core.errors import UserError
-from nstexp.core.features import VGG
-from nstexp.core.generators import (
+from nstexp.core.losses import julesz
+from nstexp.core.losses.loss_set import LossSet, LossValues
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.generators import (
     Generator,
     InstanceNorm,
     ModelInfo,
@@ -34,17 +36,15 @@ from nstexp.core.generators import (
     save_generator,
     state_of,
 )
-from nstexp.core.images import load_image, save_image
-from nstexp.core.loss_set import LossSet, LossValues
-from nstexp.core.losses import julesz
-from nstexp.core.networks import BUNDLED as DECODER
-from nstexp.core.pretrained import random_vgg
+from nstexp.core.networks.pretrained import random_vgg
 from nstexp.data.batches import Fixed
+from nstexp.media.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.feedforward import FeedForward, GeneratorTraining, balanced
 from nstexp.methods.training import Sources
 from nstexp.outputs import RunFolder, read_summary
 from nstexp.tasks.stylize import stylize
+from nstexp.weights import ADAIN_DECODER as DECODER
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

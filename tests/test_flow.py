@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
 from nstexp.core.errors import UserError
-from nstexp.core.flow import Flicker, Motion, MotionEstimator, reliability, warp, warping_error
+from nstexp.media.flow import Flicker, Motion, MotionEstimator, reliability, warp, warping_error
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

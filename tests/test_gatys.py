@@ -7,11 +7,11 @@ import torch
 from pytorch_lightning import Trainer
 
 from nstexp.core.errors import Stopped, UserError
-from nstexp.core.features import VGG
-from nstexp.core.lbfgs import LBFGS
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import ContentLoss, GramLoss, IdentityLoss, TotalVariation
-from nstexp.core.pretrained import random_vgg
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.gatys import Gatys, PictureOptimization
 
@@ -183,7 +183,7 @@ def test_pictures_too_small_for_the_deepest_layer_are_refused(content, style, me
 
 
 def test_a_picture_too_large_for_the_memory_is_refused_with_a_size_that_fits(monkeypatch):
-    monkeypatch.setattr("nstexp.core.memory.free_bytes", lambda device: 2_000_000)
+    monkeypatch.setattr("nstexp.core.runtime.memory.free_bytes", lambda device: 2_000_000)
     with pytest.raises(UserError, match=r"needs about .* GB of memory .* set image_px=\d+ or less"):
         stylize(method(), picture(400, 300))
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from nstexp.cli import CONF
 from nstexp.core.errors import UserError
-from nstexp.core.generators import (
+from nstexp.core.networks.generators import (
     Conv,
     InstanceNorm,
     ModelInfo,
@@ -25,8 +25,8 @@ from nstexp.core.generators import (
     save_generator,
     state_of,
 )
-from nstexp.core.networks import BUNDLED
-from nstexp.core.pretrained import random_vgg
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.weights import ADAIN_DECODER
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -738,7 +738,7 @@ def bad_files(folder) -> dict[str, str]:
         "odd.ckpt": f"{unreadable}|{others}",
         "part.pth": f"{layers}|{others}",
         "conv.pth": others,
-        str(BUNDLED): others,
+        str(ADAIN_DECODER): others,
     }
 
 

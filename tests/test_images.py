@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nstexp.core import images, samples
+from nstexp.core import resize as resizing
 from nstexp.core.errors import UserError
-from nstexp.core.images import check_writable, find_images, load_image, resize, save_image
+from nstexp.core.resize import resize
+from nstexp.media import images, samples
+from nstexp.media.images import check_writable, find_images, load_image, save_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # odd sides, no symmetry
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
@@ -212,7 +214,7 @@ def test_every_writable_suffix_comes_back(tmp_path, suffix):
     found = load_image(path)
     assert found.shape == smooth.shape
     levels = (smooth * 255).round()
-    assert ((found * 255 - levels).abs().max() < (1e-3 if suffix in LOSSLESS else 8)), suffix
+    assert (found * 255 - levels).abs().max() < (1e-3 if suffix in LOSSLESS else 8), suffix
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
@@ -314,14 +316,14 @@ def test_resize_agrees_with_pillow_on_antialiased_bicubic():
     [((5, 7), None, (5, 7)), ((333, 500), 100, (67, 100)), ((500, 333), 101, (101, 67)), ((2, 20000), 50, (1, 50))],
 )
 def test_the_longer_side_is_exact_and_no_side_is_0(size, longer_px, expected):
-    assert images.size_for_longer_side(size, longer_px) == expected
+    assert resizing.size_for_longer_side(size, longer_px) == expected
 
 
 @pytest.mark.parametrize(
     ("size", "area", "expected"), [((10, 40), 100, (5, 20)), ((3, 300), 9, (1, 30)), ((7, 7), 49, (7, 7))]
 )
 def test_an_area_keeps_the_aspect(size, area, expected):
-    assert images.size_for_pixels(size, area) == expected
+    assert resizing.size_for_pixels(size, area) == expected
 
 
 def test_a_folder_is_searched_recursively_in_a_stable_order(tmp_path):

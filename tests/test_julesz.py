@@ -45,9 +45,7 @@ def test_scaling_takes_the_dimension_times_its_logarithm_away(factor):
     assert julesz(factor * z, squared=True).item() == pytest.approx(
         julesz(z, squared=True).item() - 14 * math.log(factor)
     )
-    assert julesz(factor * z, per_dim=True).item() == pytest.approx(
-        julesz(z, per_dim=True).item() - math.log(factor)
-    )
+    assert julesz(factor * z, per_dim=True).item() == pytest.approx(julesz(z, per_dim=True).item() - math.log(factor))
 
 
 def test_order_and_place_do_not_matter():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nstexp.core import listing
-from nstexp.core.listing import digest, list_files
+from nstexp.media import listing
+from nstexp.media.listing import digest, list_files
 
 
 @pytest.fixture

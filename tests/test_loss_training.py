@@ -18,8 +18,8 @@ from torch.nn import functional as F
 import nstexp.cli as cli
 from nstexp.cli import CONF
 from nstexp.core.errors import UserError
-from nstexp.core.images import save_image
-from nstexp.core.loss_set import LossSet
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.media.images import save_image
 from nstexp.methods.adain import DecoderTraining
 from nstexp.methods.training import Sources
 
@@ -59,9 +59,7 @@ def training(name: str, weight: float = 1.0, content: float = 0) -> DecoderTrain
     terms = instantiate(cfg.loss, _convert_="all")
     weights = {"alpha": 1e-30 if terms[name].role == "image" else content, name: weight}
     encoder = instantiate(cfg.backbone, _convert_="all")
-    method = instantiate(
-        cfg.method, encoder=encoder, losses=LossSet(terms, weights), trainer=None, _convert_="all"
-    )
+    method = instantiate(cfg.method, encoder=encoder, losses=LossSet(terms, weights), trainer=None, _convert_="all")
     torch.manual_seed(0)
     return method.training_module(Sources())
 

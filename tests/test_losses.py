@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from nstexp.core import losses, pretrained, stats
 from nstexp.core.errors import UserError
-from nstexp.core.features import IMAGE, VGG
-from nstexp.core.loss_set import LossSet
-from nstexp.core.losses import ContentLoss, GramLoss, OutOfRange, TotalVariation
+from nstexp.core.losses import ContentLoss, GramLoss, OutOfRange, TotalVariation, stats
+from nstexp.core.losses import style as losses
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks import pretrained
+from nstexp.core.networks.encoder import IMAGE, VGG
 
 CONTENT_FORMS = ("mse", "half_sum", "sum")
 GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")
@@ -368,9 +369,7 @@ def test_moments_loss_sums_or_averages_the_channels_and_averages_the_batch():
     x, y = ({"a": torch.randn(3, 5, 4, 4, dtype=torch.float64)} for _ in range(2))
     mean, total = moments_term(), moments_term(style_reduction="sum")
     assert float(total(x, total.target(y))) == pytest.approx(5 * float(mean(x, mean.target(y))))
-    singles = [
-        float(mean({"a": x["a"][i : i + 1]}, mean.target({"a": y["a"][i : i + 1]}))) for i in range(3)
-    ]
+    singles = [float(mean({"a": x["a"][i : i + 1]}, mean.target({"a": y["a"][i : i + 1]}))) for i in range(3)]
     assert float(mean(x, mean.target(y))) == pytest.approx(sum(singles) / 3)
 
 
@@ -409,7 +408,7 @@ def test_identity_weighs_pixels_and_features():
 
 
 def test_loss_values_add_up():
-    from nstexp.core.loss_set import LossValues
+    from nstexp.core.losses.loss_set import LossValues
 
     first = LossValues(torch.tensor(2.0), {"a": torch.tensor(1.0)})
     both = first + LossValues(torch.tensor(3.0), {"b": torch.tensor(4.0)})

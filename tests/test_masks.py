@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from nstexp.core.errors import UserError
-from nstexp.core.masks import load_masks
+from nstexp.media.masks import load_masks
 
 
 def save(path: Path, gray: np.ndarray) -> Path:

@@ -14,14 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.image.lpips import _LPIPS
 from torchvision.models import alexnet, inception
 
-from nstexp.core import metrics
 from nstexp.core.color import luminance
 from nstexp.core.errors import UserError
-from nstexp.core.features import VGG
-from nstexp.core.images import resize
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import ContentLoss, MomentsLoss
-from nstexp.core.metrics import (
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.losses.transport import directions
+from nstexp.core.measures import scorer as metrics
+from nstexp.core.measures.scorer import (
     DEFAULT_NAMES,
     HIGHER_IS_BETTER,
     LPIPS,
@@ -38,8 +37,9 @@ from nstexp.core.metrics import (
     palette_distance,
     ssim,
 )
-from nstexp.core.pretrained import random_vgg
-from nstexp.core.transport import directions
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.resize import resize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

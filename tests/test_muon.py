@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nstexp.core.errors import UserError
-from nstexp.core.muon import Muon, orthogonalized
-from nstexp.core.schedules import constant, cosine, inverse_time
+from nstexp.core.optim.muon import Muon, orthogonalized
+from nstexp.core.optim.schedules import constant, cosine, inverse_time
 
 
 @pytest.mark.parametrize("shape", [(8, 72), (72, 8), (16, 16)])

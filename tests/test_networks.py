@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
-from nstexp.core.features import CAFFE, VGG, EncoderWeights, same_network
-from nstexp.core.networks import (
+from nstexp.core.networks.adain_decoder import (
     Decoder,
     decoder_info,
     encoder_to_sequential,
@@ -21,7 +20,8 @@ from nstexp.core.networks import (
     to_sequential,
     upsampled_conv,
 )
-from nstexp.core.pretrained import from_file, random_vgg
+from nstexp.core.networks.encoder import CAFFE, VGG, EncoderWeights, same_network
+from nstexp.core.networks.pretrained import from_file, random_vgg
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
@@ -81,6 +81,7 @@ def test_no_checkerboard():
 
 def sequential_decoder():
     """pytorch-AdaIN's decoder written out, for VGG-19 at an eighth of its width."""
+
     def block(low, high):
         return [nn.ReflectionPad2d(1), nn.Conv2d(low, high, 3), nn.ReLU()]
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from nstexp.core import optimize
 from nstexp.core.color import color_moments, match_color
 from nstexp.core.errors import UserError
-from nstexp.core.images import save_image
-from nstexp.core.lbfgs import LBFGS
+from nstexp.core.optim.lbfgs import LBFGS
+from nstexp.media.images import save_image
+from nstexp.methods import canvas as optimize
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:

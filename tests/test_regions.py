@@ -11,10 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from nstexp.core.errors import UserError
-from nstexp.core.features import IMAGE, VGG, EncoderWeights
-from nstexp.core.images import resize
-from nstexp.core.lbfgs import LBFGS
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import (
     ContentLoss,
     CovarianceLoss,
@@ -23,10 +19,14 @@ from nstexp.core.losses import (
     MomentsLoss,
     SlicedWassersteinLoss,
 )
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.losses.stats import gram
 from nstexp.core.masks import guides
-from nstexp.core.networks import Decoder, decoder_info, save_decoder
-from nstexp.core.pretrained import random_vgg
-from nstexp.core.stats import gram
+from nstexp.core.networks.adain_decoder import Decoder, decoder_info, save_decoder
+from nstexp.core.networks.encoder import IMAGE, VGG, EncoderWeights
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.optim.lbfgs import LBFGS
+from nstexp.core.resize import resize
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.gatys import Gatys, PictureOptimization

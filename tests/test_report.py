@@ -20,12 +20,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from nstexp import report
-from nstexp.core import sheet
 from nstexp.core.errors import UserError
-from nstexp.hooks import SweepReport, report_unfinished
+from nstexp.media import sheet
 from nstexp.outputs import Summary
 from nstexp.report import grid, tables
 from nstexp.report.__main__ import main
+from nstexp.sweeps.hooks import SweepReport, report_unfinished
 
 COLORS = [(int(r), int(g), int(b)) for r, g, b in product((20, 120, 220), repeat=3)]
 
@@ -534,7 +534,7 @@ def test_what_goes_wrong_is_one_sentence_and_nothing_more(tmp_path, hook, monkey
 
 
 def test_the_hook_needs_neither_torch_nor_pil():
-    code = "import sys, nstexp.hooks; sys.exit(bool({'torch', 'PIL'} & set(sys.modules)))"
+    code = "import sys, nstexp.sweeps.hooks; sys.exit(bool({'torch', 'PIL'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

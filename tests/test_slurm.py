@@ -17,7 +17,7 @@ import torch
 from conftest import SMOKE, finish, picture, wait_for
 from torch.nn import functional as F
 
-from nstexp.core.images import save_image
+from nstexp.media.images import save_image
 from nstexp.outputs import read_summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,9 +72,7 @@ def start(place, slurm):
         pipe = subprocess.PIPE
         # Who runs the tests in the background has Ctrl-C ignored, and children inherit that.
         heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-        return subprocess.Popen(
-            command, cwd=place, env=slurm, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed
-        )
+        return subprocess.Popen(command, cwd=place, env=slurm, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed)
 
     return call
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nstexp.core.stats import adain, gram, moments, region_moments
+from nstexp.core.losses.stats import adain, gram, moments, region_moments
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:

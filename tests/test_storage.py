@@ -253,9 +253,7 @@ def test_two_workers_of_two_processes_share_the_copies(shards, tmp_path):  # noq
 
     settings = TARS | {"workers": 2, "batch_size": 6, "cache_dir": str(tmp_path / "copies")}
     with ThreadPoolExecutor() as pool:
-        ranks = [
-            pool.submit(take, ShardPairs(**shards, **settings), 6, trainer(rank=rank, ranks=2)) for rank in (0, 1)
-        ]
+        ranks = [pool.submit(take, ShardPairs(**shards, **settings), 6, trainer(rank=rank, ranks=2)) for rank in (0, 1)]
         per_rank = [each.result() for each in ranks]
     for epoch in range(3):
         chosen = [batch for batches in per_rank for batch in batches[2 * epoch : 2 * epoch + 2]]

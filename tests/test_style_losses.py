@@ -12,10 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nstexp.cli import CONF
-from nstexp.core import losses
 from nstexp.core.errors import UserError
-from nstexp.core.features import IMAGE
-from nstexp.core.loss_set import LossSet
 from nstexp.core.losses import (
     ContentLoss,
     CovarianceLoss,
@@ -26,7 +23,10 @@ from nstexp.core.losses import (
     SlicedWassersteinLoss,
     TotalVariation,
 )
-from nstexp.core.stats import gram, mean_square
+from nstexp.core.losses import style as losses
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.losses.stats import gram, mean_square
+from nstexp.core.networks.encoder import IMAGE
 
 GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")
 KERNEL = [[0, -1, 0], [-1, 4, -1], [0, -1, 0]]

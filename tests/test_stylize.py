@@ -14,7 +14,7 @@ from torch import Tensor
 from nstexp.cli import CONF
 from nstexp.core.color import chroma, color_moments, luminance, match_color
 from nstexp.core.errors import Stopped, UserError
-from nstexp.core.images import load_image, save_image
+from nstexp.media.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
 from nstexp.outputs import RunFolder
 from nstexp.tasks.color import finish_colors, prepare_colors

@@ -15,8 +15,8 @@ from conftest import SMOKE, picture, run_folders
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from nstexp.core.features import VGG
-from nstexp.core.metrics import DEFAULT_NAMES
+from nstexp.core.measures.scorer import DEFAULT_NAMES
+from nstexp.core.networks.encoder import VGG
 from nstexp.methods.gatys import PictureOptimization
 from nstexp.outputs import read_summary
 from nstexp.report import read_sweep

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from nstexp.core.threads import Behind, ahead
+from nstexp.core.runtime.threads import Behind, ahead
 
 
 def test_ahead_gives_the_items_in_order_and_makes_them_elsewhere():

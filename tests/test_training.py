@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nstexp.core.images import load_image, save_image
-from nstexp.core.networks import read_info
+from nstexp.core.networks.adain_decoder import read_info
+from nstexp.media.images import load_image, save_image
 from nstexp.outputs import read_summary
 
 SETTINGS = [

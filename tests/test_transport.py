@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nstexp.core import transport
 from nstexp.core.errors import UserError
-from nstexp.core.transport import directions, hist_match, quantile, quantiles
+from nstexp.core.losses import transport
+from nstexp.core.losses.transport import directions, hist_match, quantile, quantiles
 
 # float64 takes torch's sorting, the others integer keys.
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from nstexp.core.errors import UserError
-from nstexp.core.video import Encoding, open_source, open_writer, read_frames, source
-from nstexp.core.video.writer import VideoWriter
+from nstexp.media.video import Encoding, open_source, open_writer, read_frames, source
+from nstexp.media.video.writer import VideoWriter
 
 HEIGHT, WIDTH, COUNT = 48, 64, 24
 RED = np.full((HEIGHT, WIDTH, 3), (255, 0, 0), np.uint8)
@@ -140,7 +140,7 @@ def gone(folder, *expected):
 
 
 def test_importing_the_package_imports_no_library():
-    code = "import sys, nstexp.core.video; print([m for m in ('av', 'decord', 'torch', 'cv2') if m in sys.modules])"
+    code = "import sys, nstexp.media.video; print([m for m in ('av', 'decord', 'torch', 'cv2') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -798,7 +798,7 @@ def test_only_one_run_writes_an_output(clips, tmp_path, name):
     first = open_writer(tmp_path / name, clip, clip.size, range(COUNT), Encoding(), "same")
     code = f"""
         from nstexp.core.errors import UserError
-        from nstexp.core.video import *
+        from nstexp.media.video import *
         clip = open_source({str(clips / "plain.mp4")!r})
         try:
             open_writer({str(tmp_path / name)!r}, clip, clip.size, range({COUNT}), Encoding(), "other")
@@ -850,7 +850,7 @@ def test_work_goes_on_behind_an_interruption(clips, tmp_path, name, stop):
 def test_what_a_killed_process_leaves_plays_and_is_gone_on_from(clips, tmp_path, codec, lost):
     code = f"""
         import signal, os
-        from nstexp.core.video import *
+        from nstexp.media.video import *
         clip = open_source({str(clips / "sound.mp4")!r})
         writer = open_writer({str(tmp_path / "a.mp4")!r}, clip, clip.size, range({COUNT}), Encoding({codec!r}), "same")
         for number, frame in enumerate(read_frames(clip, range(15))):
@@ -1079,7 +1079,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_partial_file(tmp_path):
     code = f"""
         import resource
         from nstexp.core.errors import UserError
-        from nstexp.core.video import *
+        from nstexp.media.video import *
         clip = open_source({str(tmp_path / "in.mp4")!r})
         writer = open_writer({str(tmp_path / "a.mp4")!r}, clip, clip.size, range({COUNT}), Encoding(), "same")
         resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
@@ -1129,7 +1129,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     code = """
         import resource, sys
         from pathlib import Path
-        from nstexp.core.video import *
+        from nstexp.media.video import *
         clip = open_source(sys.argv[1])
         fast = Encoding(options={"preset": "ultrafast"})
         writer = open_writer(sys.argv[2], clip, clip.size, range(len(clip)), fast, "x")

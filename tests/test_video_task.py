@@ -16,11 +16,11 @@ from conftest import picture, run_folders
 from PIL import Image
 
 from nstexp.core.errors import Stopped, UserError
-from nstexp.core.video import Encoding, open_source, open_writer, read_frames
+from nstexp.media.video import Encoding, open_source, open_writer, read_frames
 from nstexp.methods.base import Controls
 from nstexp.outputs import RunFolder
-from nstexp.tasks import video as task
-from nstexp.tasks.video import Settings, video
+from nstexp.tasks.video import task as task
+from nstexp.tasks.video.task import Settings, video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (48, 64)
@@ -142,7 +142,8 @@ def test_image_px_is_the_longer_side_and_every_frame_has_the_pictures_own_resize
     method = Flickering(0)
     make(method, pictures(frames), image_px=40)
     assert results()[0].shape == (30, 40, 3)
-    from nstexp.core.images import load_image, resize
+    from nstexp.core.resize import resize
+    from nstexp.media.images import load_image
 
     assert torch.equal(method.calls[1][0][0], resize(load_image("frames/2.png"), (30, 40)))
 
@@ -365,7 +366,7 @@ def test_what_is_done_is_kept_and_the_same_command_goes_on(make, output, error):
 
 def test_a_complete_partial_clip_only_has_to_be_finished(make, monkeypatch):
     content = mp4([scene(2 * n) for n in range(5)])
-    from nstexp.core.video.writer import VideoWriter
+    from nstexp.media.video.writer import VideoWriter
 
     finish = VideoWriter.finish
 
@@ -484,7 +485,7 @@ def test_in_the_run_folder_the_same_command_needs_that_folder(make):
 
 
 def test_a_full_disk_keeps_the_partial_clip_and_is_what_is_said(make, monkeypatch):
-    from nstexp.core.video.folder import FolderWriter
+    from nstexp.media.video.folder import FolderWriter
 
     add = FolderWriter.add
 

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from nstexp.core.errors import UserError
-from nstexp.core.images import find_images
-from nstexp.core.listing import digest
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
@@ -30,6 +28,8 @@ from nstexp.data.batches import (
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
 from nstexp.data.storage import persistently
+from nstexp.media.images import find_images
+from nstexp.media.listing import digest
 
 log = logging.getLogger(__name__)
 

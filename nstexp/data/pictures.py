@@ -12,8 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from nstexp.core.errors import UserError, is_whole
-from nstexp.core.images import _to_tensor, _without_pillow_limit
 from nstexp.data.storage import describe, may_pass
+from nstexp.media.images import _to_tensor, _without_pillow_limit
 
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
 

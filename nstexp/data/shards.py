@@ -17,8 +17,6 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import tar_file_iterator
 
 from nstexp.core.errors import UserError, check_integers
-from nstexp.core.images import READABLE, find_images
-from nstexp.core.listing import digest
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
@@ -35,6 +33,8 @@ from nstexp.data.batches import (
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
 from nstexp.data.storage import Storage, describe, is_address, may_pass, pause
+from nstexp.media.images import READABLE, find_images
+from nstexp.media.listing import digest
 
 log = logging.getLogger(__name__)
 

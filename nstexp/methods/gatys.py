@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
-from nstexp.core import optimize
-from nstexp.core.cache import digest
 from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.core.features import BEFORE, IMAGE, TRUST, VGG, Features
-from nstexp.core.images import resize, size_for_pixels
-from nstexp.core.loss_set import LossSet, LossValues, Role, Shapes
+from nstexp.core.losses.loss_set import LossSet, LossValues, Role, Shapes
 from nstexp.core.masks import Propagation, guides
-from nstexp.core.memory import check_memory, release_freed
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG, Features
+from nstexp.core.resize import resize, size_for_pixels
+from nstexp.core.runtime.cache import digest
+from nstexp.core.runtime.memory import check_memory, release_freed
+from nstexp.methods import canvas as optimize
 from nstexp.methods.base import Controls, Style, Stylizer
 
 log = logging.getLogger(__name__)

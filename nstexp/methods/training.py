@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nstexp.core.errors import UserError, check_integers
-from nstexp.core.features import IMAGE, VGG
-from nstexp.core.loss_set import LossSet, Shapes
+from nstexp.core.losses.loss_set import LossSet, Shapes
+from nstexp.core.networks.encoder import IMAGE, VGG
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from nstexp.core import sheet
-from nstexp.core.files import write_atomically
-from nstexp.core.sheet import GAP_PX, GRAY, PALE, RED, beside, blank, padded, stacked, thumbnail
+from nstexp.core.runtime.files import write_atomically
+from nstexp.media import sheet
+from nstexp.media.sheet import GAP_PX, GRAY, PALE, RED, beside, blank, padded, stacked, thumbnail
 from nstexp.report.jobs import INPUTS, Job, input_files, shortened, unique, varying
 
 CELL_PX, INPUT_PX, WRAP_AT = 256, 60, 6

@@ -14,8 +14,8 @@ import yaml
 from tqdm import tqdm
 
 from nstexp.core.errors import UserError
-from nstexp.core.images import WRITABLE, find_images
-from nstexp.core.samples import is_builtin
+from nstexp.media.images import WRITABLE, find_images
+from nstexp.media.samples import is_builtin
 from nstexp.outputs import Summary, read_summary
 
 NO_RECORD = "no record"  # the status of a run without a readable summary.json

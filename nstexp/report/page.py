@@ -23,9 +23,9 @@ from urllib.parse import quote
 from plotly.offline import get_plotlyjs
 from tqdm import tqdm
 
-from nstexp.core.files import write_atomically
-from nstexp.core.metrics import HIGHER_IS_BETTER
-from nstexp.core.sheet import thumbnail
+from nstexp.core.measures.scorer import HIGHER_IS_BETTER
+from nstexp.core.runtime.files import write_atomically
+from nstexp.media.sheet import thumbnail
 from nstexp.report.jobs import (
     INPUTS,
     NO_RECORD,

@@ -15,16 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.core.images import (
-    find_images,
-    load_image,
-    resize,
-    size_for_longer_side,
-    size_for_shorter_side,
-    unique_names,
-)
-from nstexp.core.metrics import Scorer
-from nstexp.core.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
+from nstexp.core.measures.scorer import Scorer
+from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_side
+from nstexp.media.images import find_images, load_image, unique_names
+from nstexp.media.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
 from nstexp.methods.base import Controls, Style, Stylizer
 from nstexp.outputs import MEAN_OF, RunFolder
 from nstexp.tasks.color import Color, check_color, redraw

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from nstexp.core.errors import UserError
-from nstexp.core.files import write_atomically
+from nstexp.core.runtime.files import write_atomically
 from nstexp.methods.base import Export
 from nstexp.outputs import RunFolder
 

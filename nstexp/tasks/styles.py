@@ -8,11 +8,11 @@ from typing import get_args
 
 from torch import Tensor
 
-from nstexp.core import samples
-from nstexp.core.cache import file_digest
 from nstexp.core.errors import UserError
-from nstexp.core.images import as_list, find_images, load_image, unique_names
-from nstexp.core.masks import load_masks
+from nstexp.core.runtime.files import file_digest
+from nstexp.media import samples
+from nstexp.media.images import as_list, find_images, load_image, unique_names
+from nstexp.media.masks import load_masks
 from nstexp.methods.base import Combine, Learned, Style
 
 log = logging.getLogger(__name__)

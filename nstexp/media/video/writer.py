@@ -1,0 +1,484 @@
+"""Clips out. Every frame is encoded once, into a partial file that plays while it grows and from which work goes on."""
+
+import io
+import logging
+import math
+import os
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from nstexp.core.errors import UserError
+from nstexp.media.video.disk import Claim, explained, refuse_inputs
+from nstexp.media.video.encoder import REORDERS, Encoder, Encoding
+from nstexp.media.video.folder import FolderWriter
+from nstexp.media.video.gif import write_gif
+from nstexp.media.video.sound import COPY, IDENTITY, Sound, kept_tags, plan_sound, rounded
+from nstexp.media.video.source import Colors, Frame, Source, complaints, open_container, packets, rgb, video_stream
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+logger = logging.getLogger(__name__)
+
+# FFmpeg's names of the formats
+FORMATS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".gif": "gif",
+}
+CONTAINERS = tuple(FORMATS)
+MILLISECOND = Fraction(1, 1000)  # the unit of time in Matroska
+TRIAL_FRAMES = 8  # enough for an encoder to reorder some
+AVI_GAP = 60000  # frames without a picture that FFmpeg writes between two
+# A cluster for every packet and no waiting for the other stream: only the very last frame is not yet in the file.
+GROWING = {
+    "flush_packets": "1",
+    "cluster_size_limit": "1",
+    "max_interleave_delta": "1",
+    "avoid_negative_ts": "disabled",
+}
+
+
+class Writer(Protocol):
+    """Where frames go. `add`, `finish` and `keep` may come from different threads."""
+
+    done: int  # positions in `frames` that need no more work: that of the last frame on the disk + 1
+
+    def last_picture(self) -> np.ndarray | None:
+        """The last frame that an earlier writer has left, as it was encoded, RGB uint8 (H, W, 3); None: there is none.
+
+        It is at position `done` - 1 until the first `add`.
+        """
+
+    def add(self, frame: Frame) -> None:
+        """Append a frame of the agreed size; its time is one of the source's, later than the last one's.
+
+        Raises:
+            UserError: the disk does not take it.
+            RuntimeError: behind `finish` or `keep`.
+        """
+
+    def finish(self) -> Path:
+        """All frames are there: the output appears under its name, and the partial one goes.
+
+        Raises:
+            UserError: the disk does not take it, or there is no frame; `keep` is still to be called.
+        """
+
+    def keep(self) -> Path | None:
+        """Stop early: the partial output, which plays and from which open_writer goes on; None if it has no frame.
+
+        It never raises, may be called again, and leaves the output of `finish` alone.
+        """
+
+
+def open_writer(
+    path: str | Path, source: Source, size: tuple[int, int], frames: range, encoding: Encoding, identity: str
+) -> Writer:
+    """Begin to write `frames` of `source`, changed but with their times and their sound, or go on with it.
+
+    Args:
+        path: a file ending in one of CONTAINERS, or a folder (no ending) for numbered PNG files.
+        source: the clip that the frames, their times, the sound, the colors and the tags come from.
+        size: (height, width) of the frames to be written.
+        frames: indices of the frames in `source`, without a step.
+        encoding: how; a folder and a GIF take nothing from it.
+        identity: a digest of what the frames depend on. What an earlier, interrupted writer with the same one left
+            beside `path` is kept.
+
+    Raises:
+        UserError: the output cannot be written there, another run writes it, or the encoding does not suit it.
+    """
+    path = Path(path).expanduser()
+    if path.name in ("", ".."):
+        raise UserError(f"output={path}: this is no name of a file or a folder to be made, add one")
+    if not path.suffix:
+        return FolderWriter(path, source, frames, identity)
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(
+            f"output={path}: cannot write '{path.suffix}' files, use one of {', '.join(FORMATS)}, or a folder name "
+            "without an ending for PNG files"
+        )
+    if path.is_dir():
+        raise UserError(f"output={path}: this is a folder, add a file name")
+    return VideoWriter(path, source, size, frames, encoding, identity)
+
+
+class VideoWriter:
+    """Writes a video file or a GIF, see `open_writer`."""
+
+    def __init__(
+        self, path: Path, source: Source, size: tuple[int, int], frames: range, encoding: Encoding, identity: str
+    ) -> None:
+        self.path, self.partial = path, path.with_name(f"{path.name}.partial.mkv")
+        self._aside = path.with_name(f".{self.partial.name}")  # an earlier partial file while it is copied
+        self._temporary = path.with_name(f".writing-{path.name}")
+        refuse_inputs(path, (self.partial, self._aside, self._temporary), source)
+        self._source, self._size, self._frames, self._identity = source, size, frames, identity
+        self._format = FORMATS[path.suffix.lower()]
+        if self._format == "gif":  # nothing is lost before the palettes are chosen
+            encoding = Encoding("ffv1", options={"pix_fmt": "bgr0"})
+            self._codec = "ffv1"
+        else:
+            self._codec = encoding.codec_for(self._format)
+        self._encoding = encoding
+        self._tags: dict[str, str] = {}
+        self._sound_starts, self._sound_units = [], []
+        if not source.pictures:
+            with open_container(source.path) as container:
+                self._tags = kept_tags(container.metadata)
+                sound = [stream for stream in container.streams.audio if stream.start_time is not None]
+                self._sound_starts = [stream.start_time * stream.time_base for stream in sound]  # in seconds
+                self._sound_units = [stream.time_base.denominator for stream in sound]
+        self._check_even_times()
+        header = self._trial()
+        self._sound_plan = self._planned_sound()
+        self._last_picture: np.ndarray | None = None
+        self._written: list[int] = []  # positions in `frames`
+        self._ended = False
+        self._guard = threading.Lock()
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._claim = Claim(path)
+            try:
+                self._open_partial(header)
+            except BaseException:
+                self._claim.release()
+                raise
+
+    @property
+    def done(self) -> int:
+        return self._written[-1] + 1 if self._written else 0
+
+    def last_picture(self) -> np.ndarray | None:
+        return self._last_picture
+
+    def add(self, frame: Frame) -> None:
+        if frame.pixels.shape != (*self._size, 3):
+            raise ValueError(f"a frame of shape {frame.pixels.shape} for a video of {self._size}")
+        position = self._frames.index(bisect_left(self._source.times, frame.time))
+        with self._guard:
+            self._check_not_ended()
+            if position < self.done:
+                raise ValueError(f"the frame at {frame.time} does not follow those that are written")
+            with explained(self.path, self.partial if self._written else None):
+                self._mux(self._encoder.encode(frame.pixels, position))
+
+    def finish(self) -> Path:
+        with self._guard:
+            self._check_not_ended()
+            self._ended = True
+            try:
+                with explained(self.path, self.partial):
+                    self._mux(self._encoder.encode(None))
+                    self._close()
+                    if not self._written:
+                        raise UserError(f"{self.path}: not one frame could be read, so there is nothing to write")
+                    if self._format == "gif":
+                        self._write_gif(self._temporary)
+                    else:
+                        self._remux(self._temporary)
+                    os.replace(self._temporary, self.path)
+            finally:
+                with suppress(OSError):
+                    self._temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the output is complete
+                self.partial.unlink()
+            self._claim.release()
+            return self.path
+
+    def keep(self) -> Path | None:
+        with self._guard:
+            if not self._ended:
+                self._ended = True
+                with suppress(Exception):  # what is on the disk already plays
+                    self._mux(self._encoder.encode(None))
+            if self._claim.held:
+                with suppress(Exception):
+                    self._close()
+                if not self._written:
+                    with suppress(OSError):
+                        self.partial.unlink(missing_ok=True)
+                self._claim.release()
+            return self.partial if self._written and self.partial.exists() else None
+
+    def _check_not_ended(self) -> None:
+        if self._ended:
+            raise RuntimeError(f"{self.path} was finished or kept before")
+
+    def _check_even_times(self) -> None:
+        """An AVI file counts frames: two may not fall on one number, nor many numbers on none."""
+        if self._format != "avi":
+            return
+        shift = self._window()[0]
+        numbers = [rounded((self._seconds(n) - shift) * self._source.rate) for n in range(len(self._frames))]
+        if any(not 0 < b - a <= AVI_GAP for a, b in pairwise(numbers)):
+            raise UserError(f"output={self.path}: AVI files know no frames at uneven times, use .mkv or .mp4")
+
+    def _planned_sound(self) -> list[str | None]:
+        """What becomes of each audio stream; anything but a copy is logged."""
+        if self._format == "gif":
+            if self._source.audio:
+                logger.info("%s: a GIF has no sound", self.path)
+            return []
+        plan = plan_sound(self._source, self._format)
+        for codec, how in zip(self._source.audio, plan, strict=True):
+            if how is None:
+                logger.warning("%s: cannot hold sound in %s, it is left out", self.path, codec)
+            elif how != COPY:
+                logger.warning("%s: cannot hold sound in %s, it is recoded with %s", self.path, codec, how)
+        return plan
+
+    # The partial file. Its first frame is at 0 unless it could not be read, its times are milliseconds.
+
+    def _open_partial(self, header: tuple) -> None:
+        """Begin a partial file with the frames of the one that is there.
+
+        The old one waits aside, for Windows renames no file that is open. Where it still is aside, a process has died
+        while it copied, and what lies in its place is not all of it.
+        """
+        old = self._aside if self._aside.exists() else self.partial
+        kept = self._complete_frames(old, header) if old.exists() else []
+        self._temporary.unlink(missing_ok=True)
+        if kept:
+            os.replace(old, self._aside)
+        try:
+            self._begin_partial()
+            if kept:
+                with open_container(self._aside) as container:
+                    for position, packet in zip(kept, _as_encoded(container), strict=False):
+                        packet.pts = position
+                        self._mux([packet])
+            self._aside.unlink(missing_ok=True)  # else the next writer would take it for all there is
+        except BaseException:
+            self._written = []
+            with suppress(Exception):
+                self._close()
+            with suppress(OSError):
+                if kept:
+                    os.replace(self._aside, self.partial)
+                else:
+                    self.partial.unlink(missing_ok=True)
+            raise
+
+    def _begin_partial(self) -> None:
+        self._sound = None
+        self._container, self._encoder = self._new_partial(str(self.partial.absolute()))
+        if any(self._encoder.padding):
+            layout, height, width = self._encoder.pixel_format, *self._size
+            logger.info("%s has even sizes only: an edge of the %dx%d px is repeated", layout, width, height)
+        plan = plan_sound(self._source, "matroska") if any(self._sound_plan) else []
+        copied = [COPY if how == COPY else None for how in plan]
+        begin, end = self._seconds(0), self._end(len(self._frames) - 1)
+        self._sound = Sound(self._source, self._container, copied, begin, end, shift=begin)
+        self._container.start_encoding()  # so that there is a file that tells whose it is
+
+    def _new_partial(self, file: Any) -> "tuple[OutputContainer, Encoder]":
+        import av
+
+        container = av.open(file, "w", format="matroska", container_options=GROWING)
+        try:
+            container.metadata.update(self._tags | {IDENTITY: self._identity})
+            return container, Encoder(container, self._codec, self._encoding, self._size, self._source)
+        except BaseException:
+            container.close()
+            raise
+
+    def _complete_frames(self, path: Path, header: tuple) -> list[int]:
+        """Positions of the frames that an earlier partial file has; the last one becomes `last_picture`."""
+        with complaints() as complained:
+            try:
+                old = open_container(path)
+            except UserError:  # stopped before its first frame
+                return []
+            with old:
+                if stranger := self._stranger(old, header):
+                    logger.warning("%s: was left by %s, this work starts over", self.partial, stranger)
+                    return []
+                positions: list[int] = []
+                group: list[Packet] = []  # since the last keyframe
+                for packet in _nonempty(old):
+                    behind = positions[-1] + 1 if positions else 0
+                    position = self._position_at(packet.pts, behind)
+                    # A hole is a frame that the clip has lost, unless this file is damaged: then it is done again.
+                    if position is None or (position > behind and complained):
+                        break
+                    positions.append(position)
+                    group = [packet] if packet.is_keyframe else [*group, packet]
+                last = self._decode_last(video_stream(old), group)
+                return [position for position in positions if last is not None and position <= last]
+
+    def _stranger(self, old: "InputContainer", header: tuple) -> str | None:
+        """Who has left a partial file that this writer cannot go on from."""
+        if old.metadata.get(IDENTITY) != self._identity:
+            return "work with other settings"
+        stream = video_stream(old)
+        return "another version of the encoder" if stream is None or _header(stream) != header else None
+
+    def _decode_last(self, stream: "VideoStream", group: "list[Packet]") -> int | None:
+        """Decode the last frame that is whole; returns its position."""
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        last = None
+        for packet in [*group, None]:
+            with suppress(av.FFmpegError):
+                for frame in stream.codec_context.decode(packet):
+                    last = frame
+        if last is None:
+            return None
+        height, width = self._size  # without the padding
+        self._last_picture = rgb(last, (last.height, last.width), Colors.of(last), VideoReformatter())[:height, :width]
+        return self._position_at(last.pts, 0)
+
+    def _trial(self) -> tuple:
+        """`_header` of a stream as this writer would begin it now, read from a file of black frames in memory.
+
+        Raises:
+            UserError: the encoder fails, or reorders frames.
+        """
+        import av
+
+        memory = io.BytesIO()
+        container, encoder = self._new_partial(memory)
+        black = np.zeros((*self._size, 3), np.uint8)
+        order = []
+        try:
+            with container:
+                for number in (*range(TRIAL_FRAMES), None):
+                    coded = encoder.encode(None if number is None else black, number or 0)
+                    order += [packet.pts for packet in coded]
+                    if any(a >= b for a, b in pairwise(order)):
+                        raise UserError(REORDERS)
+                    container.mux(coded)
+        except av.FFmpegError as error:
+            raise UserError(
+                f"video.codec_options={dict(self._encoding.options)}: {self._codec} fails with these ({error.strerror})"
+            ) from error
+        memory.seek(0)
+        with av.open(memory) as fresh:
+            return _header(video_stream(fresh))
+
+    def _mux(self, coded: "list[Packet]") -> None:
+        """Write packets whose pts are positions in `frames`, and the sound until they end."""
+        for packet in coded:
+            position = packet.pts
+            if self._written and position <= self._written[-1]:
+                raise UserError(REORDERS)
+            begin = self._milliseconds(position)
+            packet.pts = packet.dts = begin
+            packet.duration = max(1, rounded((self._end(position) - self._seconds(0)) / MILLISECOND) - begin)
+            packet.time_base, packet.stream = MILLISECOND, self._encoder.stream
+            self._container.mux(packet)
+            self._written.append(position)
+            self._sound.mux_until(self._end(position))
+
+    def _close(self) -> None:
+        try:
+            self._container.close()
+        finally:
+            if self._sound is not None:
+                self._sound.close()
+
+    # The finished file
+
+    def _remux(self, path: Path) -> None:
+        """Copy the frames of the partial file and the sound of the clip, both with the times of the clip."""
+        import av
+
+        time_base = self._source.time_base if self._format != "avi" else 1 / self._source.rate  # AVI counts frames
+        shift, start, stop = self._window()
+        options = {}
+        if self._format == "avi":
+            options["avoid_negative_ts"] = "disabled"  # or the run-in of the sound moves the video by a frame
+        if self._format in ("mp4", "mov"):
+            # A stream that begins late is held back in units of the whole film, milliseconds if they are not told.
+            fine = math.lcm(time_base.denominator, *self._sound_units)
+            options |= {"movflags": "+faststart", "movie_timescale": str(fine if fine < 2**31 else 90000)}
+        with (
+            open_container(self.partial) as old,
+            av.open(str(path.absolute()), "w", format=self._format, container_options=options) as new,
+        ):
+            new.metadata.update(self._tags)
+            stream = new.add_stream_from_template(video_stream(old), opaque=True)
+            stream.time_base = time_base
+            sound = Sound(self._source, new, self._sound_plan, start, stop, shift)
+            for position, packet in zip(self._written, _nonempty(old), strict=True):
+                packet.pts = packet.dts = rounded((self._seconds(position) - shift) / time_base)
+                packet.duration = rounded((self._end(position) - shift) / time_base) - packet.pts
+                packet.time_base, packet.stream = time_base, stream
+                new.mux(packet)
+                sound.mux_until(self._end(position))
+            sound.finish()
+
+    def _window(self) -> tuple[Fraction, Fraction | float, Fraction | float]:
+        """What becomes 0, and between which times of the source its sound is taken; all in seconds."""
+        last = len(self._frames) - 1
+        to_the_end = self._frames.stop >= len(self._source)
+        stop = math.inf if to_the_end else self._end(last)
+        if self._frames.start:
+            return self._seconds(0), self._seconds(0), stop
+        # Streams of broadcasts begin anywhere. A start before 0 is the run-in of a codec and stays.
+        return max(Fraction(0), min([self._seconds(0), *self._sound_starts])), -math.inf, stop
+
+    def _write_gif(self, path: Path) -> None:
+        begin = self._seconds(0)
+        times = [self._seconds(position) - begin for position in self._written]
+        count = write_gif(self.partial, path, times, self._end(self._written[-1]) - begin)
+        if count < len(times):
+            logger.info("%s: %d of %d frames, for a GIF shows 50 a second at most", self.path, count, len(times))
+
+    # Times of positions in `frames`
+
+    def _seconds(self, position: int) -> Fraction:
+        return self._source.times[self._frames[position]] * self._source.time_base
+
+    def _end(self, position: int) -> Fraction:
+        return self._source.until(self._frames[position]) * self._source.time_base
+
+    def _milliseconds(self, position: int) -> int:
+        return rounded((self._seconds(position) - self._seconds(0)) / MILLISECOND)
+
+    def _position_at(self, milliseconds: int | None, first: int) -> int | None:
+        """The first position from `first` on that has this time; None: there is none."""
+        if milliseconds is None:
+            return None
+        found = bisect_left(range(len(self._frames)), milliseconds, lo=first, key=self._milliseconds)
+        return found if found < len(self._frames) and self._milliseconds(found) == milliseconds else None
+
+
+def _nonempty(container: "InputContainer") -> "Iterator[Packet]":
+    return (packet for packet in packets(container, video_stream(container)) if packet.size)
+
+
+def _as_encoded(container: "InputContainer") -> "Iterator[Packet]":
+    """Packets as an encoder makes them: of H.264 and its successors, Matroska has stored them in another form."""
+    import av
+
+    codec = video_stream(container).codec_context.name
+    if codec not in ("h264", "hevc", "vvc"):
+        yield from _nonempty(container)
+        return
+    start_codes = av.BitStreamFilterContext(f"{codec}_mp4toannexb", video_stream(container))
+    for packet in _nonempty(container):
+        yield from start_codes.filter(packet)
+
+
+def _header(stream: "VideoStream") -> tuple:
+    """What must be equal for packets of two encoders to follow each other."""
+    context = stream.codec_context
+    return context.name, context.width, context.height, context.extradata
