@@ -21,13 +21,13 @@ test-slurm: .venv/.installed-dev
 	if ! command -v sbatch >/dev/null; then \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; } >/dev/null || \
 		{ echo "Slurm tests skipped: apt-get cannot install slurm-wlm and munge"; exit 0; }; fi; \
-	NSTEXP_TEST_SLURM=1 $(BIN)/python -m pytest tests/test_slurm.py
+	NSTEXP_TEST_SLURM=1 $(BIN)/python -m pytest tests/sweeps/test_slurm.py
 
 # Ray is no part of the other tests: its launcher wants an old cloudpickle.
 test-ray: .venv/.installed-dev
 	@if ! $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'; then \
 		echo "Ray tests skipped: pip cannot install it"; exit 0; fi; \
-	NSTEXP_TEST_RAY=1 $(BIN)/python -m pytest tests/test_ray.py
+	NSTEXP_TEST_RAY=1 $(BIN)/python -m pytest tests/sweeps/test_ray.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

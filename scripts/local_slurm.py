@@ -1,4 +1,4 @@
-"""A Slurm of two nodes on this machine alone: to try `hydra/launcher=slurm`, and for tests/test_slurm.py.
+"""A Slurm of two nodes on this machine alone: to try `hydra/launcher=slurm`, and for tests/sweeps/test_slurm.py.
 
     apt-get install -y --no-install-recommends slurm-wlm munge      # Debian, Ubuntu
     python scripts/local_slurm.py start /tmp/slurm                  # prints what to export

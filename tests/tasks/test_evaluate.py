@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from conftest import picture, run_folders
+from helpers import SCRIPTS, picture, run_folders
 from PIL import Image
 
 from nstexp.core.errors import UserError
@@ -20,7 +20,6 @@ from nstexp.core.measures.scorer import DEFAULT_NAMES
 from nstexp.outputs import objective, read_summary
 from nstexp.tasks.evaluate import mean_scores, table_lines
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 SMALL = (
     "task=evaluate", "image_px=48", "backbone=random", "backbone@metrics.encoder=random", "logger=none",
     "picture_every_n_steps=0", "precision=fp32",

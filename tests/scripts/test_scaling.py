@@ -4,14 +4,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from helpers import SCRIPTS
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from plan_scaling import Machine, expected_largest  # noqa: E402
+from plan_scaling import Machine, expected_largest
 
 # 10 ms of work, 1 ms of overhead, 5 ms of decoding; 10 MB of gradients.
 MACHINE = Machine(

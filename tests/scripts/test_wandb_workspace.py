@@ -16,10 +16,11 @@ from types import SimpleNamespace
 import pytest
 import wandb
 import yaml
+from helpers import SCRIPTS
 
 pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is not installed: pip install 'nstexp[workspaces]'")
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "wandb_workspace.py"
+SCRIPT = SCRIPTS / "wandb_workspace.py"
 SWEEP = (
     "backbone=random image_px=64 method.max_steps=12 method.levels=1 picture_every_n_steps=5 log_every_n_steps=4 "
     "metrics.names=[style_gram,content_loss,ssim] layers=style_first1,style_first2 weights.beta=1,10"

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import picture, run_folders
+from helpers import picture, run_folders
 from PIL import Image
 
 from nstexp.core.errors import Stopped, UserError

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMOKE, finish, picture, wait_for
+from helpers import ROOT, SMOKE, finish, picture, wait_for
 from torch.nn import functional as F
 
 from nstexp.media.images import save_image
 from nstexp.outputs import read_summary
 
-ROOT = Path(__file__).resolve().parents[1]
 TRAINING = (
     "method=adain", "task=train", "backbone=random", "logger=none", "precision=fp32", "trainer.accelerator=cpu",
     "data.content=photos", "data.style=paintings", "data.crop_px=32", "data.resize_px=40", "data.val_px=32",

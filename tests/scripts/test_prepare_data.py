@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import SCRIPTS
 from PIL import Image
 
 from nstexp.data.shards import ShardPairs, find_shards
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_data.py"
+SCRIPT = SCRIPTS / "prepare_data.py"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The real thing: sweeps on a Ray that is started here. `NSTEXP_TEST_RAY=1 python -m pytest tests/test_ray.py`."""
+"""The real thing: sweeps on a Ray that is started here. Run by `make test-ray`."""
 
 import csv
 import os
@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, finish, picture, wait_for
+from helpers import ROOT, SMOKE, finish, picture, wait_for
 
 from nstexp.outputs import read_summary
 
@@ -21,7 +21,6 @@ if os.environ.get("NSTEXP_TEST_RAY") != "1":
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'nstexp[ray]'")
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="its launcher is not installed: 'nstexp[ray]'")
 
-ROOT = Path(__file__).resolve().parents[1]
 PICTURES = (
     *SMOKE, "image_px=64", "content=photo.png", "style=painting.jpg", "logger=csv", "metrics=none",
     "hydra.sweep.dir=sweep",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SMOKE, picture, run_folders
+from helpers import SMOKE, picture, run_folders
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 

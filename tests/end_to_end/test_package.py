@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
@@ -19,7 +20,6 @@ from nstexp.core.networks.generators import ModelInfo, Residual, save_generator
 from nstexp.media.video import Encoding, open_source, open_writer, read_frames
 from nstexp.weights import ADAIN_DECODER
 
-ROOT = Path(__file__).parents[1]
 # A decoder is for one encoder, so method=adain takes the real one, on small pictures.
 CHEAP_ADAIN = ["image_px=64", "logger=none", "style_weights=null"]
 CHEAP_TRAINING = [

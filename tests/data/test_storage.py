@@ -10,7 +10,7 @@ from pathlib import Path
 
 import filelock
 import pytest
-from test_data import TARS, damage, noise, numbers_of, pack, plain, same, shards, take  # noqa: F401
+from data.test_data import TARS, damage, noise, numbers_of, pack, plain, same, shards, take  # noqa: F401
 
 from nstexp.core.errors import UserError
 from nstexp.data import pictures, storage
@@ -249,7 +249,7 @@ def test_copies_change_nothing_of_what_is_seen(shards, tmp_path):  # noqa: F811
 
 
 def test_two_workers_of_two_processes_share_the_copies(shards, tmp_path):  # noqa: F811
-    from test_data import trainer
+    from data.test_data import trainer
 
     settings = TARS | {"workers": 2, "batch_size": 6, "cache_dir": str(tmp_path / "copies")}
     with ThreadPoolExecutor() as pool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SMOKE, Result, picture, run_folders
+from helpers import SMOKE, Result, picture, run_folders
 from PIL import Image
 
 from nstexp.outputs import read_summary

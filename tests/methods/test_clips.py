@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_gatys import method as gatys
-from test_gatys import picture, stylize
+from methods.test_gatys import method as gatys
+from methods.test_gatys import picture, stylize
 from torch.nn import functional as F
 
 from nstexp.core.errors import UserError

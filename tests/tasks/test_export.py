@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import run_folders
+from helpers import ROOT, run_folders
 from torch import Tensor, nn
 
 import nstexp.tasks.export as task
@@ -164,7 +164,7 @@ def test_the_file_is_whole_and_names_nothing_of_this_machine(cin_file):
     onnx.checker.check_model(model, full_check=True)
     assert not [entry.name for entry in model.graph.initializer if entry.data_location == onnx.TensorProto.EXTERNAL]
     assert not [node.name for node in model.graph.node if node.metadata_props or node.doc_string]
-    for folder in (Path(__file__).parents[1], Path(torch.__file__).parents[1]):
+    for folder in (ROOT, Path(torch.__file__).parents[1]):
         assert str(folder).encode() not in cin_file.read_bytes()
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import hydra
 import pytest
 import torch
-from conftest import picture
+from helpers import picture
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -654,7 +654,7 @@ def test_resume_from_starts_with_those_weights(train, home, tmp_path):
 
 def test_resume_from_takes_a_network_of_pytorch_examples(train, tmp_path):
     """The settings that its file does not name are the defaults."""
-    from test_generators import TransformerNet
+    from core.networks.test_generators import TransformerNet
 
     torch.manual_seed(0)
     net = TransformerNet()

@@ -1,4 +1,4 @@
-"""What clusters ask of nstexp, with stand-ins for Slurm's commands. The real thing: tests/test_slurm.py."""
+"""What clusters ask of nstexp, with stand-ins for Slurm's commands. The real thing: tests/sweeps/test_slurm.py."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE
+from helpers import SMOKE
 
 from nstexp.outputs import RunFolder, read_summary, record_death
 from nstexp.sweeps import cluster, slurm
