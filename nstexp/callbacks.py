@@ -15,7 +15,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from tqdm import tqdm
 
 from nstexp import loggers
-from nstexp.core.losses.loss_set import LossSet, Shapes
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.losses.terms import Shapes
 from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from nstexp.core.errors import UserError
-from nstexp.core.networks.generators import load_generator, save_generator
+from nstexp.core.networks.model_files import load_generator, save_generator
 from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.core.runtime.files import file_digest
 from nstexp.media import samples

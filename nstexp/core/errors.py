@@ -1,13 +1,41 @@
-"""Exceptions whose text is the whole message for the user: one sentence, no traceback."""
+"""Exceptions whose text is the whole message for the user, and checks of arguments that raise them.
 
-from typing import TYPE_CHECKING, Any
+A check names the argument that it was given. Whoever builds an object from a configuration knows where its settings
+are, and puts that in front (`ArgumentError.under`): `form=x is unknown ...` becomes `loss.gram.form=x is unknown ...`.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # `nstexp samples` answers at once because nothing on its way imports torch
     from torch import Tensor
 
+T = TypeVar("T")
+
 
 class UserError(ValueError):
     """Bad input or configuration. Printed as one line on stderr, with exit code 2."""
+
+
+class ArgumentError(UserError):
+    """An argument with a value that it cannot have. The text begins with the argument's name.
+
+    Args:
+        argument: its name, such as `form`.
+        problem: what follows the name, such as `=x is unknown, choose one of a, b`.
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}{problem}")
+        self.argument, self.problem = argument, problem
+
+    def __reduce__(self) -> tuple[Any, ...]:  # the processes of a sweep send errors to each other
+        return type(self), (self.argument, self.problem)
+
+    def under(self, path: str) -> "ArgumentError":
+        """The same error about `path.argument`, of an object that is configured at `path`."""
+        return ArgumentError(f"{path}.{self.argument}" if path else self.argument, self.problem)
 
 
 class JobFailed(Exception):
@@ -30,9 +58,73 @@ class Stopped(Exception):
         self.interrupted, self.requeue = interrupted, requeue
 
 
+# ------------------------------------------------------------------------------------------------ checks of arguments
+# Each returns the value, or raises an ArgumentError.
+
+
+def choice(argument: str, value: T, known: Iterable[T]) -> T:
+    """One of the known values."""
+    known = tuple(known)
+    if value not in known:
+        raise ArgumentError(argument, f"={value} is unknown, choose one of {', '.join(map(str, known))}")
+    return value
+
+
 def is_whole(value: Any) -> bool:
     """Whether a value is an integer, which True and False are not here."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, which True and False are not here."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole(argument: str, value: Any, smallest: int = 0) -> int:
+    """A whole number of at least `smallest`."""
+    if not is_whole(value) or value < smallest:
+        raise ArgumentError(argument, f"={value}: give a whole number, {smallest} or larger")
+    return value
+
+
+def wholes(smallest: int, **values: Any) -> None:
+    """Several arguments by their names, each a whole number of at least `smallest`."""
+    for argument, value in values.items():
+        whole(argument, value, smallest)
+
+
+def number(
+    argument: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float | None = None,
+    example: str | None = None,
+) -> float:
+    """A finite number from `low` to `high`, both included; with `above`, larger than that.
+
+    Args:
+        example: a value that would do, for the sentence.
+    """
+    if is_number(value) and low <= value <= high and (above is None or value > above):
+        return value
+    wanted = "a number"
+    if above is not None:
+        wanted += f" larger than {above:g}"
+    if math.isfinite(low) and math.isfinite(high):
+        wanted += f" from {low:g} to {high:g}"
+    elif math.isfinite(low):
+        wanted += f", {low:g} or larger"
+    elif math.isfinite(high):
+        wanted += f"{' and' if above is not None else ','} {high:g} or smaller"
+    raise ArgumentError(argument, f"={value}: give {wanted}{f', such as {example}' if example else ''}")
+
+
+def flag(argument: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise ArgumentError(argument, f"={value}: give true or false")
+    return value
 
 
 def check_integers(section: str, smallest: int, **values: Any) -> None:

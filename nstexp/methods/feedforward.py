@@ -18,7 +18,9 @@ from nstexp.core.errors import UserError, check_integers
 from nstexp.core.losses import julesz
 from nstexp.core.losses.loss_set import LossSet, LossValues
 from nstexp.core.networks.encoder import VGG
-from nstexp.core.networks.generators import Generator, ModelInfo, Norm, build, load_generator, save_generator
+from nstexp.core.networks.generators import Generator
+from nstexp.core.networks.layers import Norm
+from nstexp.core.networks.model_files import ModelInfo, build, load_generator, save_generator
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.files import file_digest
 from nstexp.core.runtime.memory import check_fits

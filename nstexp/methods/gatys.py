@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 from torch.utils.data import IterableDataset
 
 from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.core.losses.loss_set import LossSet, LossValues, Role, Shapes
+from nstexp.core.losses.loss_set import LossSet, LossValues
+from nstexp.core.losses.terms import Role, Shapes
 from nstexp.core.masks import Propagation, guides
 from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG, Features
 from nstexp.core.resize import resize, size_for_pixels

@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nstexp.core.errors import UserError, check_integers
-from nstexp.core.losses.loss_set import LossSet, Shapes
+from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.losses.terms import Shapes
 from nstexp.core.networks.encoder import IMAGE, VGG
 
 

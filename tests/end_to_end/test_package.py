@@ -16,7 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import nstexp.cli as cli
-from nstexp.core.networks.generators import ModelInfo, Residual, save_generator
+from nstexp.core.networks.generators import Residual
+from nstexp.core.networks.model_files import ModelInfo, save_generator
 from nstexp.media.video import Encoding, open_source, open_writer, read_frames
 from nstexp.weights import ADAIN_DECODER
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nstexp.core.networks.adain_decoder import read_info
+from nstexp.core.networks.model_files import read_info
 from nstexp.media.images import load_image, save_image
 from nstexp.outputs import read_summary
 

@@ -1,3 +1,70 @@
-"""Loss terms, the statistics that they compare, and `LossSet`, which weighs them."""
+"""Loss terms, the statistics that they compare, and `LossSet`, which weighs them.
 
-from nstexp.core.losses.style import *  # noqa: F403
+A term never sees the encoder. It is given features (layer name -> (B, C, H, W)), among them the image itself under
+the name `image`, computes from the reference picture's features what to match (`target`), and later compares
+(`forward`). The scalar it returns is unweighted; `LossSet` is the only code that multiplies by a weight.
+"""
+
+from nstexp.core.losses.content import ContentLoss, IdentityLoss, LaplacianLoss, content_loss, laplacian, laplacian_loss
+from nstexp.core.losses.diversity import julesz
+from nstexp.core.losses.image import (
+    OutOfRange,
+    TemporalLoss,
+    TotalVariation,
+    out_of_range,
+    temporal_loss,
+    total_variation,
+)
+from nstexp.core.losses.loss_set import LossSet, LossValues
+from nstexp.core.losses.stats import affine, gram, moments
+from nstexp.core.losses.style import (
+    CovarianceLoss,
+    GramLoss,
+    HistogramLoss,
+    MomentsLoss,
+    SlicedWassersteinLoss,
+    covariance,
+    covariance_loss,
+    gram_loss,
+    histogram_loss,
+    moments_loss,
+    sliced_wasserstein_loss,
+)
+from nstexp.core.losses.terms import Combine, Guides, LossTerm, Role, Shapes
+
+__all__ = [
+    "Combine",
+    "ContentLoss",
+    "CovarianceLoss",
+    "GramLoss",
+    "Guides",
+    "HistogramLoss",
+    "IdentityLoss",
+    "LaplacianLoss",
+    "LossSet",
+    "LossTerm",
+    "LossValues",
+    "MomentsLoss",
+    "OutOfRange",
+    "Role",
+    "Shapes",
+    "SlicedWassersteinLoss",
+    "TemporalLoss",
+    "TotalVariation",
+    "affine",
+    "content_loss",
+    "covariance",
+    "covariance_loss",
+    "gram",
+    "gram_loss",
+    "histogram_loss",
+    "julesz",
+    "laplacian",
+    "laplacian_loss",
+    "moments",
+    "moments_loss",
+    "out_of_range",
+    "sliced_wasserstein_loss",
+    "temporal_loss",
+    "total_variation",
+]

@@ -3,45 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nstexp.core.errors import UserError
+from nstexp.core.losses.terms import Combine, Role, Shapes, total_of
 from nstexp.core.networks.encoder import IMAGE, Features
 
-Role = Literal["content", "style", "image", "before", "identity"]
-Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]
-Shapes = Mapping[str, tuple[int, int, int]]  # layer name -> channels, height, width
 ROLE_WEIGHTS = {"content": "alpha", "style": "beta"}
 OF_PIXELS = ("image", "before")  # roles of terms that read no features
-
-
-class LossTerm(Protocol):
-    """What LossSet asks of a term (an nn.Module in practice).
-
-    Beyond this a term may have
-        blend(parts, strength): the statistic of one layer that several (share, statistic) amount to, of shares that sum
-            to 1, for features `strength` times as strong; for style_combine;
-        coefficients(shapes) and unit: layer -> what the term multiplies a quantity by that other codes share, and what
-            that quantity is, so that weights compare;
-        as_published(shapes): another unit, and layer -> how many of it make the first;
-        min_side_px: the smallest picture it can be computed for.
-    """
-
-    layers: Sequence[str]  # features it reads; empty when it needs the image only
-    # Whose features are the target; also which of alpha and beta is its weight. `before`: the result for the frame
-    # before, of a clip. `identity`: the picture itself, for what a network makes of a picture that it should reproduce.
-    role: Role
-
-    def target(self, feats: Features) -> Any:
-        """What to match. Of a style term: layer name -> statistic, of those of its layers that `feats` has; `forward`
-        uses the layers that it finds there."""
-
-    def forward(self, feats: Features, target: Any) -> Tensor:
-        """The unweighted loss, a scalar. A style term with a third argument, `guides`, works by regions: layer name ->
-        (H, W), the factor that features have at each position, whose mean square is 1 (Gatys et al. 2017, Eq. 5)."""
 
 
 @dataclass
@@ -250,8 +222,3 @@ class _NormalizedGradient(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         size = torch.linalg.vector_norm(grad, 1, dtype=torch.promote_types(grad.dtype, torch.float32))
         return (grad * (ctx.strength / (size + 1e-8))).to(grad.dtype), None
-
-
-def total_of(values: Sequence[Tensor]) -> Tensor:
-    """Sum of scalars; 0 of none."""
-    return torch.stack([torch.as_tensor(v) for v in values]).sum() if values else torch.zeros(())

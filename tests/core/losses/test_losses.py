@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from nstexp.core import losses
 from nstexp.core.errors import UserError
 from nstexp.core.losses import ContentLoss, GramLoss, OutOfRange, TotalVariation, stats
-from nstexp.core.losses import style as losses
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks import pretrained
 from nstexp.core.networks.encoder import IMAGE, VGG

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nstexp.cli import CONF
+from nstexp.core import losses
 from nstexp.core.errors import UserError
 from nstexp.core.losses import (
     ContentLoss,
@@ -23,9 +24,10 @@ from nstexp.core.losses import (
     SlicedWassersteinLoss,
     TotalVariation,
 )
-from nstexp.core.losses import style as losses
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.stats import gram, mean_square
+from nstexp.core.losses.style import project
+from nstexp.core.losses.transport import hist_match
 from nstexp.core.networks.encoder import IMAGE
 
 GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")
@@ -251,7 +253,7 @@ def test_the_matched_features_are_constant_in_the_gradient(mode):
     set_ = LossSet({"histogram": HistogramLoss(["a"], reduction="sum", mode=mode)}, {"histogram": 7})
     feats = {IMAGE: torch.zeros(()), "a": x}
     set_(feats, {"histogram": [(1.0, {"a": reference})]}).total.backward()
-    matched = losses.hist_match(x.flatten(2), reference, mode).view_as(x)
+    matched = hist_match(x.flatten(2), reference, mode).view_as(x)
     torch.testing.assert_close(x.grad, 2 * 7 * (x - matched).detach())
 
 
@@ -351,7 +353,7 @@ def test_directions_differ_by_seed_and_width_only():
 def test_projections_are_scalar_products():
     x, onto = rand(2, 4, 3, 2), rand(4, 5, seed=1)
     expected = np.einsum("bcn,cd->bdn", matrices(x), onto.numpy())
-    np.testing.assert_allclose(losses.project(x, onto), expected, atol=1e-12)
+    np.testing.assert_allclose(project(x, onto), expected, atol=1e-12)
 
 
 # -------------------------------------------------------------------------------------------------------- mean square

@@ -13,18 +13,9 @@ from torch.nn import functional as F
 
 from nstexp.cli import CONF
 from nstexp.core.errors import UserError
-from nstexp.core.networks.generators import (
-    Conv,
-    InstanceNorm,
-    ModelInfo,
-    Pyramid,
-    Residual,
-    build,
-    load_generator,
-    make_norm,
-    save_generator,
-    state_of,
-)
+from nstexp.core.networks.generators import Pyramid, Residual
+from nstexp.core.networks.layers import Conv, InstanceNorm, make_norm
+from nstexp.core.networks.model_files import ModelInfo, build, load_generator, save_generator, state_of
 from nstexp.core.networks.pretrained import random_vgg
 from nstexp.weights import ADAIN_DECODER
 

@@ -1,0 +1,122 @@
+"""Loss terms of the picture's own pixels: smoothness, range, and steadiness from frame to frame."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from nstexp.core.losses.terms import Role, _known
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, Features
+
+TVForm = Literal["jc", "sq", "mean", "keras", "l1", "pystiche"]
+
+
+def total_variation(x: Tensor, form: TVForm = "mean") -> Tensor:
+    """Roughness of an image (B, C, H, W) -> scalar, a mean over the batch. Six definitions are in use:
+
+    * jc: half the sum of dx^2 + dy^2 without the last row and column (neural-style, in gradient form there);
+    * sq: sum of dx^2 plus sum of dy^2 (AdaIN-style);
+    * mean: half the mean of dx^2 plus half the mean of dy^2 (Magenta); the default, it knows no image size;
+    * keras: sum of (dx^2 + dy^2)^1.25 without the last row and column (the Keras example);
+    * l1: sum of |dx| plus sum of |dy| (neural-style-pt);
+    * pystiche: sum of dx^2 + dy^2 without the last row and column.
+    """
+    dx = x[..., :, 1:] - x[..., :, :-1]
+    dy = x[..., 1:, :] - x[..., :-1, :]
+    if form == "mean":
+        return dx.square().mean() / 2 + dy.square().mean() / 2
+    if form == "sq":
+        total = dx.square().sum() + dy.square().sum()
+    elif form == "l1":
+        total = dx.abs().sum() + dy.abs().sum()
+    else:
+        squares = dx[..., :-1, :].square() + dy[..., :, :-1].square()
+        total = squares.pow(1.25).sum() if form == "keras" else squares.sum() * (0.5 if form == "jc" else 1)
+    return total / x.shape[0]
+
+
+class TotalVariation(nn.Module):
+    """`total_variation` of the image.
+
+    Args:
+        form: see `total_variation`.
+        pixel_scale: 1 takes pixels in [0, 1]; 255 is the scale of the codes that work on 0-255 images.
+    """
+
+    role: Role = "image"
+    layers: Sequence[str] = ()
+
+    def __init__(self, form: TVForm = "mean", pixel_scale: float = 1.0) -> None:
+        super().__init__()
+        self.form = _known(form, ("jc", "sq", "mean", "keras", "l1", "pystiche"), "loss.tv.form")
+        self.pixel_scale = pixel_scale
+        self.unit = f"total variation ({form}) of 0-{pixel_scale:g} pixels"
+
+    def target(self, feats: Features) -> None:
+        return None
+
+    def forward(self, feats: Features, target: None) -> Tensor:
+        return total_variation(feats[IMAGE] * self.pixel_scale, self.form)
+
+
+def out_of_range(x: Tensor) -> Tensor:
+    """Mean squared distance of pixels (B, 3, H, W) to the interval [0, 1] -> scalar."""
+    return (x - x.detach().clamp(0, 1)).square().mean()
+
+
+class OutOfRange(nn.Module):
+    """`out_of_range` of the image: a picture is clipped when it is saved, and what clipping takes away was optimized
+    for nothing. A small weight makes the saved picture as good as the one in memory.
+
+    Args:
+        pixel_scale: 1 takes pixels in [0, 1]; 255 measures the distance in gray levels.
+    """
+
+    role: Role = "image"
+    layers: Sequence[str] = ()
+
+    def __init__(self, pixel_scale: float = 1.0) -> None:
+        super().__init__()
+        self.pixel_scale = pixel_scale
+        self.unit = f"mean squared distance of 0-{pixel_scale:g} pixels to their range"
+
+    def target(self, feats: Features) -> None:
+        return None
+
+    def forward(self, feats: Features, target: None) -> Tensor:
+        return out_of_range(feats[IMAGE]) * self.pixel_scale**2
+
+
+def temporal_loss(x: Tensor, before: Tensor, trust: Tensor) -> Tensor:
+    """(1 / D) sum of c (x - w)^2 over the D values of x (Ruder et al. 2016, Eq. 7) -> scalar.
+
+    Args:
+        x: the frame that is being made, (B, 3, H, W).
+        before: w, the stylized frame before, warped to this one; likewise.
+        trust: c, (B, 1, H, W) in [0, 1], where w belongs to this frame.
+    """
+    return (trust * (x - before).square()).mean()
+
+
+class TemporalLoss(nn.Module):
+    """`temporal_loss` of a frame of a clip; 0 for a picture, and for a frame that begins a scene.
+
+    Args:
+        pixel_scale: 1 takes pixels in [0, 1]; 255 is the scale of the paper's code.
+    """
+
+    role: Role = "before"
+    layers: Sequence[str] = ()
+
+    def __init__(self, pixel_scale: float = 1.0) -> None:
+        super().__init__()
+        self.pixel_scale = pixel_scale
+        self.unit = f"mean squared difference of 0-{pixel_scale:g} pixels to the frame before"
+
+    def target(self, feats: Features) -> tuple[Tensor, Tensor]:
+        return feats[BEFORE], feats[TRUST]
+
+    def forward(self, feats: Features, target: tuple[Tensor, Tensor] | None) -> Tensor:
+        if target is None:
+            return feats[IMAGE].new_zeros(())
+        return temporal_loss(feats[IMAGE], *target) * self.pixel_scale**2

@@ -1,0 +1,87 @@
+"""What a loss term is, and what several of them share."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nstexp.core.errors import UserError
+from nstexp.core.networks.encoder import Features
+
+Role = Literal["content", "style", "image", "before", "identity"]
+Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]
+Shapes = Mapping[str, tuple[int, int, int]]  # layer name -> channels, height, width
+
+
+class LossTerm(Protocol):
+    """What LossSet asks of a term (an nn.Module in practice).
+
+    Beyond this a term may have
+        blend(parts, strength): the statistic of one layer that several (share, statistic) amount to, of shares that sum
+            to 1, for features `strength` times as strong; for style_combine;
+        coefficients(shapes) and unit: layer -> what the term multiplies a quantity by that other codes share, and what
+            that quantity is, so that weights compare;
+        as_published(shapes): another unit, and layer -> how many of it make the first;
+        min_side_px: the smallest picture it can be computed for.
+    """
+
+    layers: Sequence[str]  # features it reads; empty when it needs the image only
+    # Whose features are the target; also which of alpha and beta is its weight. `before`: the result for the frame
+    # before, of a clip. `identity`: the picture itself, for what a network makes of a picture that it should reproduce.
+    role: Role
+
+    def target(self, feats: Features) -> Any:
+        """What to match. Of a style term: layer name -> statistic, of those of its layers that `feats` has; `forward`
+        uses the layers that it finds there."""
+
+    def forward(self, feats: Features, target: Any) -> Tensor:
+        """The unweighted loss, a scalar. A style term with a third argument, `guides`, works by regions: layer name ->
+        (H, W), the factor that features have at each position, whose mean square is 1 (Gatys et al. 2017, Eq. 5)."""
+
+
+def total_of(values: Sequence[Tensor]) -> Tensor:
+    """Sum of scalars; 0 of none."""
+    return torch.stack([torch.as_tensor(v) for v in values]).sum() if values else torch.zeros(())
+
+
+Reduction = Literal["sum", "mean"]
+Moments = tuple[Tensor, Tensor]
+Guides = Mapping[str, Tensor]  # layer name -> (H, W), mean square 1
+
+
+def _accumulator(x: Tensor) -> torch.dtype:
+    return x.dtype if x.dtype == torch.float64 else torch.float32
+
+
+def _known(value: str, known: Sequence[str], key: str) -> str:
+    if value not in known:
+        raise UserError(f"{key}={value} is unknown, choose one of {', '.join(known)}")
+    return value
+
+
+def _layer_factors(
+    layers: Sequence[str], layer_weights: Sequence[float] | None, reduction: str, key: str
+) -> tuple[float, ...]:
+    _known(reduction, ("sum", "mean"), f"{key}.reduction")
+    factors = _factors(layers, layer_weights, f"{key}.layer_weights", f"layers {list(layers)}")
+    return tuple(f / len(layers) for f in factors) if reduction == "mean" else factors
+
+
+def _factors(of: Sequence[Any], given: Sequence[float] | None, key: str, what: str) -> tuple[float, ...]:
+    factors = [1.0] * len(of) if given is None else [float(w) for w in given]
+    if len(factors) != len(of):
+        raise UserError(f"{key} has {len(factors)} numbers for the {len(of)} {what}")
+    if any(not math.isfinite(f) or f < 0 for f in factors):
+        raise UserError(f"{key}={factors}: each is a finite number, 0 or larger")
+    return tuple(factors)
+
+
+def _used(term: nn.Module, target: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The term's layers that the target has a statistic of, and their factors."""
+    return [(name, factor) for name, factor in zip(term.layers, term.factors, strict=True) if name in target]
+
+
+def _guided(feats: Features, name: str, guides: Guides | None) -> Tensor:
+    return feats[name] if guides is None else feats[name] * guides[name].to(feats[name])

@@ -1,0 +1,69 @@
+"""A decoder's weights in closed form, before any training: ridge regression, layer by layer."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nstexp.core.networks.adain_decoder import Decoder
+from nstexp.core.networks.encoder import IMAGE, VGG
+
+
+@torch.no_grad()
+def fit_decoder(
+    decoder: Decoder,
+    encoder: VGG,
+    layer: str,
+    images: Tensor,
+    ridge: float = 1e-2,
+    positions: int = 65536,
+    batch: int = 8,
+    seed: int = 0,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> None:
+    """Set a decoder's weights in closed form, so that it inverts the encoder before any training.
+
+    From the deepest on, each convolution is the ridge regression from what the decoder has there to what the encoder
+    had on its way in: ||A W - Y||^2 + ridge * mean(diag A'A) ||W||^2 over sampled positions, the bias unpenalized.
+
+    Args:
+        images: RGB (N, 3, H, W) in [0, 1], H and W multiples of `decoder.scale`.
+        positions: how many places of the images one regression sees at most.
+        batch: images worked on at once.
+        progress: wraps the iteration over the layers, for a progress bar.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batches = images.split(batch)
+    current = [encoder(part, [layer])[layer] for part in batches]
+    for name in progress(decoder.names):
+        conv, goal = decoder.convs[name], encoder.input_of(name)
+        inputs = 9 * conv.in_channels
+        normal = torch.zeros(inputs + 1, inputs + 1, device=images.device)
+        moment = torch.zeros(inputs + 1, conv.out_channels, device=images.device)
+        for part, x in zip(batches, current, strict=True):
+            wanted = encoder(part, [goal] if goal != IMAGE else [])[goal].float()
+            x = F.interpolate(x, scale_factor=2, mode="nearest") if name in decoder.upsamples else x
+            patches = _patches(x.float(), wanted, max(1, positions // len(batches)), generator)
+            normal += patches[0].T @ patches[0]
+            moment += patches[0].T @ patches[1]
+        penalty = torch.full((inputs + 1,), ridge * float(normal.diagonal()[:-1].mean()), device=images.device)
+        penalty[-1] = 0
+        system = normal.cpu().double() + penalty.cpu().double().diag()  # a Mac's GPU has no float64
+        solution = torch.linalg.solve(system, moment.cpu().double()).float()
+        kernel = solution[:-1].T.reshape(conv.out_channels, conv.in_channels, 3, 3)
+        conv.weight.copy_(kernel)
+        conv.bias.copy_(solution[-1])
+        current = [decoder.step(name, x) for x in current]
+
+
+def _patches(x: Tensor, wanted: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`count` random 3x3 neighborhoods with a 1 appended, (count, 9C + 1), and what is wanted there, (count, D)."""
+    b, _, h, w = x.shape
+    padded = F.pad(x, (1, 1, 1, 1), mode="reflect").permute(0, 2, 3, 1)
+    chosen = torch.randperm(b * h * w, generator=generator)[:count].to(x.device)
+    sample, row, column = chosen // (h * w), chosen // w % h, chosen % w
+    taps = [padded[sample, row + i, column + j] for i in range(3) for j in range(3)]  # each (count, C)
+    neighborhoods = torch.stack(taps, 2).flatten(1)  # channel first, then the tap, as in a kernel
+    ones = torch.ones(len(chosen), 1, device=x.device)
+    return torch.cat([neighborhoods, ones], 1), wanted.permute(0, 2, 3, 1)[sample, row, column]
