@@ -9,26 +9,29 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_method, instantiate
+from hydra.utils import get_method, get_object
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from nstexp import callbacks, loggers
+from nstexp import loggers
+from nstexp.build import build, prepared
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.runtime.precision import encoder_dtype
-from nstexp.outputs import RunFolder
+from nstexp.outputs import RunFolder, Summary
+from nstexp.tasks.request import Request
+
+if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
+    from pytorch_lightning import Callback, Trainer
+    from pytorch_lightning.loggers import Logger
 
 log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
@@ -56,7 +59,7 @@ def run(
         UserError: bad input or configuration.
         Stopped: interrupted, or the loss became NaN.
     """
-    quiet_lightning()
+    quiet_warnings()
     started = time.perf_counter()
     folder = RunFolder(run_dir, writes=is_first_process())
     if not folder.writes:
@@ -74,10 +77,6 @@ def run(
     except Stopped as stop:
         summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
         raise
-    except InstantiationException as error:
-        cause = _user_error_behind(error) or UserError(" ".join(str(error).split()))
-        summary.status, summary.error = "failed", str(cause)
-        raise cause from None
     except UserError as error:
         summary.status, summary.error = "failed", str(error)
         raise
@@ -96,7 +95,7 @@ def run(
 def _run(
     cfg: DictConfig,
     folder: RunFolder,
-    active: list[Logger],
+    active: "list[Logger]",
     variants: Mapping[str, DictConfig],
 ) -> Path:
     for config in (cfg, *variants.values()):
@@ -105,46 +104,114 @@ def _run(
     resolved = OmegaConf.to_container(cfg, resolve=True)
     _check_numbers(resolved)
     torch.manual_seed(cfg.seed)
-    pieces = _pieces(cfg, folder, active, variants)
-    task = instantiate(cfg.task, _convert_="all", _partial_=True)
+    parts = Parts(prepared(cfg), folder, active)
+    asked = signature(get_method(cfg.task._target_)).parameters
+    task = build(parts.cfg.task, _partial_=True)
+    pieces = _pieces(parts, asked, variants)
 
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     folder.write_summary()
     log.debug("configuration:\n%s", OmegaConf.to_yaml(cfg, resolve=True))
     summary = folder.summary
-    log.info("%s, %s, %s; configuration in %s", summary.encoder, summary.precision, summary.device, folder.path)
+    about = ", ".join(filter(None, (summary.encoder, summary.precision, summary.device)))
+    log.info("%s; configuration in %s", about, folder.path)
     if is_first_process():
-        entries = (cfg.logger or {}).values()
-        active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in entries]
+        active += [build(entry, save_dir=str(folder.path)) for entry in (parts.cfg.logger or {}).values()]
     loggers.log_config(active, resolved | {"choices": summary.choices})
     return task(folder=folder, **pieces)
 
 
-def _pieces(
-    cfg: DictConfig, folder: RunFolder, active: list[Logger], variants: Mapping[str, DictConfig]
-) -> dict[str, Any]:
+def request_of(cfg: DictConfig) -> Request:
+    """What the user asks for, of a composed configuration."""
+    values = {field.name: cfg.get(field.name) for field in fields(Request)}
+    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    return Request(**plain)
+
+
+def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, DictConfig]) -> dict[str, Any]:
     """What the task asks for by the names of its arguments, besides what its own configuration gives it."""
-    asked = signature(get_method(cfg.task._target_)).parameters
-    pieces: dict[str, Any] = {}
-    if "active_loggers" in asked:
-        pieces["active_loggers"] = active
-    if "device" in asked:
-        pieces["device"] = _device_of(cfg)
-    if "identity" in asked:
-        pieces["identity"] = _identity(cfg)
+    cfg, summary = parts.cfg, parts.folder.summary
+    offered: dict[str, Callable[[], Any]] = {
+        "request": lambda: request_of(cfg),
+        "active_loggers": lambda: parts.active,
+        "device": lambda: parts.device,
+        "identity": lambda: _identity(cfg),
+        "log_every_n_steps": lambda: cfg.log_every_n_steps,
+        "measure": lambda: cfg.measure,
+        "data": lambda: build(cfg.data),
+        "scorer": lambda: _scorer(cfg.metrics, cfg) if cfg.measure and cfg.metrics.names else None,
+    }
+    pieces = {name: make() for name, make in offered.items() if name in asked and name not in cfg.task}
     if "methods" in asked:
-        configs = variants or {str(folder.summary.method): cfg}
-        folder.summary.method = ",".join(configs)
-        pieces["methods"] = {label: _method(config, folder, active) for label, config in configs.items()}
-    elif variants:
+        others = {label: Parts(prepared(config), parts.folder, parts.active) for label, config in variants.items()}
+        others = others or {str(summary.method): parts}
+        summary.method = ",".join(others)
+        return pieces | {"methods": {label: each.method() for label, each in others.items()}}
+    if variants:
         raise UserError(f"method=[{','.join(variants)}]: only task=evaluate takes several methods; sweep them with -m")
-    else:
-        pieces["method"] = _method(cfg, folder, active)
-    if "data" in cfg:
-        pieces["data"] = instantiate(cfg.data, _convert_="all")
-    if "scorer" in asked:
-        pieces["scorer"] = _scorer(cfg.metrics, cfg) if cfg.measure and cfg.metrics.names else None
-    return pieces
+    return pieces | {"method": parts.method()}
+
+
+@dataclass
+class Parts:
+    """What a configuration is built of, each part when it is asked for.
+
+    Args:
+        cfg: `prepared`.
+        active: the loggers of the run, which may be filled later.
+    """
+
+    cfg: DictConfig
+    folder: RunFolder
+    active: "list[Logger]"
+
+    @property
+    def summary(self) -> Summary:
+        return self.folder.summary
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        trainer = OmegaConf.to_container(self.cfg.trainer, resolve=True)
+        return _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of features and networks."""
+        return encoder_dtype(self.cfg.precision, self.device)
+
+    def encoder(self) -> Any:
+        """The feature network; one for all runs of this process that have the same."""
+        backbone = self.cfg.backbone
+        key = f"encoder {OmegaConf.to_yaml(backbone, resolve=True)} {self.dtype}"
+        encoder = _kept(key, lambda: build(backbone, dtype=self.dtype)).to(self.device)
+        self.summary.encoder = _with(self.summary.encoder, encoder.identity)
+        return encoder
+
+    def losses(self) -> LossSet:
+        terms, weights = (self.cfg.get(key, OmegaConf.create({})) for key in ("loss", "weights"))
+        settings = json.dumps(OmegaConf.to_container(terms, resolve=True), default=str)
+        return LossSet(build(terms), OmegaConf.to_container(weights, resolve=True), settings)
+
+    def method(self) -> Any:
+        """The method, with what it asks for by the names of its arguments.
+
+        One that asks for `make_encoder` gets a function in the place of the encoder, and builds it where it needs one.
+        """
+        offered: dict[str, Callable[[], Any]] = {
+            "encoder": self.encoder,
+            "losses": self.losses,
+            "trainer": lambda: _trainer_factory(self.cfg, self.folder, self.active),
+            "make_encoder": lambda: self.encoder,
+            "device": lambda: self.device,
+            "dtype": lambda: self.dtype,
+        }
+        asked = signature(get_object(self.cfg.method._target_)).parameters
+        always = ("losses", "trainer") if "make_encoder" in asked else ("encoder", "losses", "trainer")
+        given = {name: make() for name, make in offered.items() if name in asked or name in always}
+        self.summary.device = _with(self.summary.device, str(self.device))
+        self.summary.precision = _with(self.summary.precision, str(self.dtype).removeprefix("torch."))
+        return build(self.cfg.method, **given)
 
 
 def _identity(cfg: DictConfig) -> str:
@@ -169,39 +236,22 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _method(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Any:
-    device = _device_of(cfg)
-    encoder = _encoder(cfg.backbone, encoder_dtype(cfg.precision, device), device)
-    terms = OmegaConf.to_container(cfg.get("loss", OmegaConf.create({})), resolve=True)
-    weights = OmegaConf.to_container(cfg.get("weights", OmegaConf.create({})), resolve=True)
-    losses = LossSet(instantiate(cfg.get("loss", {}), _convert_="all"), weights, json.dumps(terms, default=str))
-    summary = folder.summary
-    summary.encoder, summary.device = _with(summary.encoder, encoder.identity), _with(summary.device, str(device))
-    summary.precision = _with(summary.precision, str(encoder.dtype).removeprefix("torch."))
-    trainer = _trainer_factory(cfg, folder, active)
-    return instantiate(cfg.method, encoder=encoder, losses=losses, trainer=trainer, _convert_="all")
-
-
 def _with(known: str | None, more: str) -> str:
     """A list of what the methods of a run have, for the record."""
     return ", ".join(dict.fromkeys([*(known.split(", ") if known else []), more]))
 
 
 def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
-    device = _device_of(cfg)
+    device = Parts(cfg, RunFolder("."), []).device
+    dtype = encoder_dtype(cfg.precision, device)
 
     def make() -> Any:
         # Not one of a method's: Lightning moves those about.
-        encoder = instantiate(metrics.encoder, dtype=encoder_dtype(cfg.precision, device), _convert_="all")
+        encoder = build(metrics.encoder, dtype=dtype)
         settings = {key: value for key, value in metrics.items() if key != "encoder"}
-        return instantiate(settings, encoder=encoder, _convert_="all").to(device)
+        return build(settings, encoder=encoder).to(device)
 
     return _kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
-
-
-def _encoder(backbone: DictConfig, dtype: torch.dtype | None, device: torch.device) -> Any:
-    key = f"encoder {OmegaConf.to_yaml(backbone, resolve=True)} {dtype}"
-    return _kept(key, lambda: instantiate(backbone, dtype=dtype, _convert_="all")).to(device)
 
 
 def _kept(key: str, make: Callable[[], T]) -> T:
@@ -214,20 +264,14 @@ def _kept(key: str, make: Callable[[], T]) -> T:
     return _KEPT[key]
 
 
-def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Callable[..., Trainer]:
+def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: "list[Logger]") -> "Callable[..., Trainer]":
     """Each picture, and each training, gets a fresh trainer with the run's loggers and callbacks."""
-    settings = instantiate(cfg.trainer, _partial_=True, _convert_="all")
 
-    def of_pictures() -> list[Callback]:
-        return [
-            callbacks.LossLog(folder, cfg.log_every_n_steps),  # before the bar: it says a few lines at the start
-            callbacks.ProgressBar(),
-            callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
-            callbacks.StopOnInterrupt(),
-        ]
+    def make(callbacks: "Sequence[Callback] | None" = None, **more: Any) -> "Trainer":
+        from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    def make(callbacks: Sequence[Callback] | None = None, **more: Any) -> Trainer:
-        watchers = of_pictures() if callbacks is None else list(callbacks)
+        watchers = _of_pictures(cfg, folder) if callbacks is None else list(callbacks)
+        settings = build(cfg.trainer, _partial_=True)
         try:
             return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers, **more)
         except (MisconfigurationException, ValueError) as error:
@@ -236,17 +280,23 @@ def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -
     return make
 
 
+def _of_pictures(cfg: DictConfig, folder: RunFolder) -> "list[Callback]":
+    from nstexp import callbacks
+
+    return [
+        callbacks.LossLog(folder, cfg.log_every_n_steps),  # before the bar: it says a few lines at the start
+        callbacks.ProgressBar(),
+        callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
+        callbacks.StopOnInterrupt(),
+    ]
+
+
 def _check_numbers(resolved: dict[str, Any]) -> None:
     """The top-level numbers that nobody else looks at before the work starts."""
     for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
         value = resolved[key]
         if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value < 2**63:
             raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
-
-
-def _device_of(cfg: DictConfig) -> torch.device:
-    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
-    return _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
 
 
 def _device(accelerator: str, devices: Any) -> torch.device:
@@ -260,7 +310,7 @@ def _device(accelerator: str, devices: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _finish(folder: RunFolder, active: list[Logger]) -> None:
+def _finish(folder: RunFolder, active: "list[Logger]") -> None:
     """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
     with contextlib.suppress(UserError):  # a full disk has been reported already
         folder.write_summary()
@@ -274,15 +324,6 @@ def _finish(folder: RunFolder, active: list[Logger]) -> None:
         loggers.close(active, folder.summary.status)
     except Exception as error:  # of whatever logger: the pictures and the record are there
         log.warning("a logger failed at the end (%s: %s)", type(error).__name__, " ".join(str(error).split()))
-
-
-def _user_error_behind(error: BaseException | None) -> UserError | None:
-    """instantiate() wraps what a constructor raises; the user wants the sentence inside."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _reset_peak_memory() -> None:
@@ -308,10 +349,18 @@ def _peak_memory_mb() -> float | None:
 def is_first_process() -> bool:
     """Whether this is the process that writes, among those that train together."""
     node = int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
-    return rank_zero_only.rank in (None, 0) and node == 0
+    return _rank() == 0 and node == 0
 
 
-def quiet_lightning() -> None:
+def _rank() -> int:
+    """The number of this process, from where Lightning reads it, too."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
+def quiet_warnings() -> None:
     """Lightning's banners and tips would drown the lines that matter to the user."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

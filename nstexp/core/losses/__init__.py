@@ -30,7 +30,8 @@ from nstexp.core.losses.style import (
     moments_loss,
     sliced_wasserstein_loss,
 )
-from nstexp.core.losses.terms import Combine, Guides, LossTerm, Role, Shapes
+from nstexp.core.losses.terms import Guides, LossTerm, Role, Shapes
+from nstexp.core.names import Combine
 
 __all__ = [
     "Combine",

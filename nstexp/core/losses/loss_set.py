@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nstexp.core.errors import UserError
-from nstexp.core.losses.terms import Combine, Role, Shapes, total_of
+from nstexp.core.losses.terms import Role, Shapes, total_of
+from nstexp.core.names import Combine
 from nstexp.core.networks.encoder import IMAGE, Features
 
 ROLE_WEIGHTS = {"content": "alpha", "style": "beta"}

@@ -11,7 +11,6 @@ from nstexp.core.errors import UserError
 from nstexp.core.networks.encoder import Features
 
 Role = Literal["content", "style", "image", "before", "identity"]
-Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]
 Shapes = Mapping[str, tuple[int, int, int]]  # layer name -> channels, height, width
 
 

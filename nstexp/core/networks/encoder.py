@@ -258,6 +258,10 @@ class VGG(nn.Module):
     def dtype(self) -> torch.dtype:
         return getattr(self, f"{self.conv_names[0]}_weight").dtype
 
+    @property
+    def device(self) -> torch.device:
+        return getattr(self, f"{self.conv_names[0]}_weight").device
+
     def train(self, mode: bool = True) -> "VGG":
         """Does nothing: the encoder is frozen and stays in evaluation mode inside any training module."""
         return super().train(False)

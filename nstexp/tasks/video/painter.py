@@ -12,7 +12,8 @@ from nstexp.core.resize import resize
 from nstexp.media.flow import Motion
 from nstexp.media.video import Frame
 from nstexp.methods.base import Clip, Controls, Style, Stylizer
-from nstexp.tasks.color import Color, finish_colors, prepare_content, prepare_styles
+from nstexp.tasks.color import finish_colors, prepare_content, prepare_styles
+from nstexp.tasks.request import Color
 
 
 @dataclass(frozen=True)
