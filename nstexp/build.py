@@ -8,7 +8,6 @@ import logging
 import re
 from collections.abc import Iterator
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -42,11 +41,13 @@ class Factory:
     """
 
     def __init__(self, path: str, target: str, /, *args: Any, **settings: Any) -> None:
-        self.path, self.make = path, partial(get_object(target), *args, **settings)
+        self.path, self.target, self.args, self.settings = path, target, args, settings
 
     def __call__(self, *args: Any, **more: Any) -> Any:
+        # Found now, not before: importing what is behind a factory that nobody calls can take seconds.
+        make = _located(self.path, self.target)
         try:
-            return self.make(*args, **more)
+            return make(*self.args, *args, **{**self.settings, **more})
         except ArgumentError as error:
             raise UserError(f"{self.path}.{error}") from error
 
@@ -92,6 +93,13 @@ def sentence(error: InstantiationException) -> str:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split())
+
+
+def _located(path: str, target: str) -> Any:
+    try:
+        return get_object(target)
+    except Exception as error:  # whatever an import raises
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def moved(target: str) -> str:

@@ -271,6 +271,7 @@ def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: "list[Logger]")
         from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
         watchers = _of_pictures(cfg, folder) if callbacks is None else list(callbacks)
+        quiet_lightning()
         settings = build(cfg.trainer, _partial_=True)
         try:
             return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers, **more)
@@ -361,9 +362,13 @@ def _rank() -> int:
 
 
 def quiet_warnings() -> None:
-    """Lightning's banners and tips would drown the lines that matter to the user."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Lightning's warnings would drown the lines that matter to the user."""
     topics = "across ranks is zero", "broadcast_buffers", "many workers", "eval mode", "isinstance.treespec", "srun"
     for topic in topics:
         warnings.filterwarnings("ignore", message=f".*{topic}.*")
+
+
+def quiet_lightning() -> None:
+    """Nor its banners and tips. It has to be imported by now, for it sets these levels itself."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
