@@ -29,7 +29,7 @@ from nstexp.data.batches import (
 from nstexp.data.pictures import Cropping, Unusable, random_crop
 from nstexp.data.storage import persistently
 from nstexp.media.images import find_images
-from nstexp.media.listing import digest
+from nstexp.media.listing import digest_of_names
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class FolderPairs(Pairs):
         self.setup()
         if not self._order:
             found = self._training.items()
-            self._order = {f"data.{role}": f"{len(paths)} pictures, {digest(paths)}" for role, paths in found}
+            self._order = {f"data.{role}": f"{len(paths)} pictures, {digest_of_names(paths)}" for role, paths in found}
         return self._order
 
     def train_dataloader(self) -> Endless:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from nstexp.core.errors import UserError, is_whole
-from nstexp.data.storage import describe, may_pass
+from nstexp.data.storage import describe, is_transient
 from nstexp.media.images import _to_tensor, _without_pillow_limit
 
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
@@ -76,7 +76,7 @@ def random_crop(source: str | bytes, rng: np.random.Generator, how: Cropping) ->
     Always takes four numbers from `rng`, whatever the picture.
 
     Raises:
-        Unusable: not an image, damaged, empty, too large, or a disk that fails (`storage.may_pass`).
+        Unusable: not an image, damaged, empty, too large, or a disk that fails (`storage.is_transient`).
     """
     size, across, down, mirror = rng.random(4)
     crop = _crop(source, how.side_px(size), how.crop_px, (across, down), how.resize == "squash", how.max_megapixels)
@@ -132,7 +132,7 @@ def open_rgb(
     except PermissionError as error:
         raise Unusable("no permission to read the file") from error
     except Exception as error:  # every decoder of Pillow has errors of its own for a damaged file
-        what = "the file cannot be read" if may_pass(error) else "the image is damaged or truncated"
+        what = "the file cannot be read" if is_transient(error) else "the image is damaged or truncated"
         raise Unusable(f"{what} ({describe(error)})") from error
 
 

@@ -32,9 +32,9 @@ from nstexp.data.batches import (
     worker_loader,
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
-from nstexp.data.storage import Storage, describe, is_address, may_pass, pause
+from nstexp.data.storage import Storage, describe, is_address, is_transient, pause
 from nstexp.media.images import READABLE, find_images
-from nstexp.media.listing import digest
+from nstexp.media.listing import digest_of_names
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class ShardPairs(Pairs):
 
     def order(self) -> dict[str, Any]:
         self.setup()
-        shards = {f"data.{role}": f"{len(own)} shards, {digest(own)}" for role, own in self._shards.items()}
+        shards = {f"data.{role}": f"{len(own)} shards, {digest_of_names(own)}" for role, own in self._shards.items()}
         return shards | {"processes times data.workers": position(self.trainer)[2] * max(1, self.workers)}
 
     def train_dataloader(self) -> Endless:
@@ -185,7 +185,7 @@ def members(shard: str, problems: list[str], storage: Storage) -> Iterator[Membe
                     yield f"{shard}/{member['fname']}", member["data"]
             return
         except Exception as error:  # of the tar format, its compression, the disk or the network
-            again = may_pass(error) or (storage.copies and attempt == 0)
+            again = is_transient(error) or (storage.copies and attempt == 0)
             if attempt == storage.retries or not again:
                 problems.append(f"{shard}: the shard is damaged or cannot be read ({describe(error)})")
                 return

@@ -30,7 +30,7 @@ NOT_THERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDI
 BUSY = (408, 425, 429)  # of the HTTP codes below 500, those that mean: later
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same reading may succeed a little later: a disk's or server's failure, not a file that is no good."""
     error = error.__cause__ or error
     if isinstance(error, urllib.error.HTTPError):
@@ -54,7 +54,7 @@ def persistently(work: Callable[[], T], retries: int, what: str) -> T:
         try:
             return work()
         except Exception as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
             pause(attempt, what, error)
     return work()
