@@ -8,12 +8,11 @@ The encoder's preprocessing is in the 1x1 convolution in front, so RGB in [0, 1]
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
-from nstexp.core.errors import UserError
+from nstexp.commands import errors_on_one_line
 from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import (
     decoder_info,
@@ -40,7 +39,7 @@ def main() -> None:
     target.add_argument("--out", type=Path, help="folder to write the two .pth files into")
     target.add_argument("--half", type=Path, help="safetensors file to write the decoder into, in half precision")
     args = parser.parse_args()
-    try:
+    with errors_on_one_line():
         encoder = VGG(_weights(args.encoder, args.preprocessing), pad="reflect")
         decoder = load_decoder(args.decoder, encoder, args.layer, "--decoder")
         if args.half is not None:
@@ -53,9 +52,6 @@ def main() -> None:
             path = args.out / f"{name}.pth"
             write_atomically(path, lambda temporary, state=state: torch.save(state, temporary))
             print(path)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 def _weights(name: str, preprocessing: str):

@@ -71,13 +71,13 @@ def load_image(path: str | Path, max_megapixels: float = 200.0) -> Tensor:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty (0 bytes)")
-        with _without_pillow_limit(), Image.open(path) as image:
+        with without_pillow_limit(), Image.open(path) as image:
             if image.width * image.height > max_megapixels * 1e6:
                 raise UserError(
                     f"{path}: {image.width}x{image.height} px is over the limit of {max_megapixels:g} megapixels for "
                     "one input image (raise it with max_input_megapixels=...)"
                 )
-            return _to_tensor(ImageOps.exif_transpose(image))
+            return to_tensor(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -139,7 +139,7 @@ def unique_names(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
     return names[len(taken) :]
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion would clip these at 255
         return _deep_gray(np.asarray(image, dtype=np.float32), image.mode)
     if image.has_transparency_data:
@@ -161,7 +161,7 @@ def _deep_gray(gray: np.ndarray, mode: str) -> Tensor:
 
 
 @contextmanager
-def _without_pillow_limit() -> Iterator[None]:
+def without_pillow_limit() -> Iterator[None]:
     """Pillow refuses images over 179 megapixels by itself, whatever limit the user has set."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:

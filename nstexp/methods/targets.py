@@ -14,7 +14,7 @@ from nstexp.core.masks import guides
 from nstexp.core.names import Combine
 from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG, Features
 from nstexp.core.resize import resize
-from nstexp.core.runtime.cache import digest
+from nstexp.core.runtime.cache import tensor_digest
 from nstexp.methods.base import Clip, Style
 from nstexp.methods.canvas import Canvas
 from nstexp.methods.settings import GatysSettings
@@ -120,7 +120,7 @@ class TargetMaker:
 
         if self.losses.identity is None:
             return make()
-        key = (self.losses.identity, role, size, tuple(layers), str(self.encoder.device), digest(image))
+        key = (self.losses.identity, role, size, tuple(layers), str(self.encoder.device), tensor_digest(image))
         return self.encoder.memory.get(key, make)
 
     def _counts(self, style: Style, layer: str, place: Sequence[Mapping[str, Tensor]]) -> bool:

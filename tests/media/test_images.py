@@ -198,7 +198,7 @@ def test_a_bomb_is_refused_from_its_header_and_the_limit_is_the_users(tmp_path, 
     with pytest.raises(UserError, match=r"40000x30000 px is over the limit of 200 megapixels.*max_input_megapixels"):
         load_image(bomb)
     monkeypatch.setattr(images.ImageOps, "exif_transpose", lambda image: image)
-    monkeypatch.setattr(images, "_to_tensor", lambda image: image.size)
+    monkeypatch.setattr(images, "to_tensor", lambda image: image.size)
     assert load_image(bomb, max_megapixels=1200) == (40000, 30000)  # far over Pillow's own limit
     with pytest.raises(UserError, match="over the limit"):
         load_image(bomb, max_megapixels=1199.99)

@@ -184,7 +184,9 @@ def test_pictures_too_small_for_the_deepest_layer_are_refused(content, style, me
 
 def test_a_picture_too_large_for_the_memory_is_refused_with_a_size_that_fits(monkeypatch):
     monkeypatch.setattr("nstexp.core.runtime.memory.free_bytes", lambda device: 2_000_000)
-    with pytest.raises(UserError, match=r"needs about .* GB of memory .* set image_px=\d+ or less"):
+    with pytest.raises(
+        UserError, match=r"^content: a picture of .* px needs about .* GB of memory .* set image_px=\d+ or less"
+    ):
         stylize(method(), picture(400, 300))
 
 

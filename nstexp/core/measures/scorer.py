@@ -24,7 +24,7 @@ from nstexp.core.losses import ContentLoss, GramLoss, MomentsLoss, SlicedWassers
 from nstexp.core.networks.encoder import IMAGE, VGG, Features
 from nstexp.core.networks.pretrained import load_tensors, torch_hub_file
 from nstexp.core.resize import resize, size_for_longer_side, size_for_pixels
-from nstexp.core.runtime.cache import TensorCache, digest
+from nstexp.core.runtime.cache import TensorCache, tensor_digest
 
 GRAM_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
 STYLE_LAYERS = GRAM_LAYERS[:4]  # Huang & Belongie 2017
@@ -486,7 +486,7 @@ class Scorer:
                 rows["painting"] = self(resize(painting, self._size(content)), content, styles)
             return rows
 
-        key = ("references", digest(content), *((digest(style), share) for style, share in styles))
+        key = ("references", tensor_digest(content), *((tensor_digest(style), share) for style, share in styles))
         return self._memory.get(key, make)
 
     def described(self) -> dict[str, str]:
@@ -533,7 +533,7 @@ class Scorer:
             feats = self._features(picture, size, own.values())
             return {name: measure.of(feats) for name, measure in own.items()}
 
-        return self._memory.get((digest(picture), size, *own), make) if own else {}
+        return self._memory.get((tensor_digest(picture), size, *own), make) if own else {}
 
 
 def _encoder_measures() -> dict[str, Measure]:

@@ -31,7 +31,7 @@ class ModelInfo:
         encoder: the network that its losses were taken with, and how it pools and pads.
         steps: of its last training.
         content: the photos that it was trained with, as they were given.
-        digests: of the styles' files (`cache.file_digest`), by which they are known again.
+        digests: of the styles' files (`files.file_digest`), by which they are known again.
     """
 
     form: str
