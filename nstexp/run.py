@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from cachetools import LRUCache
 from hydra.utils import get_method, get_object
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
 MOST_KEPT = 4
 T = TypeVar("T")
-_KEPT: dict[str, Any] = {}
+_KEPT: LRUCache[str, Any] = LRUCache(MOST_KEPT)
 
 
 def run(
@@ -184,7 +185,7 @@ class Parts:
         """The feature network; one for all runs of this process that have the same."""
         backbone = self.cfg.backbone
         key = f"encoder {OmegaConf.to_yaml(backbone, resolve=True)} {self.dtype}"
-        encoder = _kept(key, lambda: build(backbone, dtype=self.dtype)).to(self.device)
+        encoder = kept(key, lambda: build(backbone, dtype=self.dtype)).to(self.device)
         self.summary.encoder = _with(self.summary.encoder, encoder.identity)
         return encoder
 
@@ -251,16 +252,13 @@ def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
         settings = {key: value for key, value in metrics.items() if key != "encoder"}
         return build(settings, encoder=encoder).to(device)
 
-    return _kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
+    return kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
 
 
-def _kept(key: str, make: Callable[[], T]) -> T:
-    """What the jobs of a sweep in one process share, by all settings that it is made of; the last few of them."""
+def kept(key: str, make: Callable[[], T]) -> T:
+    """What the runs of one process share, by all settings that it is made of; the last few of them."""
     if key not in _KEPT:
-        while len(_KEPT) >= MOST_KEPT:
-            del _KEPT[next(iter(_KEPT))]
         _KEPT[key] = make()
-    _KEPT[key] = _KEPT.pop(key)  # the last one used
     return _KEPT[key]
 
 
