@@ -13,14 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from nstexp.build import prepared
+from nstexp.build import prepared, request_of
 from nstexp.cli import CONF
 from nstexp.core.errors import ArgumentError
 from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.media.images import find_images, load_image, to_tensor
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
-from nstexp.run import Parts, kept, quiet_warnings, request_of
+from nstexp.run import Parts, kept, quiet_warnings
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
 from nstexp.tasks.styles import Styles, checked_shares, read_styles

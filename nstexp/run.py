@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -23,12 +23,12 @@ from hydra.utils import get_method, get_object
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp import loggers
-from nstexp.build import build, prepared
+from nstexp.build import build, check_values, prepared, request_of
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.outputs import RunFolder, Summary
-from nstexp.tasks.request import Request
+from nstexp.processes import is_first_process
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
     from pytorch_lightning import Callback, Trainer
@@ -100,10 +100,8 @@ def _run(
     variants: Mapping[str, DictConfig],
 ) -> Path:
     for config in (cfg, *variants.values()):
-        for key in sorted(OmegaConf.missing_keys(config)):
-            raise UserError(f"{key} has no value yet: give it one with {key}=...")
+        check_values(config)
     resolved = OmegaConf.to_container(cfg, resolve=True)
-    _check_numbers(resolved)
     torch.manual_seed(cfg.seed)
     parts = Parts(prepared(cfg), folder, active)
     asked = signature(get_method(cfg.task._target_)).parameters
@@ -120,13 +118,6 @@ def _run(
         active += [build(entry, save_dir=str(folder.path)) for entry in (parts.cfg.logger or {}).values()]
     loggers.log_config(active, resolved | {"choices": summary.choices})
     return task(folder=folder, **pieces)
-
-
-def request_of(cfg: DictConfig) -> Request:
-    """What the user asks for, of a composed configuration."""
-    values = {field.name: cfg.get(field.name) for field in fields(Request)}
-    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
-    return Request(**plain)
 
 
 def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, DictConfig]) -> dict[str, Any]:
@@ -290,14 +281,6 @@ def _of_pictures(cfg: DictConfig, folder: RunFolder) -> "list[Callback]":
     ]
 
 
-def _check_numbers(resolved: dict[str, Any]) -> None:
-    """The top-level numbers that nobody else looks at before the work starts."""
-    for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
-        value = resolved[key]
-        if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value < 2**63:
-            raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
-
-
 def _device(accelerator: str, devices: Any) -> torch.device:
     """The device Lightning will choose for this process."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
@@ -343,20 +326,6 @@ def _peak_memory_mb() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that writes, among those that train together."""
-    node = int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
-    return _rank() == 0 and node == 0
-
-
-def _rank() -> int:
-    """The number of this process, from where Lightning reads it, too."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
 
 
 def quiet_warnings() -> None:
