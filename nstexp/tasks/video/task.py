@@ -25,7 +25,7 @@ from pytorch_lightning.loggers import Logger
 from tqdm import tqdm
 
 from nstexp import loggers
-from nstexp.core.errors import Stopped, UserError, check_integers
+from nstexp.core.errors import Stopped, UserError, check_integers, under
 from nstexp.core.resize import size_for_longer_side
 from nstexp.core.runtime.memory import free_bytes
 from nstexp.core.runtime.threads import Behind, ahead
@@ -178,7 +178,7 @@ def video(
     source = _open(content, settings, max_input_megapixels)
     if source.damage:
         log.warning("%s: %s", source.path, source.damage)
-    frames = source.between(_seconds("start", settings.start), _seconds("end", settings.end))
+    frames = source.between(_seconds("start", settings.start), _seconds("end", settings.end), "video.")
     target = _target(source, output, folder)
     protect_inputs([source.path, *styles.files], [target])
     size = size_for_longer_side(source.size, image_px)
@@ -190,7 +190,9 @@ def video(
     flow = f"Lai et al. 2018, motion of the clip by {settings.flow}, where it leads there and back"
     record = _Record(folder, active_loggers, log_every_n_steps, len(frames), measured, flow)
     files = [*(source.pictures or [source.path]), *styles.files]
-    writer = open_writer(target, source, size, frames, settings.encoding, f"{identity} {_digest_of_files(files)}")
+    whose = f"{identity} {_digest_of_files(files)}"
+    with under("video"):
+        writer = open_writer(target, source, size, frames, settings.encoding, whose, key="output")
     batch = _batch_size(settings.batch, painter, size, device)
     in_run_folder = target.parent == folder.path
     return _Run(source, frames, size, settings.reader, batch, painter, estimator, writer, record, in_run_folder)()
@@ -328,7 +330,7 @@ class _Run:
         start = self.source.times[self.frames[0]]
         length = max(1, self.source.times[self.frames[-1]] - start)
         while True:
-            with self.record.timed("decode"):
+            with self.record.timed("decode"), under("video"):
                 frame = next(wanted, None)
             if frame is None:
                 return
