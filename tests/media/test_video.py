@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from nstexp.core.errors import UserError
-from nstexp.media.video import Encoding, open_source, open_writer, read_frames, reading
+from nstexp.media.video import Colors, Encoding, open_source, open_writer, read_frames, reading
+from nstexp.media.video.source import simple_rate
 from nstexp.media.video.writer import VideoWriter
 
 HEIGHT, WIDTH, COUNT = 48, 64, 24
@@ -494,7 +495,7 @@ def test_red_in_is_red_out(tmp_path, size, tags):
     path = write(tmp_path / "b.mp4", clip, encoding=Encoding(quality=10), change=lambda p: np.resize(RED, p.shape))
     result = open_source(path)
     matrix = tags[0] if tags else 1 if size[0] >= 720 else 6
-    assert result.colors == source.Colors(matrix, matrix, matrix, full_range=False, tagged=True)
+    assert result.colors == Colors(matrix, matrix, matrix, full_range=False, tagged=True)
     for reader in ("auto", "av"):
         assert np.abs(next(read_frames(result, range(1), reader)).pixels.astype(int) - (255, 0, 0)).max() <= 4
 
@@ -606,7 +607,7 @@ def test_a_gif_of_a_very_slow_clip_can_be_written(tmp_path):
     "measured", [Fraction(1, 3600), Fraction(1, 10**12), Fraction(25), Fraction(10**12), Fraction(7, 9)]
 )
 def test_every_rate_becomes_one_that_headers_can_hold(measured):
-    rate = source.simple_rate(measured)
+    rate = simple_rate(measured)
     assert 0 < max(rate.numerator, rate.denominator) < 2**31
     if 10**-9 < measured < 10**9:
         assert rate == measured
