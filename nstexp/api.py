@@ -16,8 +16,10 @@ from torch import Tensor
 from nstexp.build import prepared, request_of
 from nstexp.cli import CONF
 from nstexp.core.errors import ArgumentError
+from nstexp.core.pixels import to_array
 from nstexp.core.resize import resize, size_for_longer_side
-from nstexp.media.images import find_images, load_image, to_tensor
+from nstexp.media.images import load_image, to_tensor
+from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
 from nstexp.run import Parts, kept, quiet_warnings
@@ -164,7 +166,7 @@ def _tensor(picture: Picture, request: Request) -> Tensor:
 def _as_given(pictures: Tensor, content: Picture) -> Any:
     if isinstance(content, Tensor):
         return pictures if content.dim() == 4 else pictures[0]
-    pixels = (pictures * 255).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
+    pixels = np.stack([to_array(picture) for picture in pictures])
     if isinstance(content, np.ndarray):
         return pixels if content.ndim == 4 else pixels[0]
     return Image.fromarray(pixels[0])

@@ -173,7 +173,9 @@ def _has_netrc_entry(host: str) -> bool:
 
 def log_picture(loggers: "Iterable[Logger]", key: str, image: "Tensor", step: int) -> None:
     """Send a picture (3, H, W) in [0, 1] to every logger that shows pictures."""
-    pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
+    from nstexp.core.pixels import to_array
+
+    pixels = to_array(image)
     for logger in loggers:
         if hasattr(logger, "log_image"):  # W&B
             logger.log_image(key, [pixels.copy()], step=step)

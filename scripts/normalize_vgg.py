@@ -21,7 +21,8 @@ from nstexp.core.networks import pretrained
 from nstexp.core.networks.encoder import VGG
 from nstexp.core.resize import resize
 from nstexp.core.runtime.files import write_atomically
-from nstexp.media.images import find_images, load_image
+from nstexp.media.images import load_image
+from nstexp.media.paths import find_images
 
 SIDE_PX = 224
 

@@ -37,7 +37,7 @@ from nstexp.commands import errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
 from nstexp.data.pictures import Unusable, open_rgb, resized
-from nstexp.media.images import find_images
+from nstexp.media.paths import find_images
 
 SETTINGS = ("images", "side", "quality", "per_shard", "max_megapixels")
 

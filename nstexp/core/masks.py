@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import choice
 from nstexp.core.networks.encoder import IMAGE, VGG
 from nstexp.core.resize import resize
 
@@ -31,9 +31,11 @@ def guides(mask: Tensor, encoder: VGG, layers: Sequence[str], propagation: Propa
 
     Returns:
         Layer name -> (h, w).
+
+    Raises:
+        ArgumentError: unknown propagation.
     """
-    if propagation not in get_args(Propagation):
-        raise UserError(f"method.guide={propagation} is unknown, choose one of {', '.join(get_args(Propagation))}")
+    choice("propagation", propagation, get_args(Propagation))
     sizes = {name: encoder.shape(name, tuple(mask.shape[-2:]))[1:] for name in layers}
     simple = {name: resize(mask[None, None].float(), size)[0, 0] for name, size in sizes.items()}
     found = simple

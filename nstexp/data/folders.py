@@ -28,8 +28,8 @@ from nstexp.data.batches import (
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
 from nstexp.data.storage import persistently
-from nstexp.media.images import find_images
 from nstexp.media.listing import digest_of_names
+from nstexp.media.paths import find_images
 
 log = logging.getLogger(__name__)
 

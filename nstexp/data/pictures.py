@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from nstexp.core.errors import ArgumentError, choice, flag, is_whole, number
+from nstexp.core.pixels import to_bytes
 from nstexp.data.storage import describe, is_transient
 from nstexp.media.images import to_tensor, without_pillow_limit
 
@@ -186,7 +187,7 @@ def _extent(decoded: tuple[int, int], full: tuple[int, int], orientation: int) -
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data or image.mode.startswith("I") or image.mode == "F":
-        pixels = (to_tensor(image) * 255).round().to(torch.uint8)
+        pixels = to_bytes(to_tensor(image))
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
     return image.convert("RGB") if image.mode != "RGB" else image
 

@@ -33,8 +33,8 @@ from nstexp.data.batches import (
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
 from nstexp.data.storage import Storage, describe, is_address, is_transient, pause
-from nstexp.media.images import READABLE, find_images
 from nstexp.media.listing import digest_of_names
+from nstexp.media.paths import READABLE, find_images
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.losses.stats import affine, moments, region_moments
+from nstexp.core.losses.stats import adain, affine, moments, region_moments, shift
 from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import load_decoder
@@ -85,8 +85,7 @@ class AdaIN(Stylizer):
             mean = sum(style.share / total * m for style, (m, _) in zip(styles, statistics, strict=True))
             std = sum(style.share / total * s for style, (_, s) in zip(styles, statistics, strict=True))
             own_mean, own_std = _over_time(moments(features, self.settings.eps, self.settings.unbiased), controls.clip)
-            factor = std / own_std
-            shifted = self._blended(features, factor, mean - factor * own_mean)
+            shifted = adain(features, (own_mean, own_std), (mean, std), self.settings.alpha)
         return self.decode(shifted)[..., : size[0], : size[1]].clamp(0, 1).to(content.device)
 
     def to(self, device: torch.device) -> "AdaIN":
@@ -146,14 +145,10 @@ class AdaIN(Stylizer):
         own_mean, own_std = _over_time(region_moments(features, regions, self.settings.eps), clip)  # (B, K, C)
         mean = torch.stack([m[:, :, 0, 0] for m, _ in statistics], 1)  # (1, K, C)
         std = torch.stack([s[:, :, 0, 0] for _, s in statistics], 1)
-        factor = std / own_std
-        offset = mean - factor * own_mean
+        factor, offset = shift((own_mean, own_std), (mean, std))
         shares = regions / regions.sum(0).clamp(min=1e-12)
         spread = [torch.einsum("bkc,khw->bchw", each, shares) for each in (factor, offset)]
-        return self._blended(features, *spread)
-
-    def _blended(self, features: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
-        return affine(features, self.settings.alpha * factor + (1 - self.settings.alpha), self.settings.alpha * offset)
+        return affine(features, *spread, self.settings.alpha)
 
     def _prepare(self) -> None:
         if self._decoder is None:

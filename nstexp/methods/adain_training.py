@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossValues
-from nstexp.core.losses.stats import affine, moments
+from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import IMAGE
 from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_decoder, save_decoder
@@ -101,9 +101,8 @@ class DecoderTraining(Training):
         mean, std = moments(features, s.eps, s.unbiased)
         to_mean, to_std = moments(of_style[self.layer], s.eps, s.unbiased)
         which_content, which_style = _pairs(len(content), styles_per_content)
-        factor = to_std[which_style] / std[which_content]
-        goal = affine(features[which_content], factor, to_mean[which_style] - factor * mean[which_content])
-        goal = goal.contiguous(memory_format=torch.channels_last)
+        own, wanted = (mean[which_content], std[which_content]), (to_mean[which_style], to_std[which_style])
+        goal = adain(features[which_content], own, wanted).contiguous(memory_format=torch.channels_last)
         goals = dict.fromkeys(losses.layers("content"), goal)  # one layer, whichever of its names is used
         targets = losses.targets("content", {**goals, IMAGE: content[which_content]})
         of_pairs = losses.targets("style", of_style).items()

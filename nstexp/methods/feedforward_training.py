@@ -18,7 +18,8 @@ from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.model_files import ModelInfo, build, load_generator, save_generator
 from nstexp.core.resize import resize, size_for_shorter_side
 from nstexp.core.runtime.files import file_digest
-from nstexp.media.images import as_list, find_images, load_image, unique_names
+from nstexp.media.images import load_image
+from nstexp.media.paths import as_list, find_images, unique_names
 from nstexp.methods.settings import FeedForwardSettings
 from nstexp.methods.training import Sources, Training, for_samples, to_unit_range
 from nstexp.weights import LEARNED_STYLES

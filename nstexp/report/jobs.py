@@ -14,7 +14,7 @@ from natsort import natsorted
 from tqdm import tqdm
 
 from nstexp.core.errors import UserError
-from nstexp.media.images import WRITABLE, find_images
+from nstexp.media.paths import WRITABLE, find_images
 from nstexp.media.samples import is_builtin
 from nstexp.outputs import Summary, read_summary
 

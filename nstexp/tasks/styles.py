@@ -10,8 +10,9 @@ from torch import Tensor
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import file_digest
 from nstexp.media import samples
-from nstexp.media.images import as_list, find_images, load_image, unique_names
+from nstexp.media.images import load_image
 from nstexp.media.masks import load_masks
+from nstexp.media.paths import as_list, find_images, unique_names
 from nstexp.methods.base import LearnedStyle, Style, Stylizer, learned_styles
 from nstexp.tasks.request import Request
 

@@ -152,7 +152,7 @@ class Poison(TotalVariation):
     """A term that becomes NaN at its fourth evaluation."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__("mean", 1)
         self.calls = 0
 
     def forward(self, feats, target):

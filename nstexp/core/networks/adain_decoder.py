@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError
 from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.layers import upsampled_conv
 
@@ -41,10 +41,14 @@ class Decoder(nn.Module):
 
     @classmethod
     def mirror(cls, encoder: VGG, layer: str) -> "Decoder":
-        """The decoder for features that `encoder` has at `layer`, with PyTorch's default initialization."""
+        """The decoder for features that `encoder` has at `layer`, with PyTorch's default initialization.
+
+        Raises:
+            ArgumentError: a layer that is no relu*.
+        """
         own = encoder.canonical(layer)
         if not own.startswith("relu"):
-            raise UserError(f"layers.content=[{layer}]: a decoder starts from a layer relu*, such as relu4_1")
+            raise ArgumentError("layer", f"={layer}: a decoder starts from a layer relu*, such as relu4_1")
         last = encoder.conv_names.index(own.replace("relu", "conv"))
         shapes = {n: tuple(getattr(encoder, f"{n}_weight").shape[:2]) for n in encoder.conv_names[: last + 1]}
         return cls(shapes)

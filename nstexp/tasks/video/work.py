@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nstexp.core.errors import Stopped, UserError
+from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.runtime.threads import Behind, ahead
 from nstexp.media.flow import MotionEstimator
 from nstexp.media.video import Frame, Source, Writer, read_frames
@@ -155,7 +155,7 @@ class Work:
         start = self.source.times[self.frames[0]]
         length = max(1, self.source.times[self.frames[-1]] - start)
         while True:
-            with self.record.timed("decode"):
+            with self.record.timed("decode"), under("video"):
                 frame = next(wanted, None)
             if frame is None:
                 return
