@@ -106,26 +106,29 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
             raise UserError("hydra/launcher=... is for sweeps: python -m nstexp -m ..., also for a single job")
         else:
             early.check(cfg)  # in a sweep a refused job is a row of the comparison, with a record of its own
-        result = _result(cfg, hydra_cfg, run_dir, sweep)
-        found = outputs.objective(run_dir, cfg.objective) if first else None
+        _work(cfg, hydra_cfg, run_dir, sweep)
+        return outputs.objective(run_dir, cfg.objective) if first else None
     except (UserError, Stopped) as error:
         _end(error, hydra_cfg, run_dir, sweep, discard=new_folder)
-    if first:
-        print(result, flush=True)
-    return found
 
 
-def _result(cfg: DictConfig, hydra_cfg: DictConfig, run_dir: Path, sweep: bool) -> Path:
-    """Do the work, unless a job of a sweep has been done before."""
+def _work(cfg: DictConfig, hydra_cfg: DictConfig, run_dir: Path, sweep: bool) -> None:
+    """Make the result, unless a job of a sweep has been done before, and print its path."""
     finished = outputs.finished(run_dir, OmegaConf.to_yaml(cfg, resolve=True)) if sweep else None
     if finished is not None:
         logging.getLogger(__name__).info("finished before: %s", run_dir)
-        return finished
+        _print_result(finished)
+        return
     from nstexp import run  # with torch, which takes seconds
 
     overrides = list(hydra_cfg.overrides.task)
     variants = _variants(cfg, overrides)
-    return run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices), variants)
+    run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result)
+
+
+def _print_result(path: Path) -> None:
+    if is_first_process():
+        print(path, flush=True)
 
 
 def _end(error: UserError | Stopped, hydra_cfg: DictConfig, run_dir: Path, sweep: bool, discard: bool) -> NoReturn:

@@ -47,6 +47,7 @@ def run(
     overrides: list[str],
     choices: dict[str, Any],
     variants: Mapping[str, DictConfig] | None = None,
+    announce: Callable[[Path], None] = lambda path: None,
 ) -> Path:
     """Do what the configuration says; returns the path of the result.
 
@@ -55,26 +56,39 @@ def run(
         run_dir: where to write.
         overrides, choices: what the user set, and the option of every config group, for the record.
         variants: label -> configuration of each method, for a task that takes several.
+        announce: called with the path of the result as soon as everything is written; loggers may take longer.
 
     Raises:
         UserError: bad input or configuration.
         Stopped: interrupted, or the loss became NaN.
     """
     quiet_warnings()
-    started = time.perf_counter()
     folder = RunFolder(run_dir, writes=is_first_process())
     if not folder.writes:
         logging.getLogger("nstexp").setLevel(logging.ERROR)
     summary = folder.summary
-    summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
     summary.task, summary.method, summary.overrides = choices.get("task"), choices.get("method"), overrides
     options = {group: option for group, option in choices.items() if not group.startswith("hydra")}
     summary.choices = OmegaConf.to_container(OmegaConf.create(options))
-    _reset_peak_memory()
     summary.seed, summary.versions = cfg.seed, {name: version(name) for name in RECORDED_VERSIONS}
     active: list[Logger] = []
     try:
-        return _run(cfg, folder, active, variants or {})
+        with _recorded(folder):
+            result = _run(cfg, folder, active, variants or {})
+        announce(result)
+        return result
+    finally:
+        _close(folder, active)
+
+
+@contextlib.contextmanager
+def _recorded(folder: RunFolder) -> Iterator[None]:
+    """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
+    started, summary = time.perf_counter(), folder.summary
+    summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
+    _reset_peak_memory()
+    try:
+        yield
     except Stopped as stop:
         summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
         raise
@@ -90,7 +104,8 @@ def run(
         summary.peak_memory_mb = _peak_memory_mb()
         if torch.cuda.is_available():
             summary.peak_gpu_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        _finish(folder, active)
+        with contextlib.suppress(UserError):  # a full disk has been reported already
+            folder.write_summary()
 
 
 def _run(
@@ -292,10 +307,8 @@ def _device(accelerator: str, devices: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _finish(folder: RunFolder, active: "list[Logger]") -> None:
-    """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
-    with contextlib.suppress(UserError):  # a full disk has been reported already
-        folder.write_summary()
+def _close(folder: RunFolder, active: "list[Logger]") -> None:
+    """Give the loggers the numbers and pictures of the whole run, and end them."""
     metrics = folder.summary.metrics
     try:
         for name, numbers in metrics.items():

@@ -5,7 +5,6 @@
 well, and damaged files never stop the others.
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
