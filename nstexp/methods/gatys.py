@@ -19,7 +19,7 @@ from nstexp.core.errors import Stopped, UserError, check_integers
 from nstexp.core.losses.loss_set import LossSet, LossValues
 from nstexp.core.losses.terms import Role, Shapes
 from nstexp.core.masks import Propagation, guides
-from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG, Features
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, Encoder, Features
 from nstexp.core.resize import resize, size_for_pixels
 from nstexp.core.runtime.cache import digest
 from nstexp.core.runtime.memory import check_memory, release_freed
@@ -69,7 +69,7 @@ class Gatys:
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         losses: LossSet,
         trainer: Callable[[], Trainer],
         max_steps: int,
@@ -126,7 +126,7 @@ class Gatys:
         self.style_resize, self.style_scale, self.adain = style_resize, style_scale, adain
         self.guide, self.clamp, self.normalize_gradients = guide, clamp, normalize_gradients
         self.fine_layers, self.fine_steps, self.next_steps = tuple(fine_layers), fine_steps, next_steps
-        self._device, self._drafter = next(encoder.buffers()).device, None
+        self._device, self._drafter = encoder.device, None
         self._stroked: list[tuple[Tensor, Tensor, tuple[int, int], Tensor]] = []  # style, fine, size, result
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
+from nstexp.core.networks.vgg import VGG
 from nstexp.weights import FILTER_MEANS
 
 PREPROCESSING: Mapping[str, Preprocessing] = {"caffe": CAFFE, "torchvision": TORCHVISION, "none": IDENTITY}
@@ -262,11 +263,11 @@ def _blocks_of(pairs: list[tuple[Tensor, Tensor]], source: str) -> tuple[int, ..
     raise UserError(f"{source}: its convolutions are not those of a VGG-16 or VGG-19 (found {len(widths)} of them)")
 
 
-def mean_activations(encoder: nn.Module, images: list[Tensor]) -> dict[str, Tensor]:
+def mean_activations(encoder: VGG, images: list[Tensor]) -> dict[str, Tensor]:
     """Mean activation after ReLU of every filter over positions and images.
 
     Args:
-        encoder: a `VGG` with `tap="post"`.
+        encoder: one with `tap="post"`.
         images: RGB (3, H, W) each, any sizes; every image counts the same.
 
     Returns:
