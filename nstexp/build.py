@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 # Modules that have another name now; configurations with the old one go on working, and are told the new one.
 MOVED = {
-    "nstexp.core.features": "nstexp.core.networks.encoder",
+    "nstexp.core.features": "nstexp.core.networks.vgg",
     "nstexp.core.pretrained": "nstexp.core.networks.pretrained",
     "nstexp.core.generators": "nstexp.core.networks.generators",
     "nstexp.core.metrics": "nstexp.core.measures.scorer",

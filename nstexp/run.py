@@ -26,6 +26,7 @@ from nstexp import loggers
 from nstexp.build import build, check_values, prepared, request_of
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.outputs import RunFolder, Summary
 from nstexp.processes import is_first_process
@@ -216,9 +217,23 @@ class Parts:
         asked = signature(get_object(self.cfg.method._target_)).parameters
         always = ("losses", "trainer") if "make_encoder" in asked else ("encoder", "losses", "trainer")
         given = {name: make() for name, make in offered.items() if name in asked or name in always}
+        if "encoder" in given:
+            _check_layers(given["losses"], given["encoder"])
         self.summary.device = _with(self.summary.device, str(self.device))
         self.summary.precision = _with(self.summary.precision, str(self.dtype).removeprefix("torch."))
         return build(self.cfg.method, **given)
+
+
+def _check_layers(losses: LossSet, encoder: Encoder) -> None:
+    """Raise a UserError for a layer that the network does not have, with the key of the term that reads it."""
+    for name, term in losses.terms.items():
+        for layer in term.layers:
+            try:
+                _ = layer == IMAGE or encoder.canonical(layer)
+            except UserError as error:
+                raise UserError(
+                    f"loss.{name}.layers, by default from layers.content or layers.style: {error}"
+                ) from error
 
 
 def _identity(cfg: DictConfig) -> str:

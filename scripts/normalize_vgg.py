@@ -18,7 +18,7 @@ from tqdm import tqdm
 from nstexp.commands import errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.core.networks import pretrained
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 from nstexp.core.runtime.files import write_atomically
 from nstexp.media.images import load_image

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from nstexp.core.errors import choice
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.resize import resize
 
 log = logging.getLogger(__name__)
@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 Propagation = Literal["simple", "inside", "all"]
 
 
-def guides(mask: Tensor, encoder: VGG, layers: Sequence[str], propagation: Propagation = "simple") -> dict[str, Tensor]:
+def guides(
+    mask: Tensor, encoder: Encoder, layers: Sequence[str], propagation: Propagation = "simple"
+) -> dict[str, Tensor]:
     """What a region's mask becomes at each layer (Gatys et al. 2017, section 4): the factor T of the features there.
 
     Their mean square is 1, so that the Gram matrix of the features times T is that of the region alone. A layer at

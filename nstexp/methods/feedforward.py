@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.model_files import ModelInfo, load_generator
 from nstexp.core.resize import padded_to_multiple
@@ -52,7 +52,7 @@ class FeedForward(Stylizer):
 
     def __init__(
         self,
-        make_encoder: Callable[[], VGG] | None = None,
+        make_encoder: Callable[[], Encoder] | None = None,
         losses: LossSet | None = None,
         trainer: Callable[..., Any] | None = None,
         device: torch.device | str = "cpu",

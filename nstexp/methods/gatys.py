@@ -13,7 +13,7 @@ from torch import Tensor
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.terms import Role
-from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, Encoder
 from nstexp.core.resize import resize
 from nstexp.core.runtime.memory import check_memory, release_freed
 from nstexp.methods.base import SMALLER_RESULT, Controls, Style, Stylizer
@@ -42,7 +42,7 @@ class Gatys(Stylizer):
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         losses: LossSet,
         trainer: Callable[[], Trainer],
         adain: Callable[[torch.dtype], Stylizer] | None = None,

@@ -9,8 +9,8 @@ from pytorch_lightning import Trainer
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, IdentityLoss, TotalVariation
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.gatys import Gatys, PictureOptimization

@@ -21,9 +21,9 @@ from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, HistogramLoss, LaplacianLoss, MomentsLoss, TotalVariation
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import decoder_info, save_decoder
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.core.resize import resize
 from nstexp.media.images import load_image, save_image

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import ArgumentError
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.layers import upsampled_conv
+from nstexp.core.networks.vgg import VGG
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +41,18 @@ class Decoder(nn.Module):
         self.upsamples = frozenset(name for name, block, deeper in behind if block != deeper)
 
     @classmethod
-    def mirror(cls, encoder: VGG, layer: str) -> "Decoder":
+    def mirror(cls, encoder: Encoder, layer: str) -> "Decoder":
         """The decoder for features that `encoder` has at `layer`, with PyTorch's default initialization.
 
         Raises:
-            ArgumentError: a layer that is no relu*.
+            ArgumentError: no VGG, or a layer that is no relu*.
         """
+        if not isinstance(encoder, VGG):
+            raise ArgumentError(
+                "encoder",
+                f": {encoder.identity} has no decoder, which mirrors a VGG, convolution by convolution; take a VGG as "
+                "the backbone, such as vgg19_adain",
+            )
         own = encoder.canonical(layer)
         if not own.startswith("relu"):
             raise ArgumentError("layer", f"={layer}: a decoder starts from a layer relu*, such as relu4_1")

