@@ -41,7 +41,7 @@ def main() -> None:
     args = parser.parse_args()
     with errors_on_one_line():
         encoder = VGG(_weights(args.encoder, args.preprocessing), pad="reflect")
-        decoder = load_decoder(args.decoder, encoder, args.layer, "--decoder")
+        decoder = load_decoder(args.decoder, encoder, args.layer, "--decoder", "--layer")
         if args.half is not None:
             known = read_info(args.decoder)
             info = decoder_info(encoder, args.layer, known.steps if known else 0)

@@ -32,7 +32,7 @@ def main() -> None:
     clips = {name: open_source(Path(file)) for name, file in results.items()}
     size = next(iter(clips.values())).size
     own = open_source(args.clip)
-    part = own.between(args.start, args.end)
+    part = own.between(args.start, args.end, "--")
     for name, clip in clips.items():
         if len(clip) != len(part):
             raise SystemExit(
