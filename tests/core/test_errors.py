@@ -133,7 +133,7 @@ KEYS = {str(key) for key in OmegaConf.load(ROOT / "conf" / "config.yaml")} - {"d
 # `max_input_megapixels` is also what the functions that read pictures call it.
 OWN_ARGUMENTS = {"max_input_megapixels"}
 WEIGHTS = Path("core/losses/loss_set.py")  # of whose argument `weights` the entries are told as `weights.beta`
-LATER = {"core/measures", "core/networks/encoder.py", "core/runtime/memory.py"}
+LATER = {"core/measures"}
 SPELLED = re.compile(
     rf"\b(?:{'|'.join(sorted(GROUPS))})\.[a-z_*]"
     rf"|\b(?:{'|'.join(sorted(GROUPS | KEYS - OWN_ARGUMENTS))})="
