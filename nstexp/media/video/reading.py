@@ -174,7 +174,7 @@ def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame"
 def _with_indices(source: Source, frames: Iterator["VideoFrame"], seeked: bool) -> Iterator[tuple[int, "VideoFrame"]]:
     last = -1
     for frame in frames:
-        # Behind a seek, frames that are shown before their keyframe may lack what they refer to.
+        # WriteBehind a seek, frames that are shown before their keyframe may lack what they refer to.
         if seeked and not frame.key_frame:
             continue
         seeked = False
