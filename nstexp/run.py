@@ -25,14 +25,16 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from nstexp import callbacks, loggers
-from nstexp.core.errors import Stopped, UserError
+from nstexp.core.errors import ArgumentError, Stopped, UserError
 from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.measures import Scorer
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
 MOST_KEPT = 4
+MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
 T = TypeVar("T")
 _KEPT: dict[str, Any] = {}
 
@@ -143,7 +145,8 @@ def _pieces(
     if "data" in cfg:
         pieces["data"] = instantiate(cfg.data, _convert_="all")
     if "scorer" in asked:
-        pieces["scorer"] = _scorer(cfg.metrics, cfg) if cfg.measure and cfg.metrics.names else None
+        scorer = pieces["scorer"] = _scorer(cfg.metrics, cfg) if cfg.measure else None
+        folder.summary.higher_is_better = scorer.higher_is_better if scorer else None
     return pieces
 
 
@@ -187,16 +190,47 @@ def _with(known: str | None, more: str) -> str:
     return ", ".join(dict.fromkeys([*(known.split(", ") if known else []), more]))
 
 
-def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
-    device = _device_of(cfg)
+def _scorer(metrics: DictConfig, cfg: DictConfig) -> Scorer | None:
+    """None without measures."""
+    device, names = _device_of(cfg), _measure_names(metrics)
 
-    def make() -> Any:
+    def make() -> Scorer:
         # Not one of a method's: Lightning moves those about.
         encoder = instantiate(metrics.encoder, dtype=encoder_dtype(cfg.precision, device), _convert_="all")
-        settings = {key: value for key, value in metrics.items() if key != "encoder"}
-        return instantiate(settings, encoder=encoder, _convert_="all").to(device)
+        measures = {name: _measure(name, metrics[name]) for name in names}
+        try:
+            return Scorer(encoder, measures, metrics.longer_side_px).to(device)
+        except ArgumentError as error:
+            raise error.under("metrics") from None
 
+    if not names:
+        return None
     return _kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
+
+
+def _measure_names(metrics: DictConfig) -> list[str]:
+    """Of the measures of a configuration: all besides the settings of the measuring itself, or those of its `names`."""
+    known = [name for name in metrics if name not in MEASURING]
+    names = known if metrics.names is None else list(dict.fromkeys(metrics.names))
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"metrics.names: '{name}' is not among the measures of this run, {', '.join(known) or 'which has none'}; "
+                f"any are chosen by 'metrics=[{','.join(names)}]'"
+            )
+    return names
+
+
+def _measure(name: str, config: Any) -> Any:
+    if not isinstance(config, DictConfig) or "_target_" not in config:
+        raise UserError(f"metrics.{name} has settings, but the measure is not in metrics=[...]: add it there")
+    try:
+        return instantiate(config, _convert_="all")
+    except InstantiationException as error:
+        cause = _user_error_behind(error)
+        if isinstance(cause, ArgumentError):
+            raise cause.under(f"metrics.{name}") from None
+        raise
 
 
 def _encoder(backbone: DictConfig, dtype: torch.dtype | None, device: torch.device) -> Any:
