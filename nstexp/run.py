@@ -212,12 +212,11 @@ def _measure_names(metrics: DictConfig) -> list[str]:
     """Of the measures of a configuration: all besides the settings of the measuring itself, or those of its `names`."""
     known = [name for name in metrics if name not in MEASURING]
     names = known if metrics.names is None else list(dict.fromkeys(metrics.names))
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"metrics.names: '{name}' is not among the measures of this run, {', '.join(known) or 'which has none'}; "
-                f"any are chosen by 'metrics=[{','.join(names)}]'"
-            )
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(
+            f"metrics.names: '{unknown[0]}' is not among the measures of this run ({', '.join(known) or 'none'}): "
+            f"choose any by the group instead, 'metrics=[{','.join(map(str, names))}]'"
+        )
     return names
 
 

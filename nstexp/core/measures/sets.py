@@ -118,6 +118,7 @@ class SetScorer:
         """Count a painting (3, H, W)."""
         self.styles.append(self._features(style))
 
+    @torch.no_grad()
     def compute(self) -> dict[str, float]:
         """Every measure that there are enough pictures for and, of every result, the measures that it needs."""
         count = len(self.results)
@@ -146,6 +147,7 @@ class SetScorer:
         """0 for a measure that needs no other one of sets."""
         return max((1 + self._depth(need) for need in self.facts[name].needs if need in self.measures), default=0)
 
+    @torch.no_grad()
     def _features(self, picture: Tensor) -> dict[str, object]:
         picture = picture.float().clamp(0, 1)[None]
         return {name: measure.features(picture) for name, measure in self.measures.items()}
