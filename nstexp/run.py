@@ -9,34 +9,39 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_method, instantiate
+from cachetools import LRUCache
+from hydra.utils import get_method, get_object
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from nstexp import callbacks, loggers
-from nstexp.core.errors import ArgumentError, Stopped, UserError
+from nstexp import loggers
+from nstexp.build import build, check_values, prepared, request_of
+from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.measures import Scorer
+from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
-from nstexp.outputs import RunFolder
+from nstexp.outputs import RunFolder, Summary
+from nstexp.processes import is_first_process
+
+if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
+    from pytorch_lightning import Callback, Trainer
+    from pytorch_lightning.loggers import Logger
 
 log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
 MOST_KEPT = 4
 MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
 T = TypeVar("T")
-_KEPT: dict[str, Any] = {}
+_KEPT: LRUCache[str, Any] = LRUCache(MOST_KEPT)
 
 
 def run(
@@ -45,6 +50,7 @@ def run(
     overrides: list[str],
     choices: dict[str, Any],
     variants: Mapping[str, DictConfig] | None = None,
+    announce: Callable[[Path], None] = lambda path: None,
 ) -> Path:
     """Do what the configuration says; returns the path of the result.
 
@@ -53,33 +59,42 @@ def run(
         run_dir: where to write.
         overrides, choices: what the user set, and the option of every config group, for the record.
         variants: label -> configuration of each method, for a task that takes several.
+        announce: called with the path of the result as soon as everything is written; loggers may take longer.
 
     Raises:
         UserError: bad input or configuration.
         Stopped: interrupted, or the loss became NaN.
     """
-    quiet_lightning()
-    started = time.perf_counter()
+    quiet_warnings()
     folder = RunFolder(run_dir, writes=is_first_process())
     if not folder.writes:
         logging.getLogger("nstexp").setLevel(logging.ERROR)
     summary = folder.summary
-    summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
     summary.task, summary.method, summary.overrides = choices.get("task"), choices.get("method"), overrides
     options = {group: option for group, option in choices.items() if not group.startswith("hydra")}
     summary.choices = OmegaConf.to_container(OmegaConf.create(options))
-    _reset_peak_memory()
     summary.seed, summary.versions = cfg.seed, {name: version(name) for name in RECORDED_VERSIONS}
     active: list[Logger] = []
     try:
-        return _run(cfg, folder, active, variants or {})
+        with _recorded(folder):
+            result = _run(cfg, folder, active, variants or {})
+        announce(result)
+        return result
+    finally:
+        _close(folder, active)
+
+
+@contextlib.contextmanager
+def _recorded(folder: RunFolder) -> Iterator[None]:
+    """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
+    started, summary = time.perf_counter(), folder.summary
+    summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
+    _reset_peak_memory()
+    try:
+        yield
     except Stopped as stop:
         summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
         raise
-    except InstantiationException as error:
-        cause = _user_error_behind(error) or UserError(" ".join(str(error).split()))
-        summary.status, summary.error = "failed", str(cause)
-        raise cause from None
     except UserError as error:
         summary.status, summary.error = "failed", str(error)
         raise
@@ -92,62 +107,140 @@ def run(
         summary.peak_memory_mb = _peak_memory_mb()
         if torch.cuda.is_available():
             summary.peak_gpu_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        _finish(folder, active)
+        with contextlib.suppress(UserError):  # a full disk has been reported already
+            folder.write_summary()
 
 
 def _run(
     cfg: DictConfig,
     folder: RunFolder,
-    active: list[Logger],
+    active: "list[Logger]",
     variants: Mapping[str, DictConfig],
 ) -> Path:
     for config in (cfg, *variants.values()):
-        for key in sorted(OmegaConf.missing_keys(config)):
-            raise UserError(f"{key} has no value yet: give it one with {key}=...")
+        check_values(config)
     resolved = OmegaConf.to_container(cfg, resolve=True)
-    _check_numbers(resolved)
     torch.manual_seed(cfg.seed)
-    pieces = _pieces(cfg, folder, active, variants)
-    task = instantiate(cfg.task, _convert_="all", _partial_=True)
+    parts = Parts(prepared(cfg), folder, active)
+    asked = signature(get_method(cfg.task._target_)).parameters
+    task = build(parts.cfg.task, _partial_=True)
+    pieces = _pieces(parts, asked, variants)
 
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     folder.write_summary()
     log.debug("configuration:\n%s", OmegaConf.to_yaml(cfg, resolve=True))
     summary = folder.summary
-    log.info("%s, %s, %s; configuration in %s", summary.encoder, summary.precision, summary.device, folder.path)
+    about = ", ".join(filter(None, (summary.encoder, summary.precision, summary.device)))
+    log.info("%s; configuration in %s", about, folder.path)
     if is_first_process():
-        entries = (cfg.logger or {}).values()
-        active += [instantiate(entry, save_dir=str(folder.path), _convert_="all") for entry in entries]
+        active += [build(entry, save_dir=str(folder.path)) for entry in (parts.cfg.logger or {}).values()]
     loggers.log_config(active, resolved | {"choices": summary.choices})
     return task(folder=folder, **pieces)
 
 
-def _pieces(
-    cfg: DictConfig, folder: RunFolder, active: list[Logger], variants: Mapping[str, DictConfig]
-) -> dict[str, Any]:
+def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, DictConfig]) -> dict[str, Any]:
     """What the task asks for by the names of its arguments, besides what its own configuration gives it."""
-    asked = signature(get_method(cfg.task._target_)).parameters
-    pieces: dict[str, Any] = {}
-    if "active_loggers" in asked:
-        pieces["active_loggers"] = active
-    if "device" in asked:
-        pieces["device"] = _device_of(cfg)
-    if "identity" in asked:
-        pieces["identity"] = _identity(cfg)
+    cfg, summary = parts.cfg, parts.folder.summary
+    offered: dict[str, Callable[[], Any]] = {
+        "request": lambda: request_of(cfg),
+        "active_loggers": lambda: parts.active,
+        "device": lambda: parts.device,
+        "identity": lambda: _identity(cfg),
+        "log_every_n_steps": lambda: cfg.log_every_n_steps,
+        "measure": lambda: cfg.measure,
+        "data": lambda: build(cfg.data),
+        "scorer": lambda: _scorer(parts) if cfg.measure else None,
+    }
+    pieces = {name: make() for name, make in offered.items() if name in asked and name not in cfg.task}
     if "methods" in asked:
-        configs = variants or {str(folder.summary.method): cfg}
-        folder.summary.method = ",".join(configs)
-        pieces["methods"] = {label: _method(config, folder, active) for label, config in configs.items()}
-    elif variants:
+        others = {label: Parts(prepared(config), parts.folder, parts.active) for label, config in variants.items()}
+        others = others or {str(summary.method): parts}
+        summary.method = ",".join(others)
+        return pieces | {"methods": {label: each.method() for label, each in others.items()}}
+    if variants:
         raise UserError(f"method=[{','.join(variants)}]: only task=evaluate takes several methods; sweep them with -m")
-    else:
-        pieces["method"] = _method(cfg, folder, active)
-    if "data" in cfg:
-        pieces["data"] = instantiate(cfg.data, _convert_="all")
-    if "scorer" in asked:
-        scorer = pieces["scorer"] = _scorer(cfg.metrics, cfg) if cfg.measure else None
-        folder.summary.higher_is_better = scorer.higher_is_better if scorer else None
-    return pieces
+    return pieces | {"method": parts.method()}
+
+
+@dataclass
+class Parts:
+    """What a configuration is built of, each part when it is asked for.
+
+    Args:
+        cfg: `prepared`.
+        active: the loggers of the run, which may be filled later.
+    """
+
+    cfg: DictConfig
+    folder: RunFolder
+    active: "list[Logger]"
+
+    @property
+    def summary(self) -> Summary:
+        return self.folder.summary
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        trainer = OmegaConf.to_container(self.cfg.trainer, resolve=True)
+        return _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of features and networks."""
+        return encoder_dtype(self.cfg.precision, self.device)
+
+    def encoder(self) -> Any:
+        """The feature network; one for all runs of this process that have the same."""
+        backbone = self.cfg.backbone
+        key = f"encoder {OmegaConf.to_yaml(backbone, resolve=True)} {self.dtype}"
+        encoder = kept(key, lambda: build(backbone, dtype=self.dtype)).to(self.device)
+        self.summary.encoder = _with(self.summary.encoder, encoder.identity)
+        return encoder
+
+    def losses(self) -> LossSet:
+        terms, weights = (self.cfg.get(key) or OmegaConf.create({}) for key in ("loss", "weights"))
+        if not terms:
+            raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
+        for name, term in terms.items():
+            if "_target_" not in term:
+                raise UserError(f"loss.{name} has settings, but the term is not in loss=[...]: add it there")
+        settings = json.dumps(OmegaConf.to_container(terms, resolve=True), default=str)
+        return LossSet(build(terms), OmegaConf.to_container(weights, resolve=True), settings)
+
+    def method(self) -> Any:
+        """The method, with what it asks for by the names of its arguments.
+
+        One that asks for `make_encoder` gets a function in the place of the encoder, and builds it where it needs one.
+        """
+        offered: dict[str, Callable[[], Any]] = {
+            "encoder": self.encoder,
+            "losses": self.losses,
+            "trainer": lambda: _trainer_factory(self.cfg, self.folder, self.active),
+            "make_encoder": lambda: self.encoder,
+            "device": lambda: self.device,
+            "dtype": lambda: self.dtype,
+        }
+        asked = signature(get_object(self.cfg.method._target_)).parameters
+        always = ("losses", "trainer") if "make_encoder" in asked else ("encoder", "losses", "trainer")
+        given = {name: make() for name, make in offered.items() if name in asked or name in always}
+        if "encoder" in given:
+            _check_layers(given["losses"], given["encoder"])
+        self.summary.device = _with(self.summary.device, str(self.device))
+        self.summary.precision = _with(self.summary.precision, str(self.dtype).removeprefix("torch."))
+        return build(self.cfg.method, **given)
+
+
+def _check_layers(losses: LossSet, encoder: Encoder) -> None:
+    """Raise a UserError for a layer that the network does not have, with the key of the term that reads it."""
+    for name, term in losses.terms.items():
+        for layer in term.layers:
+            try:
+                _ = layer == IMAGE or encoder.canonical(layer)
+            except UserError as error:
+                raise UserError(
+                    f"loss.{name}.layers, by default from layers.content or layers.style: {error}"
+                ) from error
 
 
 def _identity(cfg: DictConfig) -> str:
@@ -172,40 +265,28 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _method(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Any:
-    device = _device_of(cfg)
-    encoder = _encoder(cfg.backbone, encoder_dtype(cfg.precision, device), device)
-    terms = OmegaConf.to_container(cfg.get("loss", OmegaConf.create({})), resolve=True)
-    weights = OmegaConf.to_container(cfg.get("weights", OmegaConf.create({})), resolve=True)
-    losses = LossSet(instantiate(cfg.get("loss", {}), _convert_="all"), weights, json.dumps(terms, default=str))
-    summary = folder.summary
-    summary.encoder, summary.device = _with(summary.encoder, encoder.identity), _with(summary.device, str(device))
-    summary.precision = _with(summary.precision, str(encoder.dtype).removeprefix("torch."))
-    trainer = _trainer_factory(cfg, folder, active)
-    return instantiate(cfg.method, encoder=encoder, losses=losses, trainer=trainer, _convert_="all")
-
-
 def _with(known: str | None, more: str) -> str:
     """A list of what the methods of a run have, for the record."""
     return ", ".join(dict.fromkeys([*(known.split(", ") if known else []), more]))
 
 
-def _scorer(metrics: DictConfig, cfg: DictConfig) -> Scorer | None:
-    """None without measures."""
-    device, names = _device_of(cfg), _measure_names(metrics)
+def _scorer(parts: Parts) -> Scorer | None:
+    """What measures finished pictures, its directions recorded; None without measures."""
+    metrics, device, dtype = parts.cfg.metrics, parts.device, parts.dtype
+    names = _measure_names(metrics)
 
     def make() -> Scorer:
         # Not one of a method's: Lightning moves those about.
-        encoder = instantiate(metrics.encoder, dtype=encoder_dtype(cfg.precision, device), _convert_="all")
-        measures = {name: _measure(name, metrics[name]) for name in names}
-        try:
+        encoder = build(metrics.encoder, dtype=dtype)
+        measures = {name: build(metrics[name]) for name in names}
+        with under("metrics"):
             return Scorer(encoder, measures, metrics.longer_side_px).to(device)
-        except ArgumentError as error:
-            raise error.under("metrics") from None
 
     if not names:
         return None
-    return _kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
+    scorer = kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {dtype} {device}", make)
+    parts.summary.higher_is_better = scorer.higher_is_better
+    return scorer
 
 
 def _measure_names(metrics: DictConfig) -> list[str]:
@@ -217,50 +298,28 @@ def _measure_names(metrics: DictConfig) -> list[str]:
             f"metrics.names: '{unknown[0]}' is not among the measures of this run ({', '.join(known) or 'none'}): "
             f"choose any by the group instead, 'metrics=[{','.join(map(str, names))}]'"
         )
+    for name in names:
+        if "_target_" not in (metrics[name] if OmegaConf.is_dict(metrics[name]) else {}):
+            raise UserError(f"metrics.{name} has settings, but the measure is not in metrics=[...]: add it there")
     return names
 
 
-def _measure(name: str, config: Any) -> Any:
-    if not isinstance(config, DictConfig) or "_target_" not in config:
-        raise UserError(f"metrics.{name} has settings, but the measure is not in metrics=[...]: add it there")
-    try:
-        return instantiate(config, _convert_="all")
-    except InstantiationException as error:
-        cause = _user_error_behind(error)
-        if isinstance(cause, ArgumentError):
-            raise cause.under(f"metrics.{name}") from None
-        raise
-
-
-def _encoder(backbone: DictConfig, dtype: torch.dtype | None, device: torch.device) -> Any:
-    key = f"encoder {OmegaConf.to_yaml(backbone, resolve=True)} {dtype}"
-    return _kept(key, lambda: instantiate(backbone, dtype=dtype, _convert_="all")).to(device)
-
-
-def _kept(key: str, make: Callable[[], T]) -> T:
-    """What the jobs of a sweep in one process share, by all settings that it is made of; the last few of them."""
+def kept(key: str, make: Callable[[], T]) -> T:
+    """What the runs of one process share, by all settings that it is made of; the last few of them."""
     if key not in _KEPT:
-        while len(_KEPT) >= MOST_KEPT:
-            del _KEPT[next(iter(_KEPT))]
         _KEPT[key] = make()
-    _KEPT[key] = _KEPT.pop(key)  # the last one used
     return _KEPT[key]
 
 
-def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -> Callable[..., Trainer]:
+def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: "list[Logger]") -> "Callable[..., Trainer]":
     """Each picture, and each training, gets a fresh trainer with the run's loggers and callbacks."""
-    settings = instantiate(cfg.trainer, _partial_=True, _convert_="all")
 
-    def of_pictures() -> list[Callback]:
-        return [
-            callbacks.LossLog(folder, cfg.log_every_n_steps),  # before the bar: it says a few lines at the start
-            callbacks.ProgressBar(),
-            callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
-            callbacks.StopOnInterrupt(),
-        ]
+    def make(callbacks: "Sequence[Callback] | None" = None, **more: Any) -> "Trainer":
+        from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    def make(callbacks: Sequence[Callback] | None = None, **more: Any) -> Trainer:
-        watchers = of_pictures() if callbacks is None else list(callbacks)
+        watchers = _of_pictures(cfg, folder) if callbacks is None else list(callbacks)
+        quiet_lightning()
+        settings = build(cfg.trainer, _partial_=True)
         try:
             return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers, **more)
         except (MisconfigurationException, ValueError) as error:
@@ -269,17 +328,15 @@ def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: list[Logger]) -
     return make
 
 
-def _check_numbers(resolved: dict[str, Any]) -> None:
-    """The top-level numbers that nobody else looks at before the work starts."""
-    for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
-        value = resolved[key]
-        if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value < 2**63:
-            raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
+def _of_pictures(cfg: DictConfig, folder: RunFolder) -> "list[Callback]":
+    from nstexp import callbacks
 
-
-def _device_of(cfg: DictConfig) -> torch.device:
-    trainer = OmegaConf.to_container(cfg.trainer, resolve=True)
-    return _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
+    return [
+        callbacks.LossLog(folder, cfg.log_every_n_steps),  # before the bar: it says a few lines at the start
+        callbacks.ProgressBar(),
+        callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
+        callbacks.StopOnInterrupt(),
+    ]
 
 
 def _device(accelerator: str, devices: Any) -> torch.device:
@@ -293,10 +350,8 @@ def _device(accelerator: str, devices: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _finish(folder: RunFolder, active: list[Logger]) -> None:
-    """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
-    with contextlib.suppress(UserError):  # a full disk has been reported already
-        folder.write_summary()
+def _close(folder: RunFolder, active: "list[Logger]") -> None:
+    """Give the loggers the numbers and pictures of the whole run, and end them."""
     metrics = folder.summary.metrics
     try:
         for name, numbers in metrics.items():
@@ -307,15 +362,6 @@ def _finish(folder: RunFolder, active: list[Logger]) -> None:
         loggers.close(active, folder.summary.status)
     except Exception as error:  # of whatever logger: the pictures and the record are there
         log.warning("a logger failed at the end (%s: %s)", type(error).__name__, " ".join(str(error).split()))
-
-
-def _user_error_behind(error: BaseException | None) -> UserError | None:
-    """instantiate() wraps what a constructor raises; the user wants the sentence inside."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _reset_peak_memory() -> None:
@@ -338,16 +384,14 @@ def _peak_memory_mb() -> float | None:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that writes, among those that train together."""
-    node = int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
-    return rank_zero_only.rank in (None, 0) and node == 0
-
-
-def quiet_lightning() -> None:
-    """Lightning's banners and tips would drown the lines that matter to the user."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def quiet_warnings() -> None:
+    """Lightning's warnings would drown the lines that matter to the user."""
     topics = "across ranks is zero", "broadcast_buffers", "many workers", "eval mode", "isinstance.treespec", "srun"
     for topic in topics:
         warnings.filterwarnings("ignore", message=f".*{topic}.*")
+
+
+def quiet_lightning() -> None:
+    """Nor its banners and tips. It has to be imported by now, for it sets these levels itself."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

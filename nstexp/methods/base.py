@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from nstexp.core.losses.terms import Combine
+from nstexp.core.names import Combine
+
+SMALLER_RESULT = "set image_px={px} or less"  # advice where a picture does not fit the memory
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedStyle:
     """A style that a network has learned.
 
     Args:
         source: its picture, as it was given to the training; '': unknown.
-        digest: of that file, see `cache.file_digest`; '': unknown.
+        digest: of that file, see `files.file_digest`; '': unknown.
     """
 
     source: str = ""
@@ -101,14 +104,51 @@ class Controls:
 class Stylizer(Protocol):
     """Every method. `content` is (B, 3, H, W), RGB in [0, 1]; the result has the same shape and range.
 
-    A method that optimizes each picture, one at a time, and makes use of `Clip.warped` by itself, says so with a class
-    attribute `optimizes = True`. What others make of the frames of a clip is steadied afterwards.
+    A class that inherits from this one has the defaults below, and says what it does otherwise. Tasks go by these
+    attributes alone.
 
-    A method that has learned its styles has an attribute `styles`, a mapping: name -> `Learned`; `Style.name` is then
-    one of these names.
+    Attributes:
+        accepts: what the user may ask for beyond pictures and shares: `layers` (Style.layers), `fine` (Style.fine),
+            `combine` (Controls.combine), `masks` (Style.mask). A task refuses the rest before the work starts.
+        reasons: of what is not accepted, words for that refusal.
+        optimizes: whether it optimizes each picture, one at a time, and makes use of `Clip.warped` by itself. What
+            others make of the frames of a clip is steadied afterwards.
+        styles: of a method that has learned its styles, name -> `LearnedStyle`; `Style.name` is then one of these
+            names. None: it takes any picture.
     """
 
+    accepts: frozenset[str] = frozenset()
+    reasons: Mapping[str, str] = MappingProxyType({})
+    optimizes: bool = False
+
+    @property
+    def styles(self) -> Mapping[str, LearnedStyle] | None:
+        return None
+
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor: ...
+
+
+def learned_styles(method: Stylizer) -> Mapping[str, LearnedStyle] | None:
+    """`Stylizer.styles`, also of a class that does not inherit from it."""
+    return getattr(method, "styles", None)
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A method that is trained: it has Lightning's module (`training.Training`), and says how."""
+
+    recipe: Any  # `settings.Recipe`
+
+    def trainer(self, **settings: Any) -> Any: ...
+
+    def training_module(self, sources: Any) -> Any: ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A method that can be one network."""
+
+    def exportable(self) -> "Export": ...
 
 
 @dataclass(frozen=True)
@@ -116,7 +156,6 @@ class Export:
     """A method as one network, for task=export. What a method's `exportable()` returns.
 
     Args:
-        method: its name.
         module: in evaluation mode. Called with the inputs by their names, it returns RGB (B, 3, H, W) in [0, 1].
         inputs: name -> an example; `content` is RGB (B, 3, H, W) in [0, 1]. No axis that is in `axes` has length 1
             there, which would be taken for a constant.
@@ -128,7 +167,6 @@ class Export:
         metadata: what else the file is to say, name -> text.
     """
 
-    method: str
     module: nn.Module
     inputs: Mapping[str, Tensor]
     axes: Mapping[str, Mapping[int, str]]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.losses.stats import affine, moments
+from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
 from nstexp.methods.base import Export
 
@@ -46,14 +46,13 @@ class GeneratorGraph(nn.Module):
         """In pixels: a smaller picture has a border somewhere that is too thin to be reflected."""
         return 1 + max(self.generator.multiple, getattr(self.generator, "start_pad_px", 0))
 
-    def export(self, method: str, styles: Sequence[str]) -> Export:
+    def export(self, styles: Sequence[str]) -> Export:
         """This network with examples of its inputs.
 
         Args:
-            method: its name.
             styles: their names.
         """
-        mixes = method == "cin"
+        mixes = bool(self.generator.norms) and self.generator.settings["norm"] == "conditional"
         channels = self.generator.noise_channels
         described = {"content": "photos, (batch, 3, height, width)"}
         axes = {"content": CONTENT_AXES}
@@ -77,7 +76,7 @@ class GeneratorGraph(nn.Module):
         checks = [inputs(1, sizes[0], one_hot, 1), inputs(2, sizes[1], mixed, 2), inputs(3, sizes[2], each, 3)]
         metadata = {"styles": json.dumps(list(styles), ensure_ascii=False)}
         return Export(
-            method, self.eval(), inputs(2, example, each[:2], 0), axes, self.smallest_side, checks, described, metadata
+            self.eval(), inputs(2, example, each[:2], 0), axes, self.smallest_side, checks, described, metadata
         )
 
 
@@ -88,7 +87,7 @@ class AdaINGraph(nn.Module):
         layer, eps, unbiased: see `AdaIN`.
     """
 
-    def __init__(self, encoder: VGG, decoder: Decoder, layer: str, eps: float, unbiased: bool) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, layer: str, eps: float, unbiased: bool) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.layer, self.eps, self.unbiased = layer, eps, unbiased
@@ -104,9 +103,7 @@ class AdaINGraph(nn.Module):
         height, width = content.shape[-2:]
         features = self._encoded(content)
         mean, std = (_one_each(each, content) for each in moments(self._encoded(style), self.eps, self.unbiased))
-        own_mean, own_std = moments(features, self.eps, self.unbiased)
-        factor = std / own_std
-        shifted = affine(features, alpha * factor + (1 - alpha), alpha * (mean - factor * own_mean))
+        shifted = adain(features, moments(features, self.eps, self.unbiased), (mean, std), alpha)
         return self.decoder(shifted)[..., :height, :width].clamp(0, 1)
 
     def _encoded(self, image: Tensor) -> Tensor:
@@ -135,9 +132,7 @@ class AdaINGraph(nn.Module):
             "alpha": "an array without axes, from 0, the photo as the decoder gives it back, to 1, all style",
         }
         axes = {"content": CONTENT_AXES, "style": STYLE_AXES, "alpha": {}}
-        return Export(
-            "adain", self.eval(), inputs(2, example, 2, a, 0.5, 0), axes, self.smallest_side, checks, described
-        )
+        return Export(self.eval(), inputs(2, example, 2, a, 0.5, 0), axes, self.smallest_side, checks, described)
 
 
 def example_sizes(smallest: int, multiple: int) -> list[tuple[int, int]]:

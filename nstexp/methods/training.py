@@ -1,55 +1,20 @@
-"""What trainings of feed-forward methods share: `Recipe`, `Training` and the batches' format."""
+"""What trainings of feed-forward methods share: `Sources`, `Training` and the batches' format."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from nstexp.core.errors import UserError, check_integers
+from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.terms import Shapes
-from nstexp.core.networks.encoder import IMAGE, VGG
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is optimized.
-
-    Args:
-        max_steps: optimizer steps.
-        optimizer, optimizers: a key, and name -> factory that takes the parameters.
-        schedule, schedules: a key, and name -> function of the step that multiplies the learning rate.
-
-    Raises:
-        UserError: an unknown key, or a number of steps that is none.
-    """
-
-    max_steps: int
-    optimizer: str = "adam"
-    optimizers: Mapping[str, Callable[..., Optimizer]] = field(default_factory=dict)
-    schedule: str = "constant"
-    schedules: Mapping[str, Callable[[int], float]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_integers("method", 1, max_steps=self.max_steps)
-        for key, value, known in (
-            ("optimizer", self.optimizer, self.optimizers),
-            ("schedule", self.schedule, self.schedules),
-        ):
-            if known and value not in known:
-                raise UserError(f"method.{key}={value} is unknown, choose one of {', '.join(known)}")
-
-    def make_optimizer(self, parameters: Sequence[Tensor]) -> Optimizer:
-        return self.optimizers[self.optimizer](parameters)
-
-    def lr_factor(self, step: int) -> float:
-        return self.schedules[self.schedule](step)
+from nstexp.core.networks.encoder import IMAGE, Encoder
+from nstexp.methods.settings import Recipe
 
 
 @dataclass(frozen=True)
@@ -95,7 +60,7 @@ class Training(LightningModule):
     content: str | Sequence[str] | None = None
     identity: str
 
-    def __init__(self, encoder: VGG, losses: LossSet, recipe: Recipe) -> None:
+    def __init__(self, encoder: Encoder, losses: LossSet, recipe: Recipe) -> None:
         super().__init__()
         self.encoder, self.losses, self.recipe = encoder, losses, recipe
         self.max_steps = recipe.max_steps
@@ -166,12 +131,12 @@ def to_unit_range(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
-def chosen(target: Any, which: Tensor) -> Any:
+def for_samples(target: Any, which: Tensor) -> Any:
     """The same target for other samples of the batch, whatever it is made of."""
     if isinstance(target, Tensor):
         return target[which]
     if isinstance(target, Mapping):
-        return {name: chosen(value, which) for name, value in target.items()}
+        return {name: for_samples(value, which) for name, value in target.items()}
     if isinstance(target, tuple | list):
-        return type(target)(chosen(value, which) for value in target)
+        return type(target)(for_samples(value, which) for value in target)
     return target

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,20 +9,11 @@ from torch import Tensor
 from nstexp.core.color import chroma, color_moments, luminance, match_color, match_moments
 from nstexp.core.errors import Stopped, UserError
 from nstexp.methods.base import Controls, Style, Stylizer
+from nstexp.tasks.request import Color
 
-Color = Literal["none", "preserve", "luminance", "match"]
 
-
-def check_color(color: str, strength: float, learned: bool = False) -> None:
-    """Raise a UserError for what `prepare_colors` does not know.
-
-    Args:
-        learned: whether the method has learned its styles.
-    """
-    if color not in get_args(Color):
-        raise UserError(f"color={color} is unknown, choose one of {', '.join(get_args(Color))}")
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= 1:
-        raise UserError(f"color_strength={strength}: give a number from 0 to 1")
+def check_learned(color: Color, learned: bool) -> None:
+    """Raise a UserError for colors that `prepare_colors` would have to change in pictures that were learned before."""
     if color == "preserve" and learned:
         raise UserError(
             "color=preserve recolors style pictures before they are used, and this network has learned its styles "

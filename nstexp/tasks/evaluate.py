@@ -14,16 +14,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nstexp.core.errors import Stopped, UserError, check_integers
+from nstexp.core.errors import Stopped, UserError, choice, whole
 from nstexp.core.measures import Scorer
 from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_side
-from nstexp.media.images import find_images, load_image, unique_names
+from nstexp.media.images import load_image
+from nstexp.media.paths import find_images, unique_names
 from nstexp.media.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
-from nstexp.methods.base import Controls, Style, Stylizer
+from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
 from nstexp.outputs import MEAN_OF, RunFolder
-from nstexp.tasks.color import Color, check_color, redraw
+from nstexp.tasks.color import check_learned, redraw
+from nstexp.tasks.request import Request
 from nstexp.tasks.styles import find_styles
-from nstexp.tasks.stylize import check_size
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,8 @@ class Picture:
 def evaluate(
     methods: Mapping[str, Stylizer],
     folder: RunFolder,
+    request: Request,
     scorer: Scorer | None,
-    content: str | Sequence[str],
-    style: str | Sequence[str] | None,
-    color: Color = "none",
-    color_strength: float = 1.0,
-    image_px: int | None = None,
-    max_input_megapixels: float = 200.0,
-    seed: int = 0,
     crop: Crop = "none",
     curve_every_n_steps: int = 0,
 ) -> Path:
@@ -67,13 +62,8 @@ def evaluate(
     Args:
         methods: label -> what redraws.
         folder: where the run writes.
+        request: pictures, colors, size and seed. With crop=square, `image_px` is the side, also of the paintings.
         scorer: the measures; None: only times are taken.
-        content, style: a file, a folder, a built-in name, or a list of these.
-        color, color_strength: as of `stylize`.
-        image_px: longer side of the pictures; null: the content's own size. With crop=square their side, also that of
-            the paintings.
-        max_input_megapixels: limit on one input file.
-        seed: the same for every picture.
         crop: `square` resizes photos and paintings to `image_px` on the shorter side and cuts out the center.
         curve_every_n_steps: how often unfinished pictures are scored, for curve.csv; 0: never.
 
@@ -81,26 +71,26 @@ def evaluate(
         UserError: bad input; or pictures that failed, behind the others.
         Stopped: interrupted.
     """
-    check_size(image_px, max_input_megapixels)
-    learned = [getattr(method, "styles", None) for method in methods.values()]
-    check_color(color, color_strength, any(names is not None for names in learned))
-    _check(methods, crop, image_px, curve_every_n_steps, measured=scorer is not None)
+    learned = [learned_styles(method) for method in methods.values()]
+    check_learned(request.color, any(names is not None for names in learned))
+    _check(methods, crop, request.image_px, curve_every_n_steps, measured=scorer is not None)
 
     def square_or_whole(path: Path, longer_side_px: int | None) -> Tensor:
-        return _sized(load_image(path, max_input_megapixels), longer_side_px, crop, image_px)
+        return _sized(load_image(path, request.max_input_megapixels), longer_side_px, crop, request.image_px)
 
-    paths = find_images(content, "content")
+    paths = find_images(request.content, "content")
     # Other methods take the pictures that some have learned.
     known = [names for names in learned if names is not None]
     merged = {name: each for names in known for name, each in names.items()}
-    paintings = find_styles(style, merged or None, others=len(known) < len(learned))
+    paintings = find_styles(request.style, merged or None, others=len(known) < len(learned))
     for name, path in paintings:
         if path is None:
             raise UserError(f"style={name}: its picture, which the measures compare with, is not on this machine")
     contents = [
-        Picture(name, square_or_whole(path, image_px)) for name, path in zip(unique_names(paths), paths, strict=True)
+        Picture(name, square_or_whole(path, request.image_px))
+        for name, path in zip(unique_names(paths), paths, strict=True)
     ]
-    work = _Evaluation(methods, folder, scorer, color, color_strength, seed, curve_every_n_steps)
+    work = _Evaluation(methods, folder, scorer, request, curve_every_n_steps)
     work.total = len(contents) * len(paintings) * len(methods)
     try:
         for name, path in paintings:
@@ -116,9 +106,8 @@ def evaluate(
 def _check(
     methods: Mapping[str, Stylizer], crop: str, image_px: int | None, curve_every_n_steps: int, measured: bool
 ) -> None:
-    check_integers("task", 0, curve_every_n_steps=curve_every_n_steps)
-    if crop not in get_args(Crop):
-        raise UserError(f"task.crop={crop} is unknown, choose one of {', '.join(get_args(Crop))}")
+    whole("task.curve_every_n_steps", curve_every_n_steps)
+    choice("task.crop", crop, get_args(Crop))
     if crop == "square" and image_px is None:
         raise UserError("task.crop=square needs a side: set image_px, such as image_px=512")
     if curve_every_n_steps and not measured:
@@ -136,14 +125,11 @@ class _Evaluation:
         methods: Mapping[str, Stylizer],
         folder: RunFolder,
         scorer: Scorer | None,
-        color: Color,
-        color_strength: float,
-        seed: int,
+        request: Request,
         curve_every_n_steps: int,
     ) -> None:
         self.methods, self.folder, self.scorer = methods, folder, scorer
-        self.color, self.color_strength, self.seed = color, color_strength, seed
-        self.curve_every_n_steps = curve_every_n_steps
+        self.request, self.curve_every_n_steps = request, curve_every_n_steps
         self.rows: list[dict[str, Any]] = []
         self.curve: list[dict[str, Any]] = []
         self.files: dict[tuple[str, str, str], Path] = {}  # of a method, style and content
@@ -189,7 +175,7 @@ class _Evaluation:
                 watching += time.perf_counter() - begun
 
         labels = {"content": content.name, "style": style.name, "method": label}
-        controls = Controls(name, f"{name}/", self.seed, watch=watch if self.curve_every_n_steps else None)
+        controls = Controls(name, f"{name}/", self.request.seed, watch=watch if self.curve_every_n_steps else None)
         picture, seconds = self._redraw(method, content, Style(image, name=style.name), controls)
         seconds -= watching
         if label not in self.warm and seconds < COLD_BELOW_SECONDS:
@@ -229,7 +215,9 @@ class _Evaluation:
             encoder.memory.clear()
         _synchronize()
         begun = time.perf_counter()
-        picture = redraw(method, content.image[None], [style], controls, self.color, self.color_strength)
+        picture = redraw(
+            method, content.image[None], [style], controls, self.request.color, self.request.color_strength
+        )
         _synchronize()
         return picture.clamp(0, 1), time.perf_counter() - begun
 

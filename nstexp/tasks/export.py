@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import math
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,14 +11,15 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from nstexp.core.errors import UserError
-from nstexp.core.runtime.files import write_atomically
-from nstexp.methods.base import Export
+from nstexp.core.errors import UserError, number
+from nstexp.core.runtime.files import check_place, write_atomically
+from nstexp.methods.base import Export, Exportable
 from nstexp.outputs import RunFolder
+from nstexp.tasks.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -28,36 +28,30 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OUTPUT = "output"
 
 
-class Exportable(Protocol):
-    """A method that can be one network."""
-
-    def exportable(self) -> Export: ...
-
-
-def export(method: Exportable, folder: RunFolder, output: str | None = None, tolerance: float = 1e-3) -> Path:
+def export(method: Exportable, folder: RunFolder, request: Request, tolerance: float = 1e-3) -> Path:
     """Write the method as an ONNX file, after comparing what it makes with what PyTorch makes; returns its path.
 
     Args:
         method: what is exported.
-        folder: where the run writes; without `output` also the file.
-        output: the file, whose name ends in .onnx.
+        folder: where the run writes; without `request.output` also the file.
+        request: `output` is the file, whose name ends in .onnx.
         tolerance: largest difference of a pixel, on the [0, 1] scale, that is accepted.
 
     Raises:
         UserError: a method that is no network, a missing package, bad settings, or too large a difference.
     """
-    if not hasattr(method, "exportable"):
-        raise UserError("task=export: method=gatys has nothing to export, it optimizes every picture by itself")
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
-        raise UserError(f"task.tolerance={tolerance}: give a number larger than 0, such as 1e-3")
+    name = folder.summary.method
+    if not isinstance(method, Exportable):
+        raise UserError(f"task=export: method={name} has nothing to export")
+    number("task.tolerance", tolerance, above=0, example="1e-3")
     _check_packages()
-    target = _target(output, folder)
+    target = _target(request.output, folder)
     exported = method.exportable()
     _check_precision(exported)
     exported.module.to("cpu")
-    log.info("exporting method=%s: PyTorch takes a while to trace it ...", exported.method)
+    log.info("exporting method=%s: PyTorch takes a while to trace it ...", name)
     begun = time.perf_counter()
-    model = to_onnx(exported)
+    model = to_onnx(exported, name)
     seconds = time.perf_counter() - begun
     difference = largest_difference(model, exported)
     if not difference <= tolerance:  # which is also said of NaN
@@ -86,8 +80,11 @@ def export(method: Exportable, folder: RunFolder, output: str | None = None, tol
     return target
 
 
-def to_onnx(exported: Export) -> bytes:
+def to_onnx(exported: Export, name: str) -> bytes:
     """The file's content.
+
+    Args:
+        name: the method's.
 
     Raises:
         UserError: PyTorch cannot export the network.
@@ -120,7 +117,7 @@ def to_onnx(exported: Export) -> bytes:
             f"task=export: PyTorch {torch.__version__} cannot export this network with onnxscript "
             f"{version('onnxscript')} ({_last_line(error)}); another version of either may"
         ) from error
-    _tidy(model, exported)
+    _tidy(model, exported, name)
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
 
@@ -177,13 +174,7 @@ def _target(output: str | None, folder: RunFolder) -> Path:
     path = Path(str(output)).expanduser()
     if path.suffix.lower() != ".onnx":
         raise UserError(f"output={output}: the name of an exported file ends in .onnx, such as output=model.onnx")
-    if path.is_dir():
-        raise UserError(f"output={output}: this is a folder, add a file name")
-    around = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        tempfile.TemporaryFile(prefix=".writing-", dir=around).close()
-    except OSError as error:
-        raise UserError(f"output={output}: the folder {around} is not writable ({error.strerror})") from error
+    check_place(path.absolute(), "output")
     return path
 
 
@@ -215,7 +206,7 @@ def _var_mean(x: Any, dim: Any = None, correction: Any = None, keepdim: bool = F
     return op.ReduceMean(op.Mul(centered, centered), axes, keepdims=1), mean
 
 
-def _tidy(model: Any, exported: Export) -> None:
+def _tidy(model: Any, exported: Export, name: str) -> None:
     """Names of axes as the method has them, metadata, and none of the exporter's notes on where operators are from."""
     import onnx
 
@@ -231,7 +222,7 @@ def _tidy(model: Any, exported: Export) -> None:
         for axis, name in axes[value.name].items():
             value.type.tensor_type.shape.dim[axis].dim_param = name
     metadata = {
-        "method": exported.method,
+        "method": name,
         "pictures": "RGB, from 0 to 1, NCHW",
         "inputs": json.dumps(exported.described, ensure_ascii=False),
         "output": "the pictures in the style, (batch, 3, height, width)",

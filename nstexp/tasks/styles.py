@@ -4,16 +4,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
 from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import file_digest
 from nstexp.media import samples
-from nstexp.media.images import as_list, find_images, load_image, unique_names
+from nstexp.media.images import load_image
 from nstexp.media.masks import load_masks
-from nstexp.methods.base import Combine, Learned, Style
+from nstexp.media.paths import as_list, find_images, unique_names
+from nstexp.methods.base import LearnedStyle, Style, Stylizer, learned_styles
+from nstexp.tasks.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -39,46 +40,55 @@ class Styles:
         return [replace(style, mask=mask) for style, mask in zip(self.pictures, masks, strict=True)]
 
 
-def read_styles(
-    style: str | Sequence[str],
-    style_weights: Sequence[float] | None = None,
-    style_combine: str = "weighted_loss",
-    style_layers: Sequence[Sequence[str]] | None = None,
-    fine_style: str | Sequence[str] | None = None,
-    masks: str | Sequence[str] | None = None,
-    max_input_megapixels: float = 200.0,
-    learned: Mapping[str, Learned] | None = None,
-    compared: bool = True,
-) -> Styles:
-    """What the config keys of these names say; see `tasks.stylize.stylize`.
+def read_styles(request: Request, method: Stylizer, name: str, compared: bool = True) -> Styles:
+    """The styles that are asked for, as a method takes them.
 
     Args:
-        learned: of a method that has learned its styles, see `find_styles`.
-        compared: whether their pictures are of any use, for measures or colors; else they are not read.
+        name: the method's, for messages.
+        compared: whether the pictures of styles that were learned are of any use, for measures or colors; else they
+            are not read.
 
     Raises:
-        UserError: no such picture, or keys that do not go together.
+        UserError: no such picture, keys that do not go together, or what the method does not take.
     """
-    if style_combine not in get_args(Combine):
-        raise UserError(f"style_combine={style_combine} is unknown, choose one of {', '.join(get_args(Combine))}")
-    found = find_styles(style, learned)
-    if style_combine != "weighted_loss" and len(found) == 1:
-        raise UserError(f"style_combine={style_combine} needs two or more pictures in style=[...], there is 1")
-    mask_paths = _find_masks(masks, len(found))
-    fine_paths = [] if fine_style is None else find_images(fine_style, "fine_style")
+    check_accepted(request, method, name)
+    learned = learned_styles(method)
+    found = find_styles(request.style, learned)
+    if request.style_combine != "weighted_loss" and len(found) == 1:
+        raise UserError(f"style_combine={request.style_combine} needs two or more pictures in style=[...], there is 1")
+    mask_paths = _find_masks(request.masks, len(found))
+    fine_paths = [] if request.fine_style is None else find_images(request.fine_style, "fine_style")
     if learned is not None and not compared:
         found = [(name, None) for name, _ in found]
-    styles = _load_styles(found, style_weights, max_input_megapixels, learned is not None)
-    styles = _with_layers(styles, style_layers)
-    styles = _with_fine(styles, fine_paths, max_input_megapixels)
+    limit = request.max_input_megapixels
+    styles = _load_styles(found, request.style_weights, limit, learned is not None)
+    styles = _with_layers(styles, request.style_layers)
+    styles = _with_fine(styles, fine_paths, limit)
     if mask_paths and not all(style.share for style in styles):
-        raise UserError(f"style_weights={style_weights}: with masks each is larger than 0, or a region has no style")
+        raise UserError(
+            f"style_weights={request.style_weights}: with masks each is larger than 0, or a region has no style"
+        )
     files = [*(path for _, path in found if path is not None), *mask_paths, *fine_paths]
-    return Styles(styles, files, mask_paths, max_input_megapixels)
+    return Styles(styles, files, mask_paths, limit)
+
+
+def check_accepted(request: Request, method: Stylizer, name: str) -> None:
+    """Raise a UserError for what is asked for and a method does not take."""
+    asked = {
+        "layers": ("style_layers", request.style_layers is not None),
+        "fine": ("fine_style", request.fine_style is not None),
+        "combine": (f"style_combine={request.style_combine}", request.style_combine != "weighted_loss"),
+        "masks": ("masks", request.masks is not None),
+    }
+    accepts, reasons = (getattr(method, key, getattr(Stylizer, key)) for key in ("accepts", "reasons"))
+    for control, (key, wanted) in asked.items():
+        if wanted and control not in accepts:
+            reason = reasons.get(control, "leave it out, or choose another method")
+            raise UserError(f"{key} is nothing that method={name} takes: {reason}")
 
 
 def find_styles(
-    style: str | Sequence[str] | None, learned: Mapping[str, Learned] | None = None, others: bool = False
+    style: str | Sequence[str] | None, learned: Mapping[str, LearnedStyle] | None = None, others: bool = False
 ) -> list[tuple[str, Path | None]]:
     """Names of styles and their pictures' files; a style that a method has learned may have none.
 
@@ -117,7 +127,7 @@ def find_styles(
     return found
 
 
-def _picture_of(style: Learned) -> Path | None:
+def _picture_of(style: LearnedStyle) -> Path | None:
     """The file that a style was learned from, if it is here and still the same."""
     try:
         path = find_images(style.source, "style")[0] if style.source else None
@@ -136,16 +146,26 @@ def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
     return paths
 
 
+def checked_shares(count: int, weights: Sequence[float] | None) -> Sequence[float]:
+    """One share for each of `count` styles, as `style_weights` gives them.
+
+    Raises:
+        UserError: another number of them, or values that are no shares.
+    """
+    shares = [1 / count] * count if weights is None else weights
+    if isinstance(shares, str) or not isinstance(shares, Sequence):
+        raise UserError(f"style_weights={weights}: give a list with one number per style picture, such as [0.7,0.3]")
+    if len(shares) != count:
+        raise UserError(f"style_weights has {len(shares)} numbers for {count} style pictures")
+    if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
+        raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
+    return shares
+
+
 def _load_styles(
     found: list[tuple[str, Path | None]], weights: Sequence[float] | None, max_megapixels: float, optional: bool
 ) -> list[Style]:
-    shares = [1 / len(found)] * len(found) if weights is None else weights
-    if isinstance(shares, str) or not isinstance(shares, Sequence):
-        raise UserError(f"style_weights={weights}: give a list with one number per style picture, such as [0.7,0.3]")
-    if len(shares) != len(found):
-        raise UserError(f"style_weights has {len(shares)} numbers for {len(found)} style pictures")
-    if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
-        raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
+    shares = checked_shares(len(found), weights)
     return [
         Style(_loaded(path, max_megapixels, optional), share, name=name)
         for (name, path), share in zip(found, shares, strict=True)

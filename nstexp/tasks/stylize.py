@@ -10,107 +10,84 @@ from torch import Tensor
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.measures import Scorer, luminance_statistics
 from nstexp.core.resize import resize, size_for_longer_side
-from nstexp.media.images import WRITABLE, check_writable, find_images, load_image, save_image, unique_names
-from nstexp.methods.base import Combine, Controls, Style, Stylizer
+from nstexp.media.images import load_image, save_image
+from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names
+from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
 from nstexp.outputs import RunFolder
-from nstexp.tasks.color import Color, check_color, check_pictures, redraw
-from nstexp.tasks.styles import read_styles
+from nstexp.tasks.color import check_learned, check_pictures, redraw
+from nstexp.tasks.request import Request
+from nstexp.tasks.styles import Styles, read_styles
 
 log = logging.getLogger(__name__)
 
 
-def stylize(
-    method: Stylizer,
-    folder: RunFolder,
-    content: str | Sequence[str],
-    style: str | Sequence[str] | None,
-    style_weights: Sequence[float] | None = None,
-    style_combine: Combine = "weighted_loss",
-    style_layers: Sequence[Sequence[str]] | None = None,
-    fine_style: str | Sequence[str] | None = None,
-    masks: str | Sequence[str] | None = None,
-    color: Color = "none",
-    color_strength: float = 1.0,
-    output: str | None = None,
-    image_px: int | None = None,
-    max_input_megapixels: float = 200.0,
-    seed: int = 0,
-    scorer: Scorer | None = None,
-) -> Path:
+def stylize(method: Stylizer, folder: RunFolder, request: Request, scorer: Scorer | None = None) -> Path:
     """Redraw pictures and write them; returns the path of the result (of the folder, if there are several).
 
     Args:
         method: what redraws.
         folder: where the run writes.
-        content, style: a file, a folder, a built-in name, or a list of these. All styles apply to every content. Of a
-            method that has learned its styles `style` can be their names; None: the first.
-        style_weights: one share per style picture; null: equal shares.
-        style_combine: see `Controls`.
-        style_layers: one list of style layers per style picture: where each counts; null: all at all.
-        fine_style: a picture, or one per style picture, whose small strokes the style pictures get first.
-        masks: like `style`, one gray picture per style picture, in the same order: where each applies (`load_masks`).
-            They hold for every content picture.
-        color: see `prepare_colors` and `finish_colors`.
-        color_strength: 0 (as color=none) to 1.
-        output: a file (one content picture) or a folder that gets a copy of the result; null: the run folder only.
-        image_px: longer side of the result; null: the content's own size.
-        max_input_megapixels: limit on one input file.
-        seed: the same for every picture.
+        request: what the user asks for.
         scorer: measures the finished pictures; None: they are not.
 
     Raises:
         UserError: anything the user can mend, before the work starts where possible.
         Stopped: ended early; the best picture until then is saved.
     """
-    check_size(image_px, max_input_megapixels)
-    learned = getattr(method, "styles", None)
-    check_color(color, color_strength, learned is not None)
-    contents = find_images(content, "content")
-    styles = read_styles(
-        style, style_weights, style_combine, style_layers, fine_style, masks, max_input_megapixels, learned,
-        compared=scorer is not None or color == "match",
-    )  # fmt: skip
-    check_pictures(color, styles.pictures)
-    targets = _targets(contents, output)
+    name = folder.summary.method or type(method).__name__
+    check_learned(request.color, learned_styles(method) is not None)
+    contents = find_images(request.content, "content")
+    styles = read_styles(request, method, name, compared=scorer is not None or request.color == "match")
+    check_pictures(request.color, styles.pictures)
+    targets = _targets(contents, request.output)
     protect_inputs([*contents, *styles.files], [copy for _, copy in targets if copy is not None])
     failures = []
-    for number, (path, (name, copy)) in enumerate(zip(contents, targets, strict=True), 1):
+    for number, (path, target) in enumerate(zip(contents, targets, strict=True), 1):
         several = len(contents) > 1
         if several:
             log.info("picture %d of %d: %s", number, len(contents), path)
-        controls = Controls(name, log_prefix=f"{name}/" if several else "", seed=seed, combine=style_combine)
         try:
-            image = load_image(path, max_input_megapixels)
-            image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), image_px))
-            placed = styles.at(tuple(image.shape[-2:]))
-            begun = time.perf_counter()
-            picture = redraw(method, image[None], placed, controls, color, color_strength)
-            seconds = time.perf_counter() - begun
-            _save(picture, name, copy, folder)
-            folder.record_metrics(name, {"stylize_seconds": round(seconds, 3)})
-            if scorer is not None:
-                _score(scorer, picture[0], image, styles.pictures, name, folder)
+            _one_picture(method, folder, request, scorer, styles, path, target, several)
         except UserError as error:
             if not several:
                 raise
             failures.append(str(error))
             log.error("%s", error)
-        except Stopped as stop:
-            kept = "there is no picture yet"
-            if stop.image is not None:
-                kept = f"the best picture so far is {_save(stop.image, name, copy, folder)}"
-            raise Stopped(f"{name}: {stop}; {kept}", stop.image, stop.interrupted) from None
     if failures:
         raise UserError(f"{len(failures)} of {len(contents)} pictures failed, the first: {failures[0]}")
-    return _result_path(targets, folder, output)
+    return _result_path(targets, folder, request.output)
 
 
-def check_size(image_px: int | None, max_input_megapixels: float) -> None:
-    """Raise a UserError for sizes that no picture can have."""
-    if image_px is not None and not (isinstance(image_px, int) and image_px >= 1):
-        raise UserError(f"image_px={image_px}: the longer side is a whole number of pixels, 1 or larger")
-    if not (isinstance(max_input_megapixels, int | float) and max_input_megapixels > 0):
-        raise UserError(f"max_input_megapixels={max_input_megapixels}: the limit is a number larger than 0")
+def _one_picture(
+    method: Stylizer,
+    folder: RunFolder,
+    request: Request,
+    scorer: Scorer | None,
+    styles: Styles,
+    path: Path,
+    target: tuple[str, Path | None],
+    several: bool,
+) -> None:
+    """Redraw one content picture, write it and measure it."""
+    name, copy = target
+    log_prefix = f"{name}/" if several else ""
+    controls = Controls(name, log_prefix, request.seed, request.style_combine)
+    image = load_image(path, request.max_input_megapixels)
+    image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), request.image_px))
+    placed = styles.at(tuple(image.shape[-2:]))
+    begun = time.perf_counter()
+    try:
+        picture = redraw(method, image[None], placed, controls, request.color, request.color_strength)
+    except Stopped as stop:
+        kept = "there is no picture yet"
+        if stop.image is not None:
+            kept = f"the best picture so far is {_save(stop.image, name, copy, folder)}"
+        raise Stopped(f"{name}: {stop}; {kept}", stop.image, stop.interrupted) from None
+    seconds = time.perf_counter() - begun
+    _save(picture, name, copy, folder)
+    folder.record_metrics(name, {"stylize_seconds": round(seconds, 3)})
+    if scorer is not None:
+        _score(scorer, picture[0], image, styles.pictures, name, folder)
 
 
 def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path | None]]:

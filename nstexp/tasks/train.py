@@ -4,63 +4,54 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
 from nstexp import callbacks
-from nstexp.core.errors import Stopped, UserError, check_integers
-from nstexp.methods.training import Recipe, Sources, Training
+from nstexp.core.errors import Stopped, UserError, whole
+from nstexp.methods.base import Trainable
+from nstexp.methods.training import Sources, Training
 from nstexp.outputs import RunFolder
 from nstexp.sweeps import cluster
+from nstexp.tasks.request import Request
 
 log = logging.getLogger(__name__)
-
-
-class Trainable(Protocol):
-    """A method that is trained: it has Lightning's module, and says how."""
-
-    recipe: Recipe
-
-    def trainer(self, **settings) -> Trainer: ...
-
-    def training_module(self, sources: Sources) -> Training: ...
 
 
 def train(
     method: Trainable,
     folder: RunFolder,
+    request: Request,
     data: LightningDataModule,
     log_every_n_steps: int = 10,
     checkpoint_every_n_steps: int = 500,
     validate_every_n_steps: int = 500,
-    style: str | Sequence[str] | None = None,
     resume_from: str | None = None,
     add_style: str | Sequence[str] | None = None,
     style_names: Sequence[str] | None = None,
-    max_input_megapixels: float = 200.0,
-    seed: int = 0,
 ) -> Path:
     """Train, or go on where a training in the same run folder stopped; returns the path of the weights.
 
     Args:
         method: what is trained.
         folder: where the run writes; its checkpoints/last.ckpt is resumed.
+        request: the styles of methods that learn a fixed number of them, and the seed.
         data: batches of `content` and, where the method wants pairs, `style`.
         log_every_n_steps, checkpoint_every_n_steps, validate_every_n_steps: in optimizer steps; 0 never validates.
-        style, resume_from, add_style, style_names, max_input_megapixels, seed: see `Sources`.
+        resume_from, add_style, style_names: see `Sources`.
 
     Raises:
         UserError: bad data or settings, or a checkpoint of something else.
         Stopped: interrupted, or the loss became NaN.
     """
-    if not hasattr(method, "training_module"):
-        raise UserError("task=train: method=gatys has nothing to train, it optimizes every picture by itself")
-    check_integers("task", 1, checkpoint_every_n_steps=checkpoint_every_n_steps)
-    check_integers("task", 0, validate_every_n_steps=validate_every_n_steps)
-    module = method.training_module(Sources(style, resume_from, add_style, style_names, max_input_megapixels, seed))
+    if not isinstance(method, Trainable):
+        raise UserError(f"task=train: method={folder.summary.method} has nothing to train")
+    whole("task.checkpoint_every_n_steps", checkpoint_every_n_steps, 1)
+    whole("task.validate_every_n_steps", validate_every_n_steps)
+    limit = request.max_input_megapixels
+    module = method.training_module(Sources(request.style, resume_from, add_style, style_names, limit, request.seed))
     data.expect(module.min_side_px, module.multiple, module.wants_pairs, module.content)
     data.setup("fit")
     last = folder.last_checkpoint

@@ -105,7 +105,7 @@ def test_a_measure_from_outside_in_an_evaluation(nstexp, mine):
     ("args", "message"),
     [
         (["metrics.mine.gain=0"], "metrics.mine.gain=0: give a number larger than 0"),
-        (["metrics.mine.layers=[relu9_9]"], "metrics.mine.layers: 'relu9_9' is unknown, the network has relu1_1, "),
+        (["metrics.mine.layers=[relu9_9]"], "metrics.mine: unknown layer 'relu9_9': vgg19-random-0 has "),
         (
             ["metrics.mine._target_=torch.nn.Identity", "~metrics.mine.gain", "~metrics.mine.layers"],
             "metrics.mine: this",

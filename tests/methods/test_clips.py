@@ -12,9 +12,10 @@ from nstexp.core.errors import UserError
 from nstexp.core.losses import ContentLoss, GramLoss, TemporalLoss, temporal_loss
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST
 from nstexp.core.networks.model_files import decoder_info, save_decoder
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Clip, Controls, Style
 from nstexp.methods.canvas import starting_image

@@ -9,8 +9,8 @@ from pytorch_lightning import Trainer
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, IdentityLoss, TotalVariation
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.gatys import Gatys, PictureOptimization
@@ -152,7 +152,7 @@ class Poison(TotalVariation):
     """A term that becomes NaN at its fourth evaluation."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__("mean", 1)
         self.calls = 0
 
     def forward(self, feats, target):
@@ -184,7 +184,9 @@ def test_pictures_too_small_for_the_deepest_layer_are_refused(content, style, me
 
 def test_a_picture_too_large_for_the_memory_is_refused_with_a_size_that_fits(monkeypatch):
     monkeypatch.setattr("nstexp.core.runtime.memory.free_bytes", lambda device: 2_000_000)
-    with pytest.raises(UserError, match=r"needs about .* GB of memory .* set image_px=\d+ or less"):
+    with pytest.raises(
+        UserError, match=r"^content: a picture of .* px needs about .* GB of memory .* set image_px=\d+ or less"
+    ):
         stylize(method(), picture(400, 300))
 
 

@@ -23,9 +23,10 @@ from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.stats import gram
 from nstexp.core.masks import guides
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import IMAGE, VGG, EncoderWeights
+from nstexp.core.networks.encoder import IMAGE, EncoderWeights
 from nstexp.core.networks.model_files import decoder_info, save_decoder
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.core.resize import resize
 from nstexp.methods.adain import AdaIN

@@ -21,9 +21,9 @@ from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, HistogramLoss, LaplacianLoss, MomentsLoss, TotalVariation
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import decoder_info, save_decoder
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.core.resize import resize
 from nstexp.media.images import load_image, save_image
@@ -207,7 +207,7 @@ def test_only_the_fine_layers_and_the_style_terms_make_the_strokes():
         "content": ContentLoss(["relu3_2"]),
         "laplacian": LaplacianLoss([4]),
         "gram": GramLoss(STYLE_LAYERS),
-        "tv": TotalVariation(),
+        "tv": TotalVariation("mean", 1),
     }
     weights = {"alpha": 1.0, "beta": 1e3, "laplacian": 1.0, "tv": 0.5}
     gatys = method(terms, weights, fine_layers=["conv1_1"], fine_steps=3)
@@ -255,7 +255,7 @@ class Poison(TotalVariation):
     """A term that is NaN from its second evaluation on."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__("mean", 1)
         self.calls = 0
 
     def forward(self, feats, target):
@@ -660,7 +660,7 @@ def test_every_style_term_is_told_against_each_style_alone(combine):
         "content": ContentLoss(["relu3_2"]),
         "gram": GramLoss(STYLE_LAYERS),
         "palette": MomentsLoss(["image"]),
-        "tv": TotalVariation(),
+        "tv": TotalVariation("mean", 1),
     }
     gatys = method(terms, {"alpha": 1.0, "beta": 1e3, "palette": 1.0, "tv": 0.0}, max_steps=3, **BARE)
     run = finished(gatys, [Style(ONE, 0.3), Style(TWO, 0.7)], combine=combine)

@@ -176,7 +176,7 @@ def test_without_measures_only_time_is_taken(nstexp):
             "'metrics=[ssim,lpips]'",
         ),
         (["metrics.longer_side_px=0"], "metrics.longer_side_px=0: give a whole number, 1 or larger"),
-        (["metrics.cfsd.layer=relu9_1"], "metrics.cfsd.layers: 'relu9_1' is unknown, the network has relu1_1, "),
+        (["metrics.cfsd.layer=relu9_1"], "metrics.cfsd: unknown layer 'relu9_1': vgg19-random-0 has "),
         (["metrics=[ssim,fid]", "metrics.fid.weights=no.pth"], "metrics.fid.weights=no.pth: there is no such file"),
         (["metrics=[ssim,fid]", "metrics.fid.side_px=74"], "metrics.fid.side_px=74: give a whole number, 75 or"),
         (

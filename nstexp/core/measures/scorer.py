@@ -13,9 +13,9 @@ from nstexp.core.measures.features import content_loss, style_gram, style_moment
 from nstexp.core.measures.sets import SetScorer
 from nstexp.core.measures.structure import CFSD, SSIM
 from nstexp.core.measures.terms import Measure, SetMeasure, about, check_measure
-from nstexp.core.networks.encoder import IMAGE, VGG, Features
+from nstexp.core.networks.encoder import IMAGE, Encoder, Features
 from nstexp.core.resize import resize, size_for_longer_side, size_for_pixels
-from nstexp.core.runtime.cache import TensorCache, digest
+from nstexp.core.runtime.cache import TensorCache, tensor_digest
 
 CACHE_BYTES = 384 * 2**20
 DEFAULT: dict[str, Callable[[], Measure]] = {  # all that need no download
@@ -61,7 +61,7 @@ class Scorer:
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         measures: Mapping[str, Measure | SetMeasure] | None = None,
         longer_side_px: int | None = 512,
     ) -> None:
@@ -147,14 +147,12 @@ class Scorer:
                 rows["painting"] = self(resize(painting, self._size(content)), content, styles)
             return rows
 
-        key = ("references", digest(content), *((digest(style), share) for style, share in styles))
+        key = ("references", tensor_digest(content), *((tensor_digest(style), share) for style, share in styles))
         return self._memory.get(key, make)
 
     def described(self) -> dict[str, str]:
         """Measure -> what computes it: network and weights, layers, unit, and the size of the pictures."""
-        e = self.encoder
-        kind = str(e.dtype).removeprefix("torch.")
-        network = f"{e.identity} ({e.pool} pooling, {e.pad} padding, {e.tap} ReLU, {kind})"
+        network = self.encoder.described
         px = "own size" if self.longer_side_px is None else f"longer side at most {self.longer_side_px} px"
         said = {}
         for name, measure in self.measures.items():
@@ -184,7 +182,7 @@ class Scorer:
     def _features(self, picture: Tensor, size: tuple[int, int], measures: Sequence[Measure]) -> Features:
         layers = tuple(dict.fromkeys(layer for measure in measures for layer in about(measure).layers))
         # Where no network is asked for, the pictures stay where they are.
-        picture = resize(picture.float().to(self.encoder.conv1_1_weight.device), size)
+        picture = resize(picture.float().to(self.encoder.device), size)
         return self.encoder(picture[None], layers) if layers else {IMAGE: picture[None]}
 
     def _kept(self, role: str, picture: Tensor, size: tuple[int, int], wanted: Mapping[str, Measure]) -> dict[str, Any]:
@@ -195,7 +193,7 @@ class Scorer:
             feats = self._features(picture, size, own.values())
             return {name: measure.target(feats) for name, measure in own.items()}
 
-        return self._memory.get((digest(picture), size, *own), make) if own else {}
+        return self._memory.get((tensor_digest(picture), size, *own), make) if own else {}
 
 
 def _check_needs(name: str, needs: Sequence[str], measures: Mapping[str, Any]) -> None:
@@ -204,13 +202,12 @@ def _check_needs(name: str, needs: Sequence[str], measures: Mapping[str, Any]) -
         raise ArgumentError(name, f": it is made of {' and '.join(needs)}, but {missing[0]} is not among the measures")
 
 
-def _check_layers(name: str, layers: Sequence[str], encoder: VGG) -> None:
+def _check_layers(name: str, layers: Sequence[str], encoder: Encoder) -> None:
     for layer in layers:
         try:
             encoder.canonical(layer)
-        except UserError:
-            known = ", ".join(encoder.layer_names)
-            raise ArgumentError(f"{name}.layers", f": '{layer}' is unknown, the network has {known}") from None
+        except UserError as error:
+            raise ArgumentError(name, f": {error}") from error
 
 
 def _in_words(layers: Sequence[str]) -> str:

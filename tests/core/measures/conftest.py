@@ -3,8 +3,8 @@
 import pytest
 
 from nstexp.core.measures import Scorer
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 
 
 @pytest.fixture(scope="module")

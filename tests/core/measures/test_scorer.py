@@ -28,8 +28,9 @@ from nstexp.core.measures import (
     style_gram,
 )  # fmt: skip
 from nstexp.core.measures import scorer as metrics
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.encoder import IMAGE
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 
 STYLE = {name for name in DEFAULT_NAMES if name not in ("content_loss", "cfsd", "ssim")}
@@ -226,7 +227,7 @@ def test_what_is_kept_is_bounded(encoder, monkeypatch):
     for seed in range(4):
         small(picture(seed=3), picture(), [(picture(seed=seed), 1.0)])
     swd = 4 * sum(c * 48 * 64 / 4**i for i, c in enumerate((8, 16, 32, 64)))
-    assert swd < small._memory._bytes <= 2**20, "sorted projections are the largest part"
+    assert swd < small._memory._results.currsize <= 2**20, "sorted projections are the largest part"
 
 
 def test_references_are_computed_once():
@@ -353,7 +354,7 @@ def test_a_measure_can_bring_its_own_network(encoder):
     scorer.to("meta")
     assert measure.net.weight.device.type == "meta"
     encoder_again = Scorer(VGG(random_vgg(), pad="reflect"), {"mine": Learned()})
-    assert encoder_again.encoder.conv1_1_weight.device.type == "cpu"
+    assert encoder_again.encoder.device.type == "cpu"
 
 
 def changed(**attributes) -> Share:
@@ -371,7 +372,7 @@ def changed(**attributes) -> Share:
         (lambda: changed(role="identity"), "mine.role=identity is unknown, choose one of content, style, image, set"),
         (lambda: changed(target=None), "mine: a measure of the role style has a method target"),
         (lambda: changed(role="set"), "mine: a measure of the role set has a method features"),
-        (lambda: changed(layers=["relu9_1"]), "mine.layers: 'relu9_1' is unknown, the network has relu1_1, "),
+        (lambda: changed(layers=["relu9_1"]), "mine: unknown layer 'relu9_1': vgg19-random-0 has "),
     ],
 )
 def test_what_is_no_measure_is_refused(encoder, measure, message):

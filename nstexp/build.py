@@ -1,0 +1,144 @@
+"""Objects from configurations: Hydra's instantiate, with the place of the settings in front of what is wrong with them.
+
+A constructor that refuses an argument names the argument. The place of the object's settings is known here, so that
+`form=x is unknown` becomes `loss.gram.form=x is unknown`. The same holds for factories, which are called later.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import fields
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from nstexp.core.errors import ArgumentError, UserError, is_whole
+from nstexp.tasks.request import Request
+
+log = logging.getLogger(__name__)
+
+# Modules that have another name now; configurations with the old one go on working, and are told the new one.
+MOVED = {
+    "nstexp.core.features": "nstexp.core.networks.vgg",
+    "nstexp.core.pretrained": "nstexp.core.networks.pretrained",
+    "nstexp.core.generators": "nstexp.core.networks.generators",
+    "nstexp.core.metrics": "nstexp.core.measures",
+    "nstexp.core.lbfgs": "nstexp.core.optim.lbfgs",
+    "nstexp.core.muon": "nstexp.core.optim.muon",
+    "nstexp.core.schedules": "nstexp.core.optim.schedules",
+    "nstexp.hooks": "nstexp.sweeps.hooks",
+}
+
+
+def request_of(cfg: DictConfig) -> Request:
+    """What the user asks for, of a composed configuration."""
+    values = {field.name: cfg.get(field.name) for field in fields(Request)}
+    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    return Request(**plain)
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Raise a UserError for what is wrong with a composed configuration before anything is built of it."""
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{key} has no value yet: give it one with {key}=...")
+    for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
+        value = cfg[key]
+        if not is_whole(value) or not smallest <= value < 2**63:
+            raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
+    request_of(cfg)
+
+
+class Factory:
+    """A node with `_partial_`: calls its target with the node's settings and with what it is given.
+
+    Args:
+        path: where the settings are.
+        target: what is called.
+        settings: of the node.
+    """
+
+    def __init__(self, path: str, target: str, /, *args: Any, **settings: Any) -> None:
+        self.path, self.target, self.args, self.settings = path, target, args, settings
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        # Found now, not before: importing what is behind a factory that nobody calls can take seconds.
+        make = _located(self.path, self.target)
+        try:
+            return make(*self.args, *args, **{**self.settings, **more})
+        except ArgumentError as error:
+            raise UserError(f"{self.path}.{error}") from error
+
+
+def prepared(config: DictConfig) -> DictConfig:
+    """A copy of a whole configuration, from whose parts `build` makes objects."""
+    config = deepcopy(config)
+    OmegaConf.set_struct(config, False)
+    for node in list(_nodes(config)):
+        path, target = str(node._get_full_key(None)), moved(str(node["_target_"]))
+        if target != node["_target_"]:
+            log.warning("%s: %s is now %s", path, node["_target_"], target)
+            node["_target_"] = target
+        if node.get("_partial_") is True:
+            node["_args_"] = [path, target, *(node.get("_args_") or [])]
+            node["_target_"], node["_partial_"] = f"{__name__}.{Factory.__name__}", False
+    return config
+
+
+def build(config: Any, **given: Any) -> Any:
+    """The object that a part of a `prepared` configuration describes, with all objects inside it.
+
+    Args:
+        given: arguments that no configuration holds.
+
+    Raises:
+        UserError: settings that do not work, named by their place in the configuration.
+    """
+    try:
+        return instantiate(config, _convert_="all", **given)
+    except InstantiationException as error:
+        raise UserError(sentence(error)) from error
+
+
+def sentence(error: InstantiationException) -> str:
+    """What to tell the user: Hydra wraps what a constructor raises into words about classes."""
+    place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ArgumentError) and place:
+            return f"{place[1]}.{cause}"
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).split())
+
+
+def _located(path: str, target: str) -> Any:
+    try:
+        return get_object(target)
+    except Exception as error:  # whatever an import raises
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def moved(target: str) -> str:
+    """The name of a class or function today."""
+    for old, new in MOVED.items():
+        if target.startswith(f"{old}."):
+            return new + target.removeprefix(old)
+    return target
+
+
+def _nodes(config: Any) -> Iterator[DictConfig]:
+    """Every table with a `_target_`, the inner ones first. What a `${...}` points to is met where it stands."""
+    if isinstance(config, DictConfig) and not config._is_none() and not config._is_missing():
+        for key in list(config):
+            if not OmegaConf.is_interpolation(config, key) and not OmegaConf.is_missing(config, key):
+                yield from _nodes(config._get_node(key))
+        if "_target_" in config and not OmegaConf.is_interpolation(config, "_target_"):
+            yield config
+    elif isinstance(config, ListConfig) and not config._is_none() and not config._is_missing():
+        for index in range(len(config)):
+            if not OmegaConf.is_interpolation(config, index):
+                yield from _nodes(config._get_node(index))

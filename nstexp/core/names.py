@@ -1,0 +1,5 @@
+"""Words that several floors of the house share. Nothing here imports torch: a wrong command is refused at once."""
+
+from typing import Literal
+
+Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]  # how several styles become one loss: `LossSet.combined`

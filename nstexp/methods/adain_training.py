@@ -1,0 +1,132 @@
+"""The training of AdaIN's decoder (Huang & Belongie 2017, section 5)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from nstexp.core.errors import UserError
+from nstexp.core.losses.loss_set import LossValues
+from nstexp.core.losses.stats import adain, moments
+from nstexp.core.networks.adain_decoder import Decoder
+from nstexp.core.networks.encoder import IMAGE
+from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_decoder, save_decoder
+from nstexp.core.networks.ridge import fit_decoder
+from nstexp.methods.adain import AdaIN, decoder_path
+from nstexp.methods.training import Training, for_samples, to_unit_range
+
+
+class DecoderTraining(Training):
+    """A decoder's training on batches of pairs (Huang & Belongie 2017, section 5); H and W of the pictures are
+    multiples of the layer's stride.
+
+    Args:
+        init: see `AdaIN`.
+        key: which config key that is, for messages.
+    """
+
+    file_name, identity = "decoder.safetensors", "decoder"
+
+    def __init__(self, method: AdaIN, init: str, key: str = "method.init") -> None:
+        super().__init__(method.encoder, method.losses, method.recipe)
+        self.settings, self.layer, self.init, self.key = method.settings, method.layer, init, key
+        self.init_pictures = method.settings.init_pictures if init == "ridge" else 0
+        self.decoder = Decoder.mirror(method.encoder, method.layer)
+        contents = self.losses.layers("content")
+        if [self.encoder.canonical(name) for name in contents] != [self.layer]:
+            raise UserError(
+                f"layers.content={list(contents)}: AdaIN exchanges statistics at one layer, {self.layer}, and its "
+                "content loss is taken there"
+            )
+        if method.settings.compile:
+            self.decoder.compile()
+
+    @property
+    def network(self) -> Decoder:
+        return self.decoder
+
+    def start(self, pictures: Tensor | None) -> None:
+        if self.init == "ridge":
+            device = self.encoder.device
+            fit_decoder(
+                self.decoder.to(device),
+                self.encoder,
+                self.layer,
+                pictures.to(device),
+                progress=lambda names: tqdm(names, desc="closed-form start", unit="layer"),
+            )
+        elif self.init != "default":
+            start = load_decoder(decoder_path(self.init), self.encoder, self.layer, self.key)
+            self.decoder.load_state_dict(start.state_dict())
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        content, style = to_unit_range(batch["content"]), to_unit_range(batch["style"])
+        values, result = self.evaluate(content, style, self.settings.styles_per_content)
+        return {"loss": values.total, "values": values.detached(), "count": len(result)}
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        content, style = to_unit_range(batch["content"]), to_unit_range(batch["style"])
+        values, result = self.evaluate(content, style)
+        return {"values": values.detached(), "pictures": torch.stack([content, style, result.clamp(0, 1)], 1)}
+
+    def evaluate(self, content: Tensor, style: Tensor, styles_per_content: int = 1) -> tuple[LossValues, Tensor]:
+        """Losses of one batch (Eqs. 11-13), and the stylized pictures (B k, 3, H, W).
+
+        Args:
+            content, style: RGB (B, 3, H, W) in [0, 1].
+            styles_per_content: k, see `AdaIN`; B is a multiple of it.
+        """
+        targets, goal, features = self._targets(content, style, styles_per_content)
+        identity = self.losses.has("identity")
+        result = self.decoder(torch.cat([goal, features]) if identity else goal)
+        made = self.encoder(result, self.losses.layers())
+        n = len(goal)
+        values = self.losses({key: v[:n] for key, v in made.items()}, targets, ("content", "style", "image"))
+        if identity:
+            values += self.losses({key: v[n:] for key, v in made.items()}, targets, ("identity",))
+        return values, result[:n]
+
+    @torch.no_grad()
+    def _targets(
+        self, content: Tensor, style: Tensor, styles_per_content: int
+    ) -> tuple[dict[str, list[tuple[float, Any]]], Tensor, Tensor]:
+        """What the terms have to match, the features to decode (Eq. 8), and the content's own, (B, C, h, w)."""
+        s, losses = self.settings, self.losses
+        of_content = self.encoder(content, tuple(dict.fromkeys((self.layer, *losses.layers("identity")))))
+        of_style = self.encoder(style, tuple(dict.fromkeys((*losses.layers("style"), self.layer))))
+        features = of_content[self.layer]
+        mean, std = moments(features, s.eps, s.unbiased)
+        to_mean, to_std = moments(of_style[self.layer], s.eps, s.unbiased)
+        which_content, which_style = _pairs(len(content), styles_per_content)
+        own, wanted = (mean[which_content], std[which_content]), (to_mean[which_style], to_std[which_style])
+        goal = adain(features[which_content], own, wanted).contiguous(memory_format=torch.channels_last)
+        goals = dict.fromkeys(losses.layers("content"), goal)  # one layer, whichever of its names is used
+        targets = losses.targets("content", {**goals, IMAGE: content[which_content]})
+        of_pairs = losses.targets("style", of_style).items()
+        targets |= {name: for_samples(target, which_style) for name, target in of_pairs}
+        targets |= losses.targets("identity", of_content)
+        return {name: [(1.0, target)] for name, target in targets.items()}, goal, features
+
+    def info(self) -> DecoderInfo:
+        return decoder_info(self.encoder, self.layer, self.steps_done)
+
+    def difference(self, made: Mapping[str, Any]) -> str | None:
+        info = self.info()
+        if info.agrees(made):
+            return None
+        return f"the encoder {made['encoder']} at {made['layer']}, and this one has {info.encoder} at {info.layer}"
+
+    def save(self, path: Path) -> None:
+        save_decoder(self.decoder, self.info(), path)
+
+
+def _pairs(batch: int, k: int) -> tuple[Tensor, Tensor]:
+    """Indices of contents and styles, (batch * k,) each: all k x k pairs within each group of k."""
+    if batch % k:
+        raise UserError(f"method.styles_per_content={k} does not divide data.batch_size={batch} of each process")
+    content = torch.arange(batch).repeat_interleave(k)
+    style = (torch.arange(batch) // k * k).repeat_interleave(k) + torch.arange(k).repeat(batch)
+    return content, style

@@ -1,0 +1,46 @@
+"""Large pictures tile by tile, with the same result as in one piece."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from tqdm import tqdm
+
+
+def in_tiles(
+    part: Callable[[slice, slice], Tensor],
+    tile_px: int,
+    size: tuple[int, int],
+    margin: int,
+    unit: int,
+    up: int,
+    down: int,
+) -> Tensor:
+    """`part` of every tile, without the margins, put together; sizes change by the factor up / down.
+
+    Args:
+        part: (rows, columns) of the input, margins included -> its result (B, C, h, w).
+        tile_px: side of a tile, in pixels of the picture.
+        size: of the input, (height, width).
+        margin: how much more of the input each tile sees on every side that has more, a multiple of `unit`.
+        unit: tiles start at multiples of it.
+    """
+    tile = max(unit, tile_px // up // unit * unit)
+    if size[0] * size[1] <= tile * tile:
+        return part(slice(None), slice(None))
+    whole = None
+    corners = [(top, left) for top in range(0, size[0], tile) for left in range(0, size[1], tile)]
+    for top, left in tqdm(corners, desc="decode" if up > down else "encode", unit="tile", leave=False):
+        bottom, right = min(top + tile, size[0]), min(left + tile, size[1])
+        rows = slice(max(0, top - margin), min(size[0], bottom + margin))
+        columns = slice(max(0, left - margin), min(size[1], right + margin))
+        piece = part(rows, columns)
+        if whole is None:
+            b, c = piece.shape[:2]
+            whole = piece.new_empty(b, size[0] * up // down, size[1] * up // down, c).permute(0, 3, 1, 2)
+        inner = [
+            slice((a - r.start) * up // down, (z - r.start) * up // down)
+            for a, z, r in ((top, bottom, rows), (left, right, columns))
+        ]
+        outer = [slice(a * up // down, z * up // down) for a, z in ((top, bottom), (left, right))]
+        whole[..., outer[0], outer[1]] = piece[..., inner[0], inner[1]]
+    return whole

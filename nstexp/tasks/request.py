@@ -1,0 +1,61 @@
+"""What a user asks for, whatever the task and the method: the top-level values of the configuration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from nstexp.core.errors import ArgumentError, choice, is_whole, number
+from nstexp.core.names import Combine
+
+Color = Literal["none", "preserve", "luminance", "match"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What goes in, what comes out, and what steers the way there.
+
+    Args:
+        content, style: a file, a folder, a built-in name, or a list of these. All styles apply to every content. Of a
+            method that has learned its styles `style` can be their names; None: the first.
+        style_weights: one share per style picture; None: equal shares.
+        style_combine: how several styles become one loss, where a method has the choice: see `LossSet.combined`.
+        style_layers: one list of style layers per style picture: where each counts; None: all at all.
+        fine_style: a picture, or one per style picture, whose small strokes the style pictures get first.
+        masks: like `style`, one gray picture per style picture, in the same order: where each applies (`load_masks`).
+            They hold for every content picture.
+        color: see `tasks.color.prepare_colors` and `tasks.color.finish_colors`.
+        color_strength: 0 (as color=none) to 1.
+        output: a file (one content picture) or a folder that gets a copy of the result; None: the run folder only.
+        image_px: longer side of the result; None: the content's own size.
+        max_input_megapixels: limit on one input file.
+        seed: of everything random; the same for every picture.
+
+    Raises:
+        ArgumentError: a value that nobody can ask for.
+    """
+
+    content: str | Sequence[str] | None
+    style: str | Sequence[str] | None = None
+    style_weights: Sequence[float] | None = None
+    style_combine: Combine = "weighted_loss"
+    style_layers: Sequence[Sequence[str]] | None = None
+    fine_style: str | Sequence[str] | None = None
+    masks: str | Sequence[str] | None = None
+    color: Color = "none"
+    color_strength: float = 1.0
+    output: str | None = None
+    image_px: int | None = None
+    max_input_megapixels: float = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.image_px is not None and not (is_whole(self.image_px) and self.image_px >= 1):
+            raise ArgumentError(
+                "image_px", f"={self.image_px}: the longer side is a whole number of pixels, 1 or larger"
+            )
+        limit = self.max_input_megapixels
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+            raise ArgumentError("max_input_megapixels", f"={limit}: the limit is a number larger than 0")
+        choice("color", self.color, get_args(Color))
+        number("color_strength", self.color_strength, 0, 1)
+        choice("style_combine", self.style_combine, get_args(Combine))

@@ -1,0 +1,95 @@
+"""What only clips have: the config group `video`."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, get_args
+
+from nstexp.core.errors import ArgumentError, UserError, choice, whole
+from nstexp.media.flow import FlowName
+from nstexp.media.video import READERS, Encoding
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What only clips have: the config group `video`.
+
+    Args:
+        start, end: of the part that is taken, in seconds, or as h:m:s; None: from the beginning, to the end.
+        fade: positions in the list of styles, 0 the first, at equal distances of time: [0,1] goes from the first style
+            to the second over the clip. None: all styles at once, as in a picture.
+        stabilize: how much of the frame before, moved along with the motion, goes into a frame, in [0, 1); 0: each
+            frame by itself. Methods that optimize make use of the frame before in their own way if it is above 0.
+        flow: see `MotionEstimator`.
+        fps: of a folder of pictures, which has no times of its own.
+        reader: `auto`, `decord` or `av`, see `read_frames`.
+        codec, quality, codec_options: see `Encoding`.
+        batch: frames that go through the networks together; None: as many as the GPU's memory holds, on a CPU one.
+
+    Raises:
+        ArgumentError: a value out of its range.
+    """
+
+    start: float | str | None = None
+    end: float | str | None = None
+    fade: Sequence[float] | None = None
+    stabilize: float = 0.8
+    flow: FlowName = "dis"
+    fps: float | str = 25
+    reader: str = "auto"
+    codec: str | None = None
+    quality: float = 18
+    codec_options: Mapping[str, Any] | None = None
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        choice("flow", self.flow, get_args(FlowName))
+        choice("reader", self.reader, READERS)
+        if type(self.stabilize) not in (int, float) or not 0 <= self.stabilize < 1:
+            raise ArgumentError("stabilize", f"={self.stabilize}: give a number from 0 to below 1, such as 0.8")
+        if type(self.quality) not in (int, float) or not 0 <= self.quality <= 255:
+            raise ArgumentError("quality", f"={self.quality}: give a number, 0 or larger, such as 18; less is better")
+        if not isinstance(self.codec, str | None):
+            raise ArgumentError("codec", f"={self.codec}: give the name of an encoder, such as libx264")
+        if not isinstance(self.codec_options, Mapping | None):
+            raise ArgumentError("codec_options", f"={self.codec_options}: give a table such as {{preset: slow}}")
+        if self.batch is not None:
+            whole("batch", self.batch, 1)
+        if self.fade is not None and not _is_list_of_numbers(self.fade):
+            raise ArgumentError("fade", f"={self.fade}: give a list of two or more positions, such as [0,1]")
+
+    @property
+    def encoding(self) -> Encoding:
+        """The last three of them."""
+        return Encoding(self.codec, self.quality, dict(self.codec_options or {}))
+
+    @property
+    def rate(self) -> Fraction:
+        """`fps` as a fraction; a number such as 23.976 stands for 24000/1001."""
+        try:
+            rate = Fraction(str(self.fps))
+        except (ValueError, ZeroDivisionError):
+            rate = Fraction(0)
+        if not 0 < rate <= 1000:
+            raise ArgumentError("fps", f"={self.fps}: give frames per second, such as 25 or 30000/1001")
+        broadcast = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+        return broadcast if rate.denominator > 1 and broadcast and abs(rate - broadcast) < 0.005 else rate
+
+
+def _is_list_of_numbers(values: Any) -> bool:
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) < 2:
+        return False
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
+
+
+def seconds_of(key: str, value: float | str | None) -> float | None:
+    """Seconds of a number, or of a text such as 90, 1:30 or 00:01:30.5."""
+    if value is None:
+        return None
+    parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", str(value).strip())
+    if not parts:
+        raise UserError(f"video.{key}={value}: give seconds, or hours:minutes:seconds such as 00:01:30")
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups())
+    return 3600 * hours + 60 * minutes + seconds

@@ -1,0 +1,198 @@
+"""The work on one clip: frames are read ahead, redrawn in their order, and written behind."""
+
+import contextlib
+import itertools
+import logging
+import signal
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nstexp.core.errors import Stopped, UserError, under
+from nstexp.core.runtime.threads import Behind, ahead
+from nstexp.media.flow import MotionEstimator
+from nstexp.media.video import Frame, Source, Writer, read_frames
+from nstexp.tasks.video.painter import Painter, Shot, batches
+from nstexp.tasks.video.record import Record
+
+log = logging.getLogger(__name__)
+FRAMES_ON_THEIR_WAY = 4  # decoded and not yet stylized, and stylized and not yet encoded
+FRAMES_MADE_AGAIN = 16  # before the first new one of a run that goes on; 0.8^16 = 3 % of what was before them is left
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work on one clip, from where an interrupted run stopped to its end.
+
+    Args:
+        frames: which of the clip's; `number` of a shot is its place among them.
+        in_run_folder: whether the output is in the run's own folder, where only the same folder finds it again.
+    """
+
+    source: Source
+    frames: range
+    size: tuple[int, int]
+    reader: str
+    batch: int
+    painter: Painter
+    estimator: MotionEstimator | None
+    writer: Writer
+    record: Record
+    in_run_folder: bool
+
+    def __call__(self) -> Path:
+        self.record.begin(self.writer.done)
+        try:
+            with _Interruption() as interruption:
+                self._work(self.writer.done, interruption)
+                path = self.writer.finish()
+        except (KeyboardInterrupt, Stopped) as stop:
+            interrupted = isinstance(stop, KeyboardInterrupt) or stop.interrupted
+            reason = "interrupted" if interrupted else str(stop)
+            self._end_record()
+            raise Stopped(f"{reason} {self._kept()}", interrupted=interrupted) from None
+        except UserError as error:
+            kept = self.writer.keep()
+            self._end_record()
+            told = kept is None or str(kept) in str(error)
+            raise UserError(str(error) if told else f"{error}; {kept} holds what is done") from error
+        except BaseException:
+            self.writer.keep()
+            self._end_record()
+            raise
+        self.record.end()
+        self.record.finished(path)
+        return path
+
+    def _end_record(self) -> None:
+        with contextlib.suppress(UserError):  # what stopped the work, such as a full disk, is the news
+            self.record.end()
+
+    def _kept(self) -> str:
+        kept = self.writer.keep()
+        count = f"at frame {self.writer.done} of {len(self.frames)}"
+        if kept is None:
+            return count
+        again = f"the same command with run_dir={kept.parent}" if self.in_run_folder else "the same command"
+        return f"{count}; the clip so far is {kept}, and {again} goes on from there"
+
+    def _work(self, done: int, interruption: "_Interruption") -> None:
+        if done:
+            log.info("going on behind frame %d of %d", done, len(self.frames))
+            self.record.save_poster(self.writer.last_picture())
+        if done == len(self.frames):
+            return
+        write = Behind(self._timed_add, FRAMES_ON_THEIR_WAY)
+        try:
+            with closing(ahead(self._shots(self._prepared(done)), FRAMES_ON_THEIR_WAY)) as coming:
+                for batch in batches(coming, self.batch):
+                    interruption.check()
+                    self._one_batch(batch, done, write)
+            write.finish()
+        except (KeyboardInterrupt, Stopped):
+            write.finish()  # the frames that are ready
+            raise
+        finally:
+            write.close()
+
+    def _prepared(self, done: int) -> int:
+        """Bring the painter to where it was behind the frames that are done; returns the frame to begin with."""
+        if not done:
+            return 0
+        scene = self._scene_at(done - 1) if self.painter.colors_by_scene else None
+        if scene is not None:
+            self.painter.begin_scene(scene.picture[None])
+        if not self.painter.blends:
+            self.painter.go_on(self.writer.last_picture())
+            return done - 1 if self.estimator else done
+        # What the frames before have left in the statistics and the blend fades with their age: some are made again.
+        return max(done - FRAMES_MADE_AGAIN, 0 if scene is None else scene.number)
+
+    def _scene_at(self, number: int) -> Shot:
+        """The first frame of the scene that a frame belongs to."""
+        log.info("looking for the beginning of the scene")
+        shots = itertools.takewhile(lambda shot: shot.number <= number, self._shots(0))
+        with closing(ahead(shots, FRAMES_ON_THEIR_WAY)) as coming:
+            first = next(coming)
+            for shot in coming:
+                first = shot if shot.begins_scene else first
+        return first
+
+    def _one_batch(self, batch: Sequence[Shot], done: int, write: Behind) -> None:
+        if not self.painter.blends:
+            batch = [shot for shot in batch if shot.number >= done]
+            if not batch:
+                return
+        begun = time.perf_counter()
+        try:
+            painted = self.painter.paint(batch)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU has too little memory for {len(batch)} frames at a time: set video.batch or image_px smaller"
+            ) from error
+        seconds = (time.perf_counter() - begun) / len(batch)
+        for shot, (picture, plain) in zip(batch, painted, strict=True):
+            if shot.number >= done:
+                self.record.add(shot, seconds, picture, plain)
+                write(Frame(shot.frame.time, picture))
+
+    def _timed_add(self, frame: Frame) -> None:
+        with self.record.timed("encode"):
+            self.writer.add(frame)
+
+    def _shots(self, begin: int) -> Iterator[Shot]:
+        """The frames from a number on, with the motion from each to the next."""
+        wanted = read_frames(self.source, self.frames[begin:], self.reader)
+        before: np.ndarray | None = None
+        start = self.source.times[self.frames[0]]
+        length = max(1, self.source.times[self.frames[-1]] - start)
+        while True:
+            with self.record.timed("decode"), under("video"):
+                frame = next(wanted, None)
+            if frame is None:
+                return
+            number = bisect_left(self.source.times, frame.time) - self.frames[0]
+            repeated = before is not None and np.array_equal(before, frame.pixels)
+            motion = None
+            if before is not None and not repeated and self.estimator is not None:
+                with self.record.timed("flow"):
+                    motion = self.estimator(before, frame.pixels)
+            since = frame.time - start
+            seconds = float(since * self.source.time_base)
+            yield Shot(number, frame, self.size, motion, repeated, seconds, since / length)
+            before = frame.pixels
+
+
+class _Interruption:
+    """The first Ctrl-C or SIGTERM asks for an end after the frame that is being made; a second one does not wait."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+
+    def _stop(self, signum, frame) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def check(self) -> None:
+        """Raise Stopped if the end was asked for."""
+        if self._asked:
+            raise Stopped("interrupted", interrupted=True)
