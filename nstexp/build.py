@@ -8,20 +8,21 @@ import logging
 import re
 from collections.abc import Iterator
 from copy import deepcopy
-from functools import partial
+from dataclasses import fields
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from nstexp.core.errors import ArgumentError, UserError
+from nstexp.core.errors import ArgumentError, UserError, is_whole
+from nstexp.tasks.request import Request
 
 log = logging.getLogger(__name__)
 
 # Modules that have another name now; configurations with the old one go on working, and are told the new one.
 MOVED = {
-    "nstexp.core.features": "nstexp.core.networks.encoder",
+    "nstexp.core.features": "nstexp.core.networks.vgg",
     "nstexp.core.pretrained": "nstexp.core.networks.pretrained",
     "nstexp.core.generators": "nstexp.core.networks.generators",
     "nstexp.core.metrics": "nstexp.core.measures.scorer",
@@ -30,6 +31,24 @@ MOVED = {
     "nstexp.core.schedules": "nstexp.core.optim.schedules",
     "nstexp.hooks": "nstexp.sweeps.hooks",
 }
+
+
+def request_of(cfg: DictConfig) -> Request:
+    """What the user asks for, of a composed configuration."""
+    values = {field.name: cfg.get(field.name) for field in fields(Request)}
+    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    return Request(**plain)
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Raise a UserError for what is wrong with a composed configuration before anything is built of it."""
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{key} has no value yet: give it one with {key}=...")
+    for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
+        value = cfg[key]
+        if not is_whole(value) or not smallest <= value < 2**63:
+            raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
+    request_of(cfg)
 
 
 class Factory:
@@ -42,11 +61,13 @@ class Factory:
     """
 
     def __init__(self, path: str, target: str, /, *args: Any, **settings: Any) -> None:
-        self.path, self.make = path, partial(get_object(target), *args, **settings)
+        self.path, self.target, self.args, self.settings = path, target, args, settings
 
     def __call__(self, *args: Any, **more: Any) -> Any:
+        # Found now, not before: importing what is behind a factory that nobody calls can take seconds.
+        make = _located(self.path, self.target)
         try:
-            return self.make(*args, **more)
+            return make(*self.args, *args, **{**self.settings, **more})
         except ArgumentError as error:
             raise UserError(f"{self.path}.{error}") from error
 
@@ -92,6 +113,13 @@ def sentence(error: InstantiationException) -> str:
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split())
+
+
+def _located(path: str, target: str) -> Any:
+    try:
+        return get_object(target)
+    except Exception as error:  # whatever an import raises
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def moved(target: str) -> str:

@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
 from tqdm import tqdm
 
 from nstexp import loggers
@@ -22,13 +23,68 @@ from nstexp.outputs import RunFolder
 log = logging.getLogger(__name__)
 
 
+class PictureModule(Protocol):
+    """What the callbacks of a picture's optimization ask of its Lightning module.
+
+    Attributes:
+        name, log_prefix: of the picture, for the bar and the loggers.
+        max_steps, steps_done: evaluations of the loss.
+        recorded: whether losses and pictures go to the run folder and the loggers.
+        weighs: whether the weights are factors of the losses.
+        interrupted, failure: set from outside to stop; why the work failed.
+    """
+
+    name: str
+    log_prefix: str
+    max_steps: int
+    steps_done: int
+    recorded: bool
+    weighs: bool
+    losses: LossSet
+    interrupted: bool
+    failure: str | None
+
+    def shapes(self) -> Shapes: ...
+
+    def picture(self) -> Tensor: ...
+
+    def best_picture(self) -> Tensor | None: ...
+
+    def final_losses(self) -> dict[str, float]: ...
+
+
+class TrainingModule(Protocol):
+    """What the callbacks of a training ask of its Lightning module.
+
+    A training step returns `values` (`LossValues`) and `count`, the pictures that it made; a validation step `values`
+    and `pictures`, (N, 3, 3, H, W): content, style and result of each.
+
+    Attributes:
+        name: for the bar and the tables.
+        max_steps, steps_done: optimizer steps.
+        interrupted, requeue, failure: set from outside to stop, and to go on later; why the training failed.
+    """
+
+    name: str
+    max_steps: int
+    steps_done: int
+    losses: LossSet
+    interrupted: bool
+    requeue: bool
+    failure: str | None
+
+    def shapes(self, size: tuple[int, int]) -> Shapes: ...
+
+    def parameters(self) -> Iterator[Tensor]: ...
+
+
 class ProgressBar(Callback):
     """One tqdm line on stderr with the loss and the time left, counted in evaluations of the loss."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
         seconds = 0.5 if sys.stderr.isatty() else 10.0  # a log file wants few lines
         self._bar = tqdm(
             total=pl_module.max_steps,
@@ -39,12 +95,14 @@ class ProgressBar(Callback):
             leave=pl_module.recorded,
         )
 
-    def on_train_batch_end(self, trainer, pl_module, outputs: Mapping[str, Any], batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch, batch_idx
+    ) -> None:
         if outputs:
             self._bar.set_postfix_str(f"loss {outputs['total']:.4g}", refresh=False)
         self._bar.update(pl_module.steps_done - self._bar.n)
 
-    def teardown(self, trainer, pl_module, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: PictureModule, stage: str) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -59,21 +117,23 @@ class LossLog(Callback):
         self._next = 0
         self._started = 0.0
 
-    def on_fit_start(self, trainer, pl_module) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
         self._next, self._started = 0, time.perf_counter()
         if pl_module.recorded and pl_module.weighs:
             _say_coefficients(self.folder, pl_module.losses, pl_module.shapes())
 
-    def on_train_batch_end(self, trainer, pl_module, outputs: Mapping[str, Any], batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch, batch_idx
+    ) -> None:
         if outputs and pl_module.recorded and pl_module.steps_done >= self._next:
             self._next = pl_module.steps_done + self.every_n_steps
             self._write(trainer, pl_module, outputs)
 
-    def on_train_end(self, trainer, pl_module) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: PictureModule) -> None:
         if pl_module.recorded:
             self.folder.record_metrics(pl_module.name, {**pl_module.final_losses(), "steps": pl_module.steps_done})
 
-    def _write(self, trainer, pl_module, outputs: Mapping[str, Any]) -> None:
+    def _write(self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any]) -> None:
         seconds = round(time.perf_counter() - self._started, 3)
         step = pl_module.steps_done
         self.folder.append_losses({"image": pl_module.name, "step": step, **outputs, "seconds": seconds})
@@ -97,7 +157,7 @@ class TrainingProgress(Callback):
         self._bar: tqdm | None = None
         self._next = 0.0
 
-    def on_train_start(self, trainer, pl_module) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         seconds = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(
             total=pl_module.max_steps,
@@ -109,16 +169,16 @@ class TrainingProgress(Callback):
             disable=not trainer.is_global_zero,
         )
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx) -> None:
         if time.perf_counter() >= self._next:  # fetching the loss from a GPU makes it wait
             self._next = time.perf_counter() + 0.5
             self._bar.set_postfix_str(f"loss {float(outputs['values'].total):.4g}", refresh=False)
         self._bar.update(pl_module.steps_done - self._bar.n)
 
-    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: TrainingModule, exception: BaseException) -> None:
         self.teardown(trainer, pl_module, "fit")  # before the sentence that the user is to read
 
-    def teardown(self, trainer, pl_module, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: TrainingModule, stage: str) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -135,7 +195,7 @@ class TrainingLog(Callback):
         self.folder, self.every_n_steps = folder, every_n_steps
         self.skipped: dict[str, None] = {}
 
-    def on_train_start(self, trainer, pl_module) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self.folder.continue_losses(pl_module.steps_done)
         self.skipped = dict.fromkeys(self.folder.read_skipped())
         self._listed = len(self.skipped)
@@ -146,13 +206,13 @@ class TrainingLog(Callback):
         self._since = self._idle_since = time.perf_counter()
         self._waited, self._pictures = 0.0, 0
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainingModule, batch, batch_idx) -> None:
         self._waited += time.perf_counter() - self._idle_since
         if not self.folder.summary.coefficients:
             _say_coefficients(self.folder, pl_module.losses, pl_module.shapes(tuple(batch["content"].shape[-2:])))
         self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # of this step; at its end it is the next one's
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx) -> None:
         self._pictures += outputs["count"] * trainer.world_size
         self.skipped |= dict.fromkeys(batch.get("skipped", ()))
         step = pl_module.steps_done
@@ -164,10 +224,10 @@ class TrainingLog(Callback):
             self._step, self._parts = step, []
         self._idle_since = time.perf_counter()
 
-    def on_validation_end(self, trainer, pl_module) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self._restart()
 
-    def _write(self, trainer, pl_module, step: int) -> None:
+    def _write(self, trainer: Trainer, pl_module: TrainingModule, step: int) -> None:
         names = ("total", *self._parts[0].terms)
         mean = torch.stack([torch.stack([v.total, *v.terms.values()]) for v in self._parts]).mean(0)
         if trainer.world_size > 1:
@@ -186,10 +246,12 @@ class TrainingLog(Callback):
             pl_module.failure = f"the loss '{culprit}' became {numbers[culprit]} at step {step}"
             trainer.should_stop = True
 
-    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
         self.skipped |= dict.fromkeys(batch.get("skipped", ()))
 
-    def on_train_end(self, trainer, pl_module) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self._write_skipped(trainer)
 
     def _write_skipped(self, trainer) -> None:
@@ -210,14 +272,16 @@ class Validation(Callback):
         self.folder = folder
         self.last: dict[str, float] = {}
 
-    def on_validation_start(self, trainer, pl_module) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self._rows, self._pictures = [], []
 
-    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx, dataloader_idx=0
+    ) -> None:
         self._rows += [outputs["values"].numbers()] * len(batch["content"])
         self._pictures.append(outputs["pictures"].float().cpu())
 
-    def on_validation_end(self, trainer, pl_module) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         if pl_module.interrupted or not self._rows:  # Lightning validates once more when it is told to stop
             return
         self.last = {key: sum(row[key] for row in self._rows) / len(self._rows) for key in self._rows[0]}
@@ -241,18 +305,18 @@ class Checkpoints(Callback):
         self.best: float | None = None
         self._saved = -1
 
-    def on_train_start(self, trainer, pl_module) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self._saved = pl_module.steps_done
         # Not kept in the checkpoint, which is written before the validation at its step.
         totals = [float(row["total"]) for row in self.folder.read_validation()]
         self.best = trainer.strategy.broadcast(min(filter(math.isfinite, totals), default=None))
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx) -> None:
         step = pl_module.steps_done
         if step % self.every_n_steps == 0 and step != self._saved:
             self._save(trainer, pl_module, "last")
 
-    def on_validation_end(self, trainer, pl_module) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         if pl_module.interrupted:
             return
         # One process decides for all: rounding may differ, and all take part in saving.
@@ -261,11 +325,11 @@ class Checkpoints(Callback):
             self.best = total
             self._save(trainer, pl_module, "best")
 
-    def on_train_end(self, trainer, pl_module) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         if pl_module.steps_done != self._saved and pl_module.failure is None:
             self._save(trainer, pl_module, "last")
 
-    def _save(self, trainer, pl_module, name: str) -> None:
+    def _save(self, trainer: Trainer, pl_module: TrainingModule, name: str) -> None:
         if not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
             return  # the checkpoint before is good, and the next look at the loss stops the training
         if name == "last":
@@ -282,17 +346,17 @@ class PicturePanels(Callback):
         self.folder, self.every_n_steps = folder, every_n_steps
         self._next = 0
 
-    def on_fit_start(self, trainer, pl_module) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
         self._next = self.every_n_steps
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: PictureModule, outputs, batch, batch_idx) -> None:
         if self.every_n_steps and pl_module.recorded and pl_module.steps_done >= self._next:
             self._next += self.every_n_steps
             picture = pl_module.picture()[0]
             self.folder.save_progress(picture, pl_module.name, pl_module.steps_done)
             loggers.log_picture(trainer.loggers, f"{pl_module.log_prefix}picture", picture, pl_module.steps_done)
 
-    def on_train_end(self, trainer, pl_module) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: PictureModule) -> None:
         best = pl_module.best_picture()
         if best is not None and pl_module.recorded:
             loggers.log_picture(trainer.loggers, f"{pl_module.log_prefix}result", best[0], pl_module.steps_done)
@@ -313,7 +377,9 @@ class StopOnInterrupt(Callback):
         self.warnings = tuple(warnings)
         self._previous: dict[int, Any] = {}
 
-    def on_train_start(self, trainer, pl_module) -> None:  # later than Lightning installs its own
+    def on_train_start(
+        self, trainer: Trainer, pl_module: PictureModule | TrainingModule
+    ) -> None:  # later than Lightning installs its own
         def stop(signum, frame) -> None:
             pl_module.interrupted = True
             if self.warnings and signum != signal.SIGINT:
@@ -325,7 +391,9 @@ class StopOnInterrupt(Callback):
             signals = (signal.SIGINT, signal.SIGTERM, *self.warnings)
             self._previous = {s: signal.signal(s, stop) for s in signals}
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: PictureModule | TrainingModule, outputs, batch, batch_idx
+    ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of an optimizer step
         stop = pl_module.interrupted
@@ -338,10 +406,12 @@ class StopOnInterrupt(Callback):
 
     # Not in teardown: Lightning has taken its own handlers back by then, and to install them again would keep the
     # trainer and its picture alive.
-    def on_train_end(self, trainer, pl_module) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: PictureModule | TrainingModule) -> None:
         self._restore()
 
-    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: PictureModule | TrainingModule, exception: BaseException
+    ) -> None:
         self._restore()
 
     def _restore(self) -> None:

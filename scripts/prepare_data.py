@@ -33,24 +33,19 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from nstexp.commands import errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
 from nstexp.data.pictures import Unusable, open_rgb, resized
-from nstexp.media.images import find_images
+from nstexp.media.paths import find_images
 
 SETTINGS = ("images", "side", "quality", "per_shard", "max_megapixels")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    try:
+    with errors_on_one_line("interrupted: the same command goes on from here"):
         print(prepare(args))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,13 +8,14 @@ its encoding). Medians over the pictures; the machine has to be quiet. The table
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
 import yaml
+
+from nstexp.commands import read_csv, table_head
 
 Seconds = dict[tuple[str, int], tuple[float, float]]  # method, side in pixels -> seconds, with a new painting
 
@@ -26,7 +27,7 @@ def main() -> None:
     try:
         found = {}
         for job in sorted(folder.glob("*/scores.csv")):
-            found |= seconds(_read(job), _side_px(job.parent))
+            found |= seconds(read_csv(job), _side_px(job.parent))
         if not found:
             raise ValueError("it has no scores.csv of a finished job")
         print(table(found))
@@ -50,7 +51,7 @@ def seconds(scores: list[Mapping[str, str]], side_px: int) -> Seconds:
 def table(found: Seconds) -> str:
     """As Markdown, with how many times as long the slowest method takes."""
     sizes = sorted({px for _, px in found})
-    lines = [f"| method | {' | '.join(f'{px} px' for px in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+    lines = [table_head("method", *(f"{px} px" for px in sizes))]
     slowest = {px: max(times[0] for (_, side), times in found.items() if side == px) for px in sizes}
     for method in dict.fromkeys(method for method, _ in found):
         cells = []
@@ -64,11 +65,6 @@ def table(found: Seconds) -> str:
 
 def _side_px(job: Path) -> int:
     return int(yaml.safe_load((job / "config.yaml").read_text(encoding="utf-8"))["image_px"])
-
-
-def _read(path: Path) -> list[Mapping[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ report too; their addresses go to stdout. --dry-run prints as JSON what would be
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nstexp import loggers
+from nstexp.commands import errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.report.jobs import Job, as_text, read_curves, read_sweep, unique, varying
 
@@ -76,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="also a report with the same panels")
     parser.add_argument("--dry-run", action="store_true", help="print what would be sent, send nothing")
     given = parser.parse_args(args)
-    try:
+    with errors_on_one_line():
         if ws is None:
             raise UserError("wandb-workspaces is not installed: pip install 'nstexp[workspaces]'")
         sweep = read(given.sweep)
@@ -89,12 +89,6 @@ def main(args: Sequence[str] | None = None) -> None:
             return
         for url in saved(sweep, given.entity, project, given.report):
             print(url, flush=True)
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def read(folder: Path) -> Sweep:
@@ -223,46 +217,13 @@ def blocks(sweep: Sweep, entity: str, project: str) -> list["wr.interface.Block"
 
 def sections(sweep: Sweep) -> dict[str, list["wr.interface.Panel"]]:
     """{name: panels}, of what there is."""
-    legend = ["run:displayName", *map(accessor, sweep.varied)]
-    name = " ".join(["${run:displayName}", *(f"{path}={_in_template(path)}" for path in sweep.varied)])
-    most = _most_runs(sweep)
-    pictures: list[Any] = []
-    if sweep.results:
-        pictures.append(wr.MediaBrowser(title="results", media_keys=sweep.results, num_columns=sweep.columns))
-    if sweep.pictures:
-        pictures.append(wr.MediaBrowser(title="on the way", media_keys=sweep.pictures, num_columns=sweep.columns))
-    if sweep.has_table:
-        pictures.append(wr.WeavePanelSummaryTable(table_name="results"))
-    lines = [
-        wr.LinePlot(
-            title=f"{title}{term}",
-            x=STEP,
-            y=list(keys),
-            log_y=True,
-            title_x="step",
-            smoothing_type="none",
-            legend_fields=legend,
-            max_runs_to_show=most,
-        )
-        for title, found in (("", sweep.losses), ("validation: ", sweep.curves))
-        for term, keys in found.items()
-    ]
-    measures: list[Any] = []
-    for x, y in zip(*(sweep.measures.get(key, ()) for key in TRADE), strict=False):
-        title = f"{x.removesuffix(TRADE[0]).removesuffix('final/')}{TRADE[1]} against {TRADE[0]}"
-        axes = {"x": wr.SummaryMetric(x), "y": wr.SummaryMetric(y)}
-        measures.append(wr.ScatterPlot(title=title, **axes, legend_template=name))
-    if sweep.varied and sweep.measures:
-        own = [(path, wr.Metric("JobType") if path == JOB_TYPE else wr.Config(path)) for path in sweep.varied]
-        own += [(key, wr.SummaryMetric(keys[0])) for key, keys in sweep.measures.items()]
-        axes = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=label) for label, metric in own]
-        measures.append(wr.ParallelCoordinatesPlot(title="what varies, and what came of it", columns=axes))
-    measures += [
-        wr.BarPlot(title=key, metrics=list(keys), legend_template=name, max_runs_to_show=most, max_bars_to_show=most)
-        for key, keys in sweep.measures.items()
-    ]
     compared = [wr.RunComparer(diff_only="split")]
-    found = {"Pictures": pictures, "Losses": lines, "Measures": measures, "Runs compared": compared}
+    found = {
+        "Pictures": _pictures(sweep),
+        "Losses": _lines(sweep),
+        "Measures": _plots(sweep),
+        "Runs compared": compared,
+    }
     return {title: panels for title, panels in found.items() if panels}
 
 
@@ -297,6 +258,54 @@ def saved(sweep: Sweep, entity: str, project: str, with_report: bool) -> Iterato
         raise UserError(f"W&B does not accept the account ({_line(error)}): wandb login --relogin") from error
     except Exception as error:  # W&B, its transport and the library have families of errors of their own
         raise UserError(f"W&B refused {entity}/{project} ({_line(error)}); {_sync(sweep, entity)}") from error
+
+
+def _pictures(sweep: Sweep) -> list[Any]:
+    panels: list[Any] = []
+    if sweep.results:
+        panels.append(wr.MediaBrowser(title="results", media_keys=sweep.results, num_columns=sweep.columns))
+    if sweep.pictures:
+        panels.append(wr.MediaBrowser(title="on the way", media_keys=sweep.pictures, num_columns=sweep.columns))
+    if sweep.has_table:
+        panels.append(wr.WeavePanelSummaryTable(table_name="results"))
+    return panels
+
+
+def _lines(sweep: Sweep) -> list[Any]:
+    """A plot for each loss, of a training's validation too."""
+    legend = ["run:displayName", *map(accessor, sweep.varied)]
+    return [
+        wr.LinePlot(
+            title=f"{title}{term}",
+            x=STEP,
+            y=list(keys),
+            log_y=True,
+            title_x="step",
+            smoothing_type="none",
+            legend_fields=legend,
+            max_runs_to_show=_most_runs(sweep),
+        )
+        for title, found in (("", sweep.losses), ("validation: ", sweep.curves))
+        for term, keys in found.items()
+    ]
+
+
+def _plots(sweep: Sweep) -> list[Any]:
+    """The measures: two against each other, all against what varies, and one by one."""
+    name = " ".join(["${run:displayName}", *(f"{path}={_in_template(path)}" for path in sweep.varied)])
+    most = _most_runs(sweep)
+    panels: list[Any] = []
+    for x, y in zip(*(sweep.measures.get(key, ()) for key in TRADE), strict=False):
+        title = f"{x.removesuffix(TRADE[0]).removesuffix('final/')}{TRADE[1]} against {TRADE[0]}"
+        axes = {"x": wr.SummaryMetric(x), "y": wr.SummaryMetric(y)}
+        panels.append(wr.ScatterPlot(title=title, **axes, legend_template=name))
+    if sweep.varied and sweep.measures:
+        own = [(path, wr.Metric("JobType") if path == JOB_TYPE else wr.Config(path)) for path in sweep.varied]
+        own += [(key, wr.SummaryMetric(keys[0])) for key, keys in sweep.measures.items()]
+        axes = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=label) for label, metric in own]
+        panels.append(wr.ParallelCoordinatesPlot(title="what varies, and what came of it", columns=axes))
+    bars = {"legend_template": name, "max_runs_to_show": most, "max_bars_to_show": most}
+    return [*panels, *(wr.BarPlot(title=key, metrics=list(keys), **bars) for key, keys in sweep.measures.items())]
 
 
 def _wandb_entries(jobs: Sequence[Job]) -> Iterator[Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nstexp.commands import table_head
 from nstexp.media.flow import Flicker, Flow, MotionEstimator
 from nstexp.media.video import open_source, read_frames
 
@@ -31,7 +32,7 @@ def main() -> None:
     clips = {name: open_source(Path(file)) for name, file in results.items()}
     size = next(iter(clips.values())).size
     own = open_source(args.clip)
-    part = own.between(args.start, args.end)
+    part = own.between(args.start, args.end, "--")
     for name, clip in clips.items():
         if len(clip) != len(part):
             raise SystemExit(
@@ -53,7 +54,7 @@ def main() -> None:
     if not all(measure.errors for measure in flicker.values()):
         raise SystemExit("no two frames that follow each other show the same")
     of_clip, of_first = (list(flicker.values())[n].mean() for n in (0, 1))
-    print(f"| {args.clip.name}, {args.flow} | warping error | of the excess |\n|---|---|---|")
+    print(table_head(f"{args.clip.name}, {args.flow}", "warping error", "of the excess"))
     for name, measure in flicker.items():
         print(f"| {name} | {measure.mean():.5f} | {(measure.mean() - of_clip) / (of_first - of_clip):.2f} |")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from nstexp.core.losses import ContentLoss, GramLoss, TotalVariation
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.methods import gatys as module
 from nstexp.methods.base import Controls, Style
@@ -80,7 +80,7 @@ class BecomesNan(TotalVariation):
     """A term that is NaN from an evaluation on, which are counted from 1."""
 
     def __init__(self, first: int) -> None:
-        super().__init__()
+        super().__init__("mean", 1)
         self.first, self.calls = first, 0
 
     def forward(self, feats, target):

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import decoder_info, save_decoder
+from nstexp.core.networks.vgg import VGG
 
 
 def saved_decoder(encoder: VGG, layer: str, path: Path) -> str:

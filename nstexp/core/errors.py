@@ -5,7 +5,8 @@ are, and puts that in front (`ArgumentError.under`): `form=x is unknown ...` bec
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # `nstexp samples` answers at once because nothing on its way imports torch
@@ -36,6 +37,15 @@ class ArgumentError(UserError):
     def under(self, path: str) -> "ArgumentError":
         """The same error about `path.argument`, of an object that is configured at `path`."""
         return ArgumentError(f"{path}.{self.argument}" if path else self.argument, self.problem)
+
+
+@contextmanager
+def under(path: str) -> Iterator[None]:
+    """Put the place of a configuration in front of the arguments that errors inside name (`ArgumentError.under`)."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.under(path) from error
 
 
 class JobFailed(Exception):
@@ -99,25 +109,31 @@ def number(
     low: float = -math.inf,
     high: float = math.inf,
     above: float | None = None,
+    below: float | None = None,
     example: str | None = None,
 ) -> float:
-    """A finite number from `low` to `high`, both included; with `above`, larger than that.
+    """A finite number from `low` to `high`, both included; with `above` or `below`, larger or smaller than that.
 
     Args:
         example: a value that would do, for the sentence.
     """
-    if is_number(value) and low <= value <= high and (above is None or value > above):
+    inside = is_number(value) and low <= value <= high
+    if inside and (above is None or value > above) and (below is None or value < below):
         return value
-    wanted = "a number"
-    if above is not None:
-        wanted += f" larger than {above:g}"
+    suggestion = f", such as {example}" if example else ""
+    raise ArgumentError(argument, f"={value}: give a number{_range_in_words(low, high, above, below)}{suggestion}")
+
+
+def _range_in_words(low: float, high: float, above: float | None, below: float | None) -> str:
     if math.isfinite(low) and math.isfinite(high):
-        wanted += f" from {low:g} to {high:g}"
-    elif math.isfinite(low):
-        wanted += f", {low:g} or larger"
-    elif math.isfinite(high):
-        wanted += f"{' and' if above is not None else ','} {high:g} or smaller"
-    raise ArgumentError(argument, f"={value}: give {wanted}{f', such as {example}' if example else ''}")
+        return f" from {low:g} to {high:g}"
+    if math.isfinite(low):
+        return f", {low:g} or larger" if below is None else f" from {low:g} to below {below:g}"
+    largest = f"{high:g} or smaller" if math.isfinite(high) else ""
+    if above is None and below is None:
+        return largest and f", {largest}"
+    limits = ("" if above is None else f"larger than {above:g}", largest if below is None else f"below {below:g}")
+    return " " + " and ".join(filter(None, limits))
 
 
 def flag(argument: str, value: Any) -> bool:

@@ -6,8 +6,8 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from nstexp.core.errors import UserError
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.errors import choice
+from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.resize import resize
 
 log = logging.getLogger(__name__)
@@ -15,7 +15,9 @@ log = logging.getLogger(__name__)
 Propagation = Literal["simple", "inside", "all"]
 
 
-def guides(mask: Tensor, encoder: VGG, layers: Sequence[str], propagation: Propagation = "simple") -> dict[str, Tensor]:
+def guides(
+    mask: Tensor, encoder: Encoder, layers: Sequence[str], propagation: Propagation = "simple"
+) -> dict[str, Tensor]:
     """What a region's mask becomes at each layer (Gatys et al. 2017, section 4): the factor T of the features there.
 
     Their mean square is 1, so that the Gram matrix of the features times T is that of the region alone. A layer at
@@ -31,9 +33,11 @@ def guides(mask: Tensor, encoder: VGG, layers: Sequence[str], propagation: Propa
 
     Returns:
         Layer name -> (h, w).
+
+    Raises:
+        ArgumentError: unknown propagation.
     """
-    if propagation not in get_args(Propagation):
-        raise UserError(f"method.guide={propagation} is unknown, choose one of {', '.join(get_args(Propagation))}")
+    choice("propagation", propagation, get_args(Propagation))
     sizes = {name: encoder.shape(name, tuple(mask.shape[-2:]))[1:] for name in layers}
     simple = {name: resize(mask[None, None].float(), size)[0, 0] for name, size in sizes.items()}
     found = simple

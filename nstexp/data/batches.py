@@ -11,12 +11,13 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nstexp.core.errors import UserError, check_integers
+from nstexp.core.errors import UserError, wholes
 from nstexp.data.pictures import Cropping, Unusable, center_crop, check_multiple_of_8
 from nstexp.data.storage import persistently
 
 Batch = dict[str, Any]  # content and style: uint8 (B, 3, px, px); skipped: list of "path: reason"
 Spec = str | list[str]
+NamedSource = tuple[str, str | bytes]  # what the log calls a picture, and its path or its file's bytes
 log = logging.getLogger(__name__)
 VAL_BATCH = 4
 ATTEMPTS = 100
@@ -43,7 +44,7 @@ class Pairs(LightningDataModule):
         seed: of order and crops.
 
     Raises:
-        UserError: a bad value.
+        ArgumentError: a bad value.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class Pairs(LightningDataModule):
     ) -> None:
         super().__init__()
         self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
-        check_integers("data", 1, batch_size=batch_size)
-        check_integers("data", 0, workers=workers, val_pairs=val_pairs, retries=retries, seed=seed)
+        wholes(1, batch_size=batch_size)
+        wholes(0, workers=workers, val_pairs=val_pairs, retries=retries, seed=seed)
         check_multiple_of_8(val_px=val_px)
         self.specs = {"content": (content, val_content)}
         if style is not None:
@@ -75,10 +76,15 @@ class Pairs(LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.val_pairs, self.val_px = val_pairs, val_px
         self.retries = retries
+        self._validation: dict[str, list[NamedSource]] = {}  # of every role, once `setup` has found them
 
     def order(self) -> dict[str, Any]:
         """What the order of the pictures depends on, besides the seed."""
         raise NotImplementedError
+
+    def endless(self, loader: Callable[[int], Iterable[Batch]]) -> "Endless":
+        """The training batches of a loader, from where training stands."""
+        return Endless(loader, lambda: position(self.trainer)[0])
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -89,6 +95,11 @@ class Pairs(LightningDataModule):
         for key, value in self.order().items():
             if key in state and state[key] != value:
                 log.warning("%s is not what it was before (%s, now %s): other pictures follow", key, state[key], value)
+
+    def val_dataloader(self) -> "Fixed":
+        """The same batches in every process; decoded anew at each call."""
+        self.setup()
+        return fixed_batches(self._validation, self.val_px, self.cropping.max_megapixels, self.retries)
 
     def expect(self, min_side_px: int, multiple: int, pairs: bool, content: Spec | None = None) -> None:
         """Check that the batches are what a training needs.
@@ -193,12 +204,12 @@ def none_usable(role: str, skipped: Sequence[str]) -> str:
 
 
 def fixed_batches(
-    sources: Mapping[str, Sequence[tuple[str, str | bytes]]], side_px: int, max_megapixels: float, retries: int = 0
+    sources: Mapping[str, Sequence[NamedSource]], side_px: int, max_megapixels: float, retries: int = 0
 ) -> Fixed:
     """Center crops of the i-th picture of every role together, in batches of up to four; shorter lists start over.
 
     Args:
-        sources: role -> pairs of (name, path or bytes).
+        sources: role -> its pictures.
         side_px: side of the crops.
         max_megapixels: of `random_crop`.
         retries: see `Pairs`.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Any
@@ -10,26 +11,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from nstexp.core.errors import UserError
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
     Endless,
-    Fixed,
     Pairs,
     Spec,
     as_batch,
     counted,
-    fixed_batches,
     none_usable,
     position,
     worker_loader,
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
 from nstexp.data.storage import persistently
-from nstexp.media.images import find_images
-from nstexp.media.listing import digest
+from nstexp.media.listing import digest_of_names
+from nstexp.media.paths import find_images
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ class FolderPairs(Pairs):
         others: see `Pairs`. The pictures for validation are evenly spaced over each list.
 
     Raises:
-        UserError: a bad value; from `setup`, pictures missing or too few.
+        ArgumentError: a bad value.
+        UserError: from `setup`, pictures missing or too few.
     """
 
     def __init__(
@@ -61,7 +62,6 @@ class FolderPairs(Pairs):
         super().__init__(content, style, **others)
         self.file_lists = file_lists
         self._training: dict[str, list[str]] = {}
-        self._validation: dict[str, list[str]] = {}
         self._order: dict[str, str] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -69,7 +69,8 @@ class FolderPairs(Pairs):
             return
         training, validation = {}, {}
         for role, (spec, val_spec) in self.specs.items():
-            training[role], validation[role] = self._find(role, spec, val_spec)
+            training[role], held_out = self._find(role, spec, val_spec)
+            validation[role] = [(path, path) for path in held_out]
         self._training, self._validation = training, validation
         log.info("%s", counted(training, "pictures", validation))
 
@@ -77,25 +78,17 @@ class FolderPairs(Pairs):
         self.setup()
         if not self._order:
             found = self._training.items()
-            self._order = {f"data.{role}": f"{len(paths)} pictures, {digest(paths)}" for role, paths in found}
+            self._order = {f"data.{role}": f"{len(paths)} pictures, {digest_of_names(paths)}" for role, paths in found}
         return self._order
 
     def train_dataloader(self) -> Endless:
-        def loader(first_batch: int):
-            _, rank, ranks = position(self.trainer)
-            streams = [
-                _Stream(role, self._training[role], self.seed, self.cropping, self.retries) for role in self.specs
-            ]
-            return worker_loader(_Batches(streams, self.batch_size, rank, ranks), self.workers, count(first_batch))
-
         self.setup()
-        return Endless(loader, lambda: position(self.trainer)[0])
+        return self.endless(self._loader)
 
-    def val_dataloader(self) -> Fixed:
-        """The same batches in every process; decoded anew at each call."""
-        self.setup()
-        sources = {role: [(path, path) for path in paths] for role, paths in self._validation.items()}
-        return fixed_batches(sources, self.val_px, self.cropping.max_megapixels, self.retries)
+    def _loader(self, first_batch: int) -> DataLoader:
+        _, rank, ranks = position(self.trainer)
+        streams = [_Stream(role, self._training[role], self.seed, self.cropping, self.retries) for role in self.specs]
+        return worker_loader(_Batches(streams, self.batch_size, rank, ranks), self.workers, count(first_batch))
 
     def _find(self, role: str, spec: Spec, val_spec: Spec | None) -> tuple[list[str], list[str]]:
         """Paths for training and for validation."""
@@ -120,12 +113,17 @@ class FolderPairs(Pairs):
         return paths, held_out
 
 
+@dataclass
 class _Stream:
     """The numbered draws of one role."""
 
-    def __init__(self, role: str, paths: Sequence[str], seed: int, cropping: Cropping, retries: int) -> None:
-        self.role, self.paths, self.seed, self.cropping, self.retries = role, paths, seed, cropping, retries
-        self._epoch, self._order = -1, np.arange(0)
+    role: str
+    paths: Sequence[str]
+    seed: int
+    cropping: Cropping
+    retries: int
+    _epoch: int = -1  # of which `_order` is
+    _order: np.ndarray = field(default_factory=lambda: np.arange(0))
 
     def draw(self, number: int, skipped: list[str]) -> Tensor:
         """uint8 (3, crop_px, crop_px); the same for the same number, whatever was drawn before."""
@@ -151,11 +149,14 @@ class _Stream:
         return np.random.default_rng([*f"{self.role} {purpose}".encode(), self.seed, number, attempt])
 
 
+@dataclass
 class _Batches:
     """Batch k of one process, as item k."""
 
-    def __init__(self, streams: Sequence[_Stream], batch_size: int, rank: int, ranks: int) -> None:
-        self.streams, self.batch_size, self.rank, self.ranks = streams, batch_size, rank, ranks
+    streams: Sequence[_Stream]
+    batch_size: int
+    rank: int
+    ranks: int
 
     def __getitem__(self, number: int) -> Batch:
         first = (number * self.ranks + self.rank) * self.batch_size

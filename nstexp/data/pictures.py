@@ -1,8 +1,8 @@
 """One square crop of an image file, as 8-bit RGB, without decoding or resizing more of it than the crop needs."""
 
 import io
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from nstexp.core.errors import UserError, is_whole
-from nstexp.data.storage import describe, may_pass
-from nstexp.media.images import _to_tensor, _without_pillow_limit
+from nstexp.core.errors import ArgumentError, choice, flag, is_whole, number
+from nstexp.core.pixels import to_bytes
+from nstexp.data.storage import describe, is_transient
+from nstexp.media.images import to_tensor, without_pillow_limit
 
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
 
@@ -37,7 +38,7 @@ class Cropping:
         max_megapixels: larger files are unusable; their size is read from the header.
 
     Raises:
-        UserError: a value out of range.
+        ArgumentError: a value out of range.
     """
 
     crop_px: int
@@ -50,17 +51,15 @@ class Cropping:
         check_multiple_of_8(crop_px=self.crop_px)
         sides = self.resize_px if isinstance(self.resize_px, tuple | list) else [self.resize_px]
         if not 1 <= len(sides) <= 2 or not all(map(is_whole, sides)) or min(sides) < 1 or sides[0] > sides[-1]:
-            raise UserError(f"data.resize_px={self.resize_px}: give one side in px, or the range [lowest, highest]")
+            raise ArgumentError("resize_px", f"={self.resize_px}: give one side in px, or the range [lowest, highest]")
         if sides[0] < self.crop_px:
-            raise UserError(
-                f"data.resize_px={self.resize_px}: a picture resized to {sides[0]} px has no crop of "
-                f"data.crop_px={self.crop_px} px"
+            raise ArgumentError(
+                "resize_px",
+                f"={self.resize_px}: a picture resized to {sides[0]} px has no crop of data.crop_px={self.crop_px} px",
             )
-        if self.resize not in ("short_side", "squash"):
-            raise UserError(f"data.resize={self.resize} is unknown, choose one of short_side, squash")
-        if not isinstance(self.flip, bool):
-            raise UserError(f"data.flip={self.flip}: give true or false")
-        check_megapixels(self.max_megapixels)
+        choice("resize", self.resize, ("short_side", "squash"))
+        flag("flip", self.flip)
+        number("max_megapixels", self.max_megapixels, above=0)
 
     def side_px(self, share: float) -> int:
         """A side of the range, `share` in [0, 1) of the way on a logarithmic scale."""
@@ -76,7 +75,7 @@ def random_crop(source: str | bytes, rng: np.random.Generator, how: Cropping) ->
     Always takes four numbers from `rng`, whatever the picture.
 
     Raises:
-        Unusable: not an image, damaged, empty, too large, or a disk that fails (`storage.may_pass`).
+        Unusable: not an image, damaged, empty, too large, or a disk that fails (`storage.is_transient`).
     """
     size, across, down, mirror = rng.random(4)
     crop = _crop(source, how.side_px(size), how.crop_px, (across, down), how.resize == "squash", how.max_megapixels)
@@ -110,30 +109,19 @@ def open_rgb(
     Raises:
         Unusable: not an image, damaged, empty, or too large.
     """
-    try:
-        with _without_pillow_limit(), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.width * image.height > max_megapixels * 1e6:
-                raise Unusable(f"{image.width}x{image.height} px is over the limit of {max_megapixels:g} megapixels")
-            orientation, full = 1, None
-            if image.format in ("JPEG", "MPO"):
-                orientation = image.getexif().get(ORIENTATION, 1)
-                turned = orientation in (5, 6, 7, 8)
-                full = image.size[::-1] if turned else image.size
-                least = needed(full)
-                image.draft(None, least[::-1] if turned else least)
-            ImageOps.exif_transpose(image, in_place=True)
-            return _opaque_rgb(image), _extent(image.size, full or image.size, orientation)
-    except Unusable:
-        raise
-    except FileNotFoundError as error:
-        raise Unusable("there is no such file") from error
-    except UnidentifiedImageError as error:
-        raise Unusable("the file is empty" if _is_empty(source) else "this is not an image file") from error
-    except PermissionError as error:
-        raise Unusable("no permission to read the file") from error
-    except Exception as error:  # every decoder of Pillow has errors of its own for a damaged file
-        what = "the file cannot be read" if may_pass(error) else "the image is damaged or truncated"
-        raise Unusable(f"{what} ({describe(error)})") from error
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with _unusable_if_it_fails(source), without_pillow_limit(), Image.open(file) as image:
+        if image.width * image.height > max_megapixels * 1e6:
+            raise Unusable(f"{image.width}x{image.height} px is over the limit of {max_megapixels:g} megapixels")
+        orientation, full = 1, None
+        if image.format in ("JPEG", "MPO"):
+            orientation = image.getexif().get(ORIENTATION, 1)
+            turned = orientation in (5, 6, 7, 8)
+            full = image.size[::-1] if turned else image.size
+            least = needed(full)
+            image.draft(None, least[::-1] if turned else least)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _opaque_rgb(image), _extent(image.size, full or image.size, orientation)
 
 
 def resized(size: tuple[int, int], side_px: int) -> tuple[int, int]:
@@ -143,14 +131,9 @@ def resized(size: tuple[int, int], side_px: int) -> tuple[int, int]:
 
 
 def check_multiple_of_8(**values: Any) -> None:
-    for key, value in values.items():
+    for argument, value in values.items():
         if not is_whole(value) or value < 1 or value % 8:
-            raise UserError(f"data.{key}={value}: give a positive multiple of 8, the decoder's step")
-
-
-def check_megapixels(value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UserError(f"data.max_megapixels={value}: give a number larger than 0")
+            raise ArgumentError(argument, f"={value}: give a positive multiple of 8, the decoder's step")
 
 
 def _crop(
@@ -175,6 +158,24 @@ def _crop(
     return np.array(image.resize((crop_px, crop_px), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
 
 
+@contextmanager
+def _unusable_if_it_fails(source: str | bytes) -> Iterator[None]:
+    """Pillow's errors about a picture become `Unusable`, with a reason that says what to look at."""
+    try:
+        yield
+    except Unusable:
+        raise
+    except FileNotFoundError as error:
+        raise Unusable("there is no such file") from error
+    except UnidentifiedImageError as error:
+        raise Unusable("the file is empty" if _is_empty(source) else "this is not an image file") from error
+    except PermissionError as error:
+        raise Unusable("no permission to read the file") from error
+    except Exception as error:  # every decoder of Pillow has errors of its own for a damaged file
+        what = "the file cannot be read" if is_transient(error) else "the image is damaged or truncated"
+        raise Unusable(f"{what} ({describe(error)})") from error
+
+
 def _extent(decoded: tuple[int, int], full: tuple[int, int], orientation: int) -> Box:
     scale = round(max(full) / max(decoded))
     width, height = full[0] / scale, full[1] / scale
@@ -186,7 +187,7 @@ def _extent(decoded: tuple[int, int], full: tuple[int, int], orientation: int) -
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data or image.mode.startswith("I") or image.mode == "F":
-        pixels = (_to_tensor(image) * 255).round().to(torch.uint8)
+        pixels = to_bytes(to_tensor(image))
         return Image.fromarray(pixels.permute(1, 2, 0).numpy())
     return image.convert("RGB") if image.mode != "RGB" else image
 

@@ -3,7 +3,8 @@
 import logging
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -12,29 +13,28 @@ import numpy as np
 import torch
 import webdataset
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import tar_file_iterator
 
-from nstexp.core.errors import UserError, check_integers
+from nstexp.core.errors import UserError, whole
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
     Endless,
-    Fixed,
+    NamedSource,
     Pairs,
     Spec,
     as_batch,
     counted,
-    fixed_batches,
     none_usable,
     position,
     worker_loader,
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
-from nstexp.data.storage import Storage, describe, is_address, may_pass, pause
-from nstexp.media.images import READABLE, find_images
-from nstexp.media.listing import digest
+from nstexp.data.storage import Storage, describe, is_address, is_transient, pause
+from nstexp.media.listing import digest_of_names
+from nstexp.media.paths import READABLE, find_images
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ class ShardPairs(Pairs):
         others: see `Pairs`. Pictures for validation are the first ones of the first shard, or files, not shards.
 
     Raises:
-        UserError: a bad value; from `setup`, shards missing; from `train_dataloader`, fewer shards than readers.
+        ArgumentError: a bad value.
+        UserError: from `setup`, shards missing; from `train_dataloader`, fewer shards than readers.
     """
 
     def __init__(
@@ -72,10 +73,8 @@ class ShardPairs(Pairs):
     ) -> None:
         super().__init__(content, style, **others)
         self.storage = Storage(self.retries, cache_dir, cache_gb)
-        check_integers("data", 1, shuffle_buffer=shuffle_buffer)
-        self.shuffle_buffer = shuffle_buffer
+        self.shuffle_buffer = whole("shuffle_buffer", shuffle_buffer, 1)
         self._shards: dict[str, list[str]] = {}
-        self._validation: dict[str, list[tuple[str, str | bytes]]] = {}
 
     def setup(self, stage: str | None = None) -> None:
         if self._shards:
@@ -88,24 +87,17 @@ class ShardPairs(Pairs):
 
     def order(self) -> dict[str, Any]:
         self.setup()
-        shards = {f"data.{role}": f"{len(own)} shards, {digest(own)}" for role, own in self._shards.items()}
+        shards = {f"data.{role}": f"{len(own)} shards, {digest_of_names(own)}" for role, own in self._shards.items()}
         return shards | {"processes times data.workers": position(self.trainer)[2] * max(1, self.workers)}
 
     def train_dataloader(self) -> Endless:
-        def loader(first_batch: int) -> Iterable[Batch]:
-            return worker_loader(
-                _Batches(self._readers, self.batch_size, rank, self.workers, first_batch), self.workers
-            )
-
         self.setup()
-        _, rank, ranks = position(self.trainer)
-        self._check_share(ranks)
-        return Endless(loader, lambda: position(self.trainer)[0])
+        self._check_share()
+        return self.endless(self._loader)
 
-    def val_dataloader(self) -> Fixed:
-        """The same batches in every process; decoded anew at each call."""
-        self.setup()
-        return fixed_batches(self._validation, self.val_px, self.cropping.max_megapixels, self.retries)
+    def _loader(self, first_batch: int) -> DataLoader:
+        _, rank, _ = position(self.trainer)
+        return worker_loader(_Batches(self._readers, self.batch_size, rank, self.workers, first_batch), self.workers)
 
     def _readers(self, part: int) -> list["_Reader"]:
         parts = position(self.trainer)[2] * max(1, self.workers)
@@ -113,17 +105,19 @@ class ShardPairs(Pairs):
             _Reader(
                 role,
                 self._shards[role],
-                self.val_pairs if val_spec is None else 0,
-                (part, parts),
-                self.shuffle_buffer,
-                self.seed,
-                self.cropping,
-                self.storage,
+                held_out=self.val_pairs if val_spec is None else 0,
+                part=part,
+                parts=parts,
+                shuffle_buffer=self.shuffle_buffer,
+                seed=self.seed,
+                cropping=self.cropping,
+                storage=self.storage,
             )
             for role, (_, val_spec) in self.specs.items()
         ]
 
-    def _check_share(self, ranks: int) -> None:
+    def _check_share(self) -> None:
+        _, _, ranks = position(self.trainer)
         readers = ranks * max(1, self.workers)
         for role, shards in self._shards.items():
             if len(shards) < readers:
@@ -132,7 +126,7 @@ class ShardPairs(Pairs):
                     f"{max(1, self.workers)} workers): set data.workers lower or make more, smaller shards"
                 )
 
-    def _find_validation(self, role: str, shards: list[str], spec: Spec | None) -> list[tuple[str, str | bytes]]:
+    def _find_validation(self, role: str, shards: list[str], spec: Spec | None) -> list[NamedSource]:
         if self.val_pairs == 0:
             return []
         if spec is not None:
@@ -185,34 +179,29 @@ def members(shard: str, problems: list[str], storage: Storage) -> Iterator[Membe
                     yield f"{shard}/{member['fname']}", member["data"]
             return
         except Exception as error:  # of the tar format, its compression, the disk or the network
-            again = may_pass(error) or (storage.copies and attempt == 0)
+            again = is_transient(error) or (storage.copies and attempt == 0)
             if attempt == storage.retries or not again:
                 problems.append(f"{shard}: the shard is damaged or cannot be read ({describe(error)})")
                 return
             pause(attempt, shard, error)
 
 
+@dataclass
 class _Reader:
     """One part of the pictures of one role, in the order in which that part is used."""
 
-    def __init__(
-        self,
-        role: str,
-        shards: Sequence[str],
-        held_out: int,
-        part: tuple[int, int],
-        shuffle_buffer: int,
-        seed: int,
-        cropping: Cropping,
-        storage: Storage,
-    ) -> None:
-        self.role, self.shards, self.held_out, self.seed, self.cropping = role, shards, held_out, seed, cropping
-        self.part, self.parts = part
-        self.storage = storage
-        self.shuffle_buffer = shuffle_buffer
-        self._lengths: dict[str, int] = {}  # pictures of each shard that was read to its end
-        self._problems: list[str] = []  # not yet reported
-        self._without_pictures = 0  # shards in a row
+    role: str
+    shards: Sequence[str]
+    held_out: int  # pictures of the first shard that are not for training
+    part: int
+    parts: int
+    shuffle_buffer: int
+    seed: int
+    cropping: Cropping
+    storage: Storage
+    _lengths: dict[str, int] = field(default_factory=dict)  # pictures of each shard that was read to its end
+    _problems: list[str] = field(default_factory=list)  # not yet reported
+    _without_pictures: int = 0  # shards in a row
 
     def crops(self, skip: int, skipped: list[str]) -> Iterator[Tensor]:
         """Endless crops, uint8 (3, crop_px, crop_px), from number `skip` on.

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import filelock
 
-from nstexp.core.errors import UserError, check_integers
+from nstexp.core.errors import ArgumentError, is_number, whole
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ NOT_THERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDI
 BUSY = (408, 425, 429)  # of the HTTP codes below 500, those that mean: later
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same reading may succeed a little later: a disk's or server's failure, not a file that is no good."""
     error = error.__cause__ or error
     if isinstance(error, urllib.error.HTTPError):
@@ -54,7 +54,7 @@ def persistently(work: Callable[[], T], retries: int, what: str) -> T:
         try:
             return work()
         except Exception as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
             pause(attempt, what, error)
     return work()
@@ -85,22 +85,20 @@ class Storage:
         cache_gb: how much the copies may take, in GB; None: what the disk has.
 
     Raises:
-        UserError: a bad value.
+        ArgumentError: a bad value.
     """
 
     def __init__(self, retries: int = 5, cache_dir: str | Path | None = None, cache_gb: float | None = None) -> None:
-        check_integers("data", 0, retries=retries)
-        number = isinstance(cache_gb, int | float) and not isinstance(cache_gb, bool)
-        if cache_gb is not None and not (number and cache_gb >= 0):
-            raise UserError(f"data.cache_gb={cache_gb}: give a number of GB, or null for no limit")
-        self.retries = retries
+        self.retries = whole("retries", retries)
+        if cache_gb is not None and not (is_number(cache_gb) and cache_gb >= 0):
+            raise ArgumentError("cache_gb", f"={cache_gb}: give a number of GB, or null for no limit")
         self._cache = None if cache_dir is None else Path(str(cache_dir)).expanduser()
         if self._cache is not None:
             try:
                 self._cache.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=self._cache).close()
             except OSError as error:
-                raise UserError(f"data.cache_dir={cache_dir}: cannot be written ({error.strerror})") from error
+                raise ArgumentError("cache_dir", f"={cache_dir}: cannot be written ({error.strerror})") from error
         self._limit = math.inf if cache_gb is None else cache_gb * 1e9
 
     @property

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, choice
 from nstexp.core.networks.pretrained import load_tensors, torch_hub_file
 
 FlowName = Literal["dis", "dis_fast", "raft"]
@@ -121,8 +121,7 @@ class MotionEstimator:
     """
 
     def __init__(self, name: FlowName, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
-        if name not in get_args(FlowName):
-            raise UserError(f"video.flow={name} is unknown, choose one of {', '.join(get_args(FlowName))}")
+        choice("name", name, get_args(FlowName))
         self.flow = _raft(device) if name == "raft" else _dis(fast=name == "dis_fast")
         self.size = size
 
@@ -246,7 +245,7 @@ def _dis(fast: bool) -> Flow:
 def _raft(device: torch.device | str) -> Flow:
     from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
-    file = torch_hub_file(Raft_Small_Weights.C_T_V2.url, "video.flow=raft", "use video.flow=dis, which needs none")
+    file = torch_hub_file(Raft_Small_Weights.C_T_V2.url, "the flow raft", "use the flow dis, which needs none")
     network = raft_small()
     network.load_state_dict(load_tensors(file))
     network.requires_grad_(False).eval().to(device)

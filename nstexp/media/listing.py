@@ -48,7 +48,7 @@ def list_files(folder: Path, suffixes: Sequence[str], lists: str | Path | None =
     return found
 
 
-def digest(paths: Iterable[str | Path]) -> str:
+def digest_of_names(paths: Iterable[str | Path]) -> str:
     """A short name for a list of files: the same for the same names in the same order, in whichever folders."""
     return _digest(map(os.path.basename, paths))
 

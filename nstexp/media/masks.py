@@ -18,7 +18,7 @@ ASPECT_TOLERANCE = 0.02
 COVERED = 5 / 255  # darker is black: JPEG leaves a few levels of noise there
 
 
-def load_masks(paths: Sequence[Path], size: tuple[int, int], max_megapixels: float = 200.0) -> Tensor:
+def load_masks(paths: Sequence[Path], size: tuple[int, int], max_input_megapixels: float = 200.0) -> Tensor:
     """Masks (N, H, W) in [0, 1] that sum to 1 at every pixel; white means that the mask applies, gray partly.
 
     Where the pictures sum to another value they are divided by it: two that are white in one place share it equally.
@@ -26,12 +26,12 @@ def load_masks(paths: Sequence[Path], size: tuple[int, int], max_megapixels: flo
     Args:
         paths: one picture of any size each; colors count by their luminance.
         size: (height, width) to resize them to.
-        max_megapixels: see `load_image`.
+        max_input_megapixels: see `load_image`.
 
     Raises:
         UserError: not an image, another aspect than `size`, or a part of the picture that every mask leaves black.
     """
-    masks = torch.cat([_load_mask(path, size, max_megapixels) for path in paths])
+    masks = torch.cat([_load_mask(path, size, max_input_megapixels) for path in paths])
     for path, mask in zip(paths, masks, strict=True):
         if float(mask.max()) < COVERED:
             log.warning("masks: %s is black everywhere, so its style applies nowhere", path)
@@ -48,8 +48,8 @@ def load_masks(paths: Sequence[Path], size: tuple[int, int], max_megapixels: flo
     return masks.div_(coverage)
 
 
-def _load_mask(path: Path, size: tuple[int, int], max_megapixels: float) -> Tensor:
-    image = load_image(path, max_megapixels)
+def _load_mask(path: Path, size: tuple[int, int], max_input_megapixels: float) -> Tensor:
+    image = load_image(path, max_input_megapixels)
     height, width = image.shape[-2:]
     ratio = (height * size[1]) / (width * size[0])
     # A small size is rounded to whole pixels: one pixel on the shorter side may be more than 2 %.

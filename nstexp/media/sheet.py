@@ -10,13 +10,14 @@ from functools import cache
 from math import ceil
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from nstexp.core.errors import UserError
+from nstexp.core.pixels import from_array, to_array
 from nstexp.core.resize import resize, size_for_longer_side
-from nstexp.media.images import READABLE, load_image
+from nstexp.media.images import load_image
+from nstexp.media.paths import READABLE
 from nstexp.media.video import CONTAINERS, open_source, read_frames
 
 Color = tuple[int, int, int]
@@ -28,16 +29,16 @@ def thumbnail(file: Path, px: int) -> Image.Image | None:
     """At most `px` on the longer side, of a clip the frame in its middle; None for what cannot be read."""
     try:
         is_clip = file.suffix.lower() in CONTAINERS and file.suffix.lower() not in READABLE
-        return miniature(_middle_frame(file) if is_clip else load_image(file, max_megapixels=float("inf")), px)
+        return miniature(_middle_frame(file) if is_clip else load_image(file, max_input_megapixels=float("inf")), px)
     except UserError:
         return None
 
 
 def _middle_frame(file: Path) -> Tensor:
-    clip = open_source(file, max_megapixels=float("inf"))
+    clip = open_source(file, max_input_megapixels=float("inf"))
     middle = len(clip) // 2
     for frame in read_frames(clip, range(middle, middle + 1)):
-        return torch.from_numpy(frame.pixels.copy()).permute(2, 0, 1).float() / 255
+        return from_array(frame.pixels)
     raise UserError(f"{file}: the frame in its middle cannot be decoded")
 
 
@@ -45,7 +46,7 @@ def miniature(image: Tensor, px: int) -> Image.Image:
     """A picture (3, H, W) in [0, 1] at no more than `px` on the longer side."""
     size = tuple(image.shape[-2:])
     image = resize(image, size_for_longer_side(size, min(px, max(size))))
-    return Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    return Image.fromarray(to_array(image))
 
 
 def words(

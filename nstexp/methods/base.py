@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from nstexp.core.names import Combine
 
+SMALLER_RESULT = "set image_px={px} or less"  # advice where a picture does not fit the memory
+
 
 @dataclass(frozen=True)
 class Style:
@@ -38,7 +40,7 @@ class LearnedStyle:
 
     Args:
         source: its picture, as it was given to the training; '': unknown.
-        digest: of that file, see `cache.file_digest`; '': unknown.
+        digest: of that file, see `files.file_digest`; '': unknown.
     """
 
     source: str = ""

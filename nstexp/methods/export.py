@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.losses.stats import affine, moments
+from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
 from nstexp.methods.base import Export
 
@@ -87,7 +87,7 @@ class AdaINGraph(nn.Module):
         layer, eps, unbiased: see `AdaIN`.
     """
 
-    def __init__(self, encoder: VGG, decoder: Decoder, layer: str, eps: float, unbiased: bool) -> None:
+    def __init__(self, encoder: Encoder, decoder: Decoder, layer: str, eps: float, unbiased: bool) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
         self.layer, self.eps, self.unbiased = layer, eps, unbiased
@@ -103,9 +103,7 @@ class AdaINGraph(nn.Module):
         height, width = content.shape[-2:]
         features = self._encoded(content)
         mean, std = (_one_each(each, content) for each in moments(self._encoded(style), self.eps, self.unbiased))
-        own_mean, own_std = moments(features, self.eps, self.unbiased)
-        factor = std / own_std
-        shifted = affine(features, alpha * factor + (1 - alpha), alpha * (mean - factor * own_mean))
+        shifted = adain(features, moments(features, self.eps, self.unbiased), (mean, std), alpha)
         return self.decoder(shifted)[..., :height, :width].clamp(0, 1)
 
     def _encoded(self, image: Tensor) -> Tensor:

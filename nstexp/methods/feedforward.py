@@ -11,12 +11,12 @@ from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.model_files import ModelInfo, load_generator
 from nstexp.core.resize import padded_to_multiple
 from nstexp.core.runtime.memory import check_fits
-from nstexp.methods.base import Controls, Export, LearnedStyle, Style, Stylizer
+from nstexp.methods.base import SMALLER_RESULT, Controls, Export, LearnedStyle, Style, Stylizer
 from nstexp.methods.settings import FeedForwardSettings
 from nstexp.weights import LEARNED_STYLES
 
@@ -52,7 +52,7 @@ class FeedForward(Stylizer):
 
     def __init__(
         self,
-        make_encoder: Callable[[], VGG] | None = None,
+        make_encoder: Callable[[], Encoder] | None = None,
         losses: LossSet | None = None,
         trainer: Callable[..., Any] | None = None,
         device: torch.device | str = "cpu",
@@ -93,7 +93,7 @@ class FeedForward(Stylizer):
         masks = sum(style.mask is not None for style in styles)
         of_masks = 4 * len(info.names) + 16 * masks * self.dtype.itemsize if masks else 0
         per_pixel = BYTES_PER_VALUE * self.dtype.itemsize * len(content) + of_masks
-        check_fits(per_pixel * height * width, (height, width), device=self.device)
+        check_fits(per_pixel * height * width, (height, width), "content", SMALLER_RESULT, self.device)
         image = padded_to_multiple(content, generator.multiple).to(self.device, generator.dtype(self.dtype))
         size = tuple(image.shape[-2:])
         mix = _mix(styles, [self._number(style, info) for style in styles], len(info.names), generator.multiple)

@@ -13,12 +13,13 @@ from torch import Tensor
 from nstexp.core.errors import UserError
 from nstexp.core.losses.diversity import julesz
 from nstexp.core.losses.loss_set import LossSet, LossValues
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.model_files import ModelInfo, build, load_generator, save_generator
 from nstexp.core.resize import resize, size_for_shorter_side
 from nstexp.core.runtime.files import file_digest
-from nstexp.media.images import as_list, find_images, load_image, unique_names
+from nstexp.media.images import load_image
+from nstexp.media.paths import as_list, find_images, unique_names
 from nstexp.methods.settings import FeedForwardSettings
 from nstexp.methods.training import Sources, Training, for_samples, to_unit_range
 from nstexp.weights import LEARNED_STYLES
@@ -37,7 +38,9 @@ class StylePicture:
     image: Tensor
 
 
-def new_training(settings: FeedForwardSettings, encoder: VGG, losses: LossSet, sources: Sources) -> "GeneratorTraining":
+def new_training(
+    settings: FeedForwardSettings, encoder: Encoder, losses: LossSet, sources: Sources
+) -> "GeneratorTraining":
     """The training of a network for the styles of `sources.style`."""
     pictures = _load_styles(sources, "style", settings.style_px)
     if len(pictures) > 1 and not settings.many:
@@ -72,7 +75,7 @@ def _start_from(file: str, generator: Generator, info: ModelInfo, many: bool) ->
 
 
 def training_of_more_styles(
-    settings: FeedForwardSettings, encoder: VGG, losses: LossSet, sources: Sources
+    settings: FeedForwardSettings, encoder: Encoder, losses: LossSet, sources: Sources
 ) -> "GeneratorTraining":
     """The training of the styles of `sources.add_style`, in a network that keeps those it has."""
     if not settings.many:
@@ -101,8 +104,8 @@ def training_of_more_styles(
     return GeneratorTraining(settings, encoder, losses, generator, info, new, sources.seed, first, info.content)
 
 
-def _described(encoder: VGG) -> str:
-    return f"{encoder.identity} ({encoder.pool} pooling, {encoder.pad} padding)"
+def _described(encoder: Encoder) -> str:
+    return f"{encoder.identity} ({encoder.settings})"
 
 
 class GeneratorTraining(Training):
@@ -129,7 +132,7 @@ class GeneratorTraining(Training):
     def __init__(
         self,
         settings: FeedForwardSettings,
-        encoder: VGG,
+        encoder: Encoder,
         losses: LossSet,
         generator: Generator,
         info: ModelInfo,
@@ -290,7 +293,7 @@ class GeneratorTraining(Training):
 
 
 def balanced(
-    encoder: VGG, losses: LossSet, targets: Sequence[Mapping[str, Any]], device: torch.device, px: int = 64
+    encoder: Encoder, losses: LossSet, targets: Sequence[Mapping[str, Any]], device: torch.device, px: int = 64
 ) -> list[float]:
     """A factor for each style, of mean 1, inverse to the style loss that a plain gray picture has: a painting with much
     contrast is further from every photo, and would have most of the gradient."""

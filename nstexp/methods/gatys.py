@@ -13,10 +13,10 @@ from torch import Tensor
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.terms import Role
-from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, Encoder
 from nstexp.core.resize import resize
 from nstexp.core.runtime.memory import check_memory, release_freed
-from nstexp.methods.base import Controls, Style, Stylizer
+from nstexp.methods.base import SMALLER_RESULT, Controls, Style, Stylizer
 from nstexp.methods.canvas import Canvas, starting_image
 from nstexp.methods.picture import PictureOptimization, optimized
 from nstexp.methods.settings import GatysSettings
@@ -42,7 +42,7 @@ class Gatys(Stylizer):
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         losses: LossSet,
         trainer: Callable[[], Trainer],
         adain: Callable[[torch.dtype], Stylizer] | None = None,
@@ -126,7 +126,7 @@ class Gatys(Stylizer):
         if self.settings.style_resize != "none":  # else both are scaled when the style is used
             coarse, fine = (resize(image, self.settings.style_size(image, size)) for image in (coarse, fine))
         own, layers = tuple(coarse.shape[-2:]), tuple(self.settings.fine_layers)
-        check_memory(self.encoder.activation_bytes(own, layers), own, "style")
+        check_memory(self.encoder.activation_bytes(own, layers), own, "style", SMALLER_RESULT)
         named = replace(controls, name="fine strokes", watch=None, clip=None)
         picture = self.optimization(
             coarse[None], [Style(fine, layers=layers)], named, self.settings.for_fine_strokes(), ("style", "image")
@@ -193,7 +193,7 @@ class Gatys(Stylizer):
                     f"{key}: at the result's scale the style picture is {width}x{height} px, but {deepest} needs at "
                     f"least {smallest} px on the shorter side: take a less elongated picture or a larger image_px"
                 )
-        check_memory(self.encoder.activation_bytes(size, layers), size)
+        check_memory(self.encoder.activation_bytes(size, layers), size, "content", SMALLER_RESULT)
 
 
 def _starting_image(

@@ -260,6 +260,7 @@ class FeedForwardSettings:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        choice("norm", self.norm, get_args(Norm))
         if (
             isinstance(self.diversity, bool)
             or not isinstance(self.diversity, int | float)

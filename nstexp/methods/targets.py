@@ -12,9 +12,9 @@ from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.terms import Role
 from nstexp.core.masks import guides
 from nstexp.core.names import Combine
-from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG, Features
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, Encoder, Features
 from nstexp.core.resize import resize
-from nstexp.core.runtime.cache import digest
+from nstexp.core.runtime.cache import tensor_digest
 from nstexp.methods.base import Clip, Style
 from nstexp.methods.canvas import Canvas
 from nstexp.methods.settings import GatysSettings
@@ -61,7 +61,7 @@ class TargetMaker:
             its colors.
     """
 
-    encoder: VGG
+    encoder: Encoder
     losses: LossSet
     settings: GatysSettings
     canvas: Canvas
@@ -82,7 +82,7 @@ class TargetMaker:
         styles = [self._of_style(style, size) for style in self.styles]
         for name in styles[0].statistics:
             pairs = [(s.share, own.statistics[name]) for s, own in zip(self.styles, styles, strict=True)]
-            combined = self.losses.combined(name, pairs, self.combine)
+            combined = self.losses.combined(name, pairs, self.combine, "style_combine")
             goals[name] = [(*goal, *own.place) for goal, own in zip(combined, styles, strict=False)]
         return LevelTargets(goals, styles)
 
@@ -120,7 +120,7 @@ class TargetMaker:
 
         if self.losses.identity is None:
             return make()
-        key = (self.losses.identity, role, size, tuple(layers), str(self.encoder.device), digest(image))
+        key = (self.losses.identity, role, size, tuple(layers), str(self.encoder.device), tensor_digest(image))
         return self.encoder.memory.get(key, make)
 
     def _counts(self, style: Style, layer: str, place: Sequence[Mapping[str, Tensor]]) -> bool:
@@ -135,7 +135,7 @@ class TargetMaker:
         return ({name: guide.to(self.encoder.device) for name, guide in found.items()},)
 
 
-def counts(encoder: VGG, style: Style, layer: str, roles: Sequence[Role] = ()) -> bool:
+def counts(encoder: Encoder, style: Style, layer: str, roles: Sequence[Role] = ()) -> bool:
     """Whether a style counts at a layer, wherever it applies."""
     if style.layers is None:
         return True
@@ -145,7 +145,7 @@ def counts(encoder: VGG, style: Style, layer: str, roles: Sequence[Role] = ()) -
 
 
 def layers_in_use(
-    encoder: VGG, losses: LossSet, styles: Sequence[Style], roles: Sequence[Role] = ()
+    encoder: Encoder, losses: LossSet, styles: Sequence[Style], roles: Sequence[Role] = ()
 ) -> tuple[str, ...]:
     """Those that terms of the roles read and, of the style layers, those that any style counts at."""
     others = losses.layers(*(role for role in roles or ("content", "style", "image") if role != "style"))
@@ -164,7 +164,7 @@ def min_side_for_styles(maker: TargetMaker) -> int:
 
 
 @torch.no_grad()
-def features(encoder: VGG, image: Tensor, layers: Sequence[str]) -> Features:
+def features(encoder: Encoder, image: Tensor, layers: Sequence[str]) -> Features:
     """Features of a picture that nothing is optimized by."""
     return encoder(image.to(encoder.device), layers)
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.terms import Shapes
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.methods.settings import Recipe
 
 
@@ -60,7 +60,7 @@ class Training(LightningModule):
     content: str | Sequence[str] | None = None
     identity: str
 
-    def __init__(self, encoder: VGG, losses: LossSet, recipe: Recipe) -> None:
+    def __init__(self, encoder: Encoder, losses: LossSet, recipe: Recipe) -> None:
         super().__init__()
         self.encoder, self.losses, self.recipe = encoder, losses, recipe
         self.max_steps = recipe.max_steps

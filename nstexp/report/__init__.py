@@ -5,11 +5,11 @@
 well, and damaged files never stop the others.
 """
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from nstexp.core.errors import UserError
+from nstexp.core.runtime.files import try_writing
 from nstexp.report.grid import draw_grid
 from nstexp.report.jobs import NO_RECORD, Job, job_folders, read_sweep, read_sweeps, varying
 from nstexp.report.page import write_page
@@ -60,8 +60,7 @@ def _check_folder(output: Path) -> None:
     """Before the work: pictures of a large sweep take a while to read."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        # By trying: to root os.access grants everything, also /proc and read-only disks.
-        tempfile.TemporaryFile(prefix=".writing-", dir=output).close()
+        try_writing(output)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(

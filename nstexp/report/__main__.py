@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nstexp.core.errors import UserError
+from nstexp.commands import errors_on_one_line
 from nstexp.report import write_report
 
 HELP = """\
@@ -38,14 +38,8 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, help="where to write, by default the folder, or ./comparison of several")
     given = parser.parse_args(args)
-    try:
+    with errors_on_one_line():
         path, text = write_report(given.folders, given.output)
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
     print(text, file=sys.stderr, flush=True)
     print(path)
 

@@ -4,17 +4,17 @@ import csv
 import json
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from natsort import natsorted
 from tqdm import tqdm
 
 from nstexp.core.errors import UserError
-from nstexp.media.images import WRITABLE, find_images
+from nstexp.media.paths import WRITABLE, find_images
 from nstexp.media.samples import is_builtin
 from nstexp.outputs import Summary, read_summary
 
@@ -88,15 +88,13 @@ class Curve:
 
 
 def job_folders(folder: Path) -> list[Path]:
-    """The run folders in a sweep's folder, by number."""
+    """The run folders in a sweep's folder, by number where their names are or end in one: 2 before 10."""
     found = [
         entry
         for entry in folder.iterdir()
         if entry.is_dir() and (entry.name.isdecimal() or (entry / ".hydra").is_dir() or _has_record(entry))
     ]
-    # Odd parts are the digits, so names compare as numbers where they are numbers: 2 before 10.
-    parts = {entry: re.split(r"(\d+)", entry.name) for entry in found}
-    return sorted(found, key=lambda entry: [int(p) if n % 2 else p for n, p in enumerate(parts[entry])])
+    return natsorted(found, key=lambda entry: entry.name)
 
 
 def read_sweep(folder: str | Path) -> list[Job]:

@@ -98,21 +98,10 @@ def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], init
 def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
     """Give the jobs to Ray and wait for all of them."""
     import ray
-    from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
 
     setup_globals()
     folder = _begin(launcher)
-    try:
-        settings = launcher.ray_cfg.init
-        of_its_own = ("num_cpus", "num_gpus", "include_dashboard")  # what a cluster that is there has decided
-        with open_dict(settings):
-            settings.address = settings.get("address") or "local"  # with none Ray would join a cluster that it finds
-            own = settings.address == "local"
-            for key in [k for k, v in settings.items() if v is None or (not own and k in of_its_own)]:
-                del settings[key]
-        start_ray(settings)
-    except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
-        raise JobFailed(f"hydra.launcher.ray.init: Ray does not start ({_last_line(error)})") from None
+    own = _start_ray(launcher.ray_cfg.init)
     remote = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
     try:
         job = ray.remote(_run_on_ray).options(**remote)
@@ -138,6 +127,23 @@ def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initia
             return _failed(f"its process died ({type(error).__name__}): killed, or out of memory")
 
     return _await(take, job_overrides, initial_job_idx, folder, lambda: "")
+
+
+def _start_ray(settings: Any) -> bool:
+    """Start a Ray, or join the cluster that the settings name; whether it is one of its own."""
+    from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
+
+    of_its_own = ("num_cpus", "num_gpus", "include_dashboard")  # what a cluster that is there has decided
+    try:
+        with open_dict(settings):
+            settings.address = settings.get("address") or "local"  # with none Ray would join a cluster that it finds
+            own = settings.address == "local"
+            for key in [k for k, v in settings.items() if v is None or (not own and k in of_its_own)]:
+                del settings[key]
+        start_ray(settings)
+    except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
+        raise JobFailed(f"hydra.launcher.ray.init: Ray does not start ({_last_line(error)})") from None
+    return own
 
 
 def _run_on_ray(folder: str, *job: Any) -> JobReturn:

@@ -17,7 +17,8 @@ from torch import Tensor
 from nstexp.core.errors import Stopped, UserError, choice, whole
 from nstexp.core.measures.scorer import Scorer
 from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_side
-from nstexp.media.images import find_images, load_image, unique_names
+from nstexp.media.images import load_image
+from nstexp.media.paths import find_images, unique_names
 from nstexp.media.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
 from nstexp.outputs import MEAN_OF, RunFolder

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import math
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 
 from nstexp.core.errors import UserError, number
-from nstexp.core.runtime.files import write_atomically
+from nstexp.core.runtime.files import check_place, write_atomically
 from nstexp.methods.base import Export, Exportable
 from nstexp.outputs import RunFolder
 from nstexp.tasks.request import Request
@@ -175,13 +174,7 @@ def _target(output: str | None, folder: RunFolder) -> Path:
     path = Path(str(output)).expanduser()
     if path.suffix.lower() != ".onnx":
         raise UserError(f"output={output}: the name of an exported file ends in .onnx, such as output=model.onnx")
-    if path.is_dir():
-        raise UserError(f"output={output}: this is a folder, add a file name")
-    around = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        tempfile.TemporaryFile(prefix=".writing-", dir=around).close()
-    except OSError as error:
-        raise UserError(f"output={output}: the folder {around} is not writable ({error.strerror})") from error
+    check_place(path.absolute(), "output")
     return path
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import file_digest
 from nstexp.media import samples
-from nstexp.media.images import as_list, find_images, load_image, unique_names
+from nstexp.media.images import load_image
 from nstexp.media.masks import load_masks
+from nstexp.media.paths import as_list, find_images, unique_names
 from nstexp.methods.base import LearnedStyle, Style, Stylizer, learned_styles
 from nstexp.tasks.request import Request
 
@@ -145,16 +146,26 @@ def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
     return paths
 
 
+def checked_shares(count: int, weights: Sequence[float] | None) -> Sequence[float]:
+    """One share for each of `count` styles, as `style_weights` gives them.
+
+    Raises:
+        UserError: another number of them, or values that are no shares.
+    """
+    shares = [1 / count] * count if weights is None else weights
+    if isinstance(shares, str) or not isinstance(shares, Sequence):
+        raise UserError(f"style_weights={weights}: give a list with one number per style picture, such as [0.7,0.3]")
+    if len(shares) != count:
+        raise UserError(f"style_weights has {len(shares)} numbers for {count} style pictures")
+    if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
+        raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
+    return shares
+
+
 def _load_styles(
     found: list[tuple[str, Path | None]], weights: Sequence[float] | None, max_megapixels: float, optional: bool
 ) -> list[Style]:
-    shares = [1 / len(found)] * len(found) if weights is None else weights
-    if isinstance(shares, str) or not isinstance(shares, Sequence):
-        raise UserError(f"style_weights={weights}: give a list with one number per style picture, such as [0.7,0.3]")
-    if len(shares) != len(found):
-        raise UserError(f"style_weights has {len(shares)} numbers for {len(found)} style pictures")
-    if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in shares) or not sum(shares):
-        raise UserError(f"style_weights={list(shares)}: each is a finite number, 0 or larger, and not all are 0")
+    shares = checked_shares(len(found), weights)
     return [
         Style(_loaded(path, max_megapixels, optional), share, name=name)
         for (name, path), share in zip(found, shares, strict=True)

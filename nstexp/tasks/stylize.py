@@ -10,7 +10,8 @@ from torch import Tensor
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.measures.scorer import Scorer, luminance_statistics
 from nstexp.core.resize import resize, size_for_longer_side
-from nstexp.media.images import WRITABLE, check_writable, find_images, load_image, save_image, unique_names
+from nstexp.media.images import load_image, save_image
+from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
 from nstexp.outputs import RunFolder
 from nstexp.tasks.color import check_learned, check_pictures, redraw

@@ -14,7 +14,7 @@ import pytorch_lightning
 import torch
 from PIL import Image
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError, UserError
 from nstexp.data import pictures
 from nstexp.data.batches import fixed_batches
 from nstexp.data.folders import FolderPairs
@@ -335,26 +335,26 @@ def test_an_unreadable_validation_picture_costs_its_pair(plain):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"crop_px": 20}, "data.crop_px=20: give a positive multiple of 8"),
-        ({"crop_px": 0}, "data.crop_px=0: give a positive multiple of 8"),
-        ({"val_px": 12.0}, "data.val_px=12.0: give a positive multiple of 8"),
-        ({"resize_px": 8}, "data.resize_px=8: a picture resized to 8 px has no crop of data.crop_px=16 px"),
-        ({"resize_px": [12, 40]}, r"data.resize_px=\[12, 40\]: a picture resized to 12 px has no crop of .*=16 px"),
-        ({"resize_px": [40, 20]}, r"data.resize_px=\[40, 20\]: give one side in px, or the range"),
-        ({"resize_px": []}, r"data.resize_px=\[\]: give one side"),
-        ({"resize_px": "big"}, "data.resize_px=big: give one side"),
-        ({"resize": "crop"}, "data.resize=crop is unknown, choose one of short_side, squash"),
-        ({"flip": "yes"}, "data.flip=yes: give true or false"),
-        ({"batch_size": 0}, "data.batch_size=0: give a whole number, 1 or larger"),
-        ({"batch_size": True}, "data.batch_size=True: give a whole number"),
-        ({"workers": -1}, "data.workers=-1: give a whole number, 0 or larger"),
-        ({"seed": -1}, "data.seed=-1: give a whole number, 0 or larger"),
-        ({"val_pairs": 1.5}, "data.val_pairs=1.5: give a whole number, 0 or larger"),
-        ({"max_megapixels": 0}, "data.max_megapixels=0: give a number larger than 0"),
+        ({"crop_px": 20}, "crop_px=20: give a positive multiple of 8"),
+        ({"crop_px": 0}, "crop_px=0: give a positive multiple of 8"),
+        ({"val_px": 12.0}, "val_px=12.0: give a positive multiple of 8"),
+        ({"resize_px": 8}, "resize_px=8: a picture resized to 8 px has no crop of data.crop_px=16 px"),
+        ({"resize_px": [12, 40]}, r"resize_px=\[12, 40\]: a picture resized to 12 px has no crop of .*=16 px"),
+        ({"resize_px": [40, 20]}, r"resize_px=\[40, 20\]: give one side in px, or the range"),
+        ({"resize_px": []}, r"resize_px=\[\]: give one side"),
+        ({"resize_px": "big"}, "resize_px=big: give one side"),
+        ({"resize": "crop"}, "resize=crop is unknown, choose one of short_side, squash"),
+        ({"flip": "yes"}, "flip=yes: give true or false"),
+        ({"batch_size": 0}, "batch_size=0: give a whole number, 1 or larger"),
+        ({"batch_size": True}, "batch_size=True: give a whole number"),
+        ({"workers": -1}, "workers=-1: give a whole number, 0 or larger"),
+        ({"seed": -1}, "seed=-1: give a whole number, 0 or larger"),
+        ({"val_pairs": 1.5}, "val_pairs=1.5: give a whole number, 0 or larger"),
+        ({"max_megapixels": 0}, "max_megapixels=0: give a number larger than 0"),
     ],
 )
-def test_a_bad_value_is_refused_at_once_with_its_key(module, change, sentence):
-    with pytest.raises(UserError, match=f"^{sentence}") as error:
+def test_a_bad_value_is_refused_at_once_by_the_arguments_name(module, change, sentence):
+    with pytest.raises(ArgumentError, match=f"^{sentence}") as error:
         module("a", "b", **SMALL | change)
     assert "\n" not in str(error.value)
 
@@ -674,7 +674,7 @@ def test_shards_are_found_by_pattern_folder_file_list_and_address(shards, tmp_pa
         ({"content": "no-{0..3.tar"}, "data.content=no-.*: not a pattern of shards|data.content=no-.*: 1 of 1 shards"),
         ({"workers": 4}, r"data.style: 6 shards are fewer than 8 readers \(2 processes times 4 workers\)"),
         ({"val_pairs": 3}, "data.val_pairs=3: the first shard of data.content has only 3 pictures"),
-        ({"shuffle_buffer": 0}, "data.shuffle_buffer=0: give a whole number, 1 or larger"),
+        ({"shuffle_buffer": 0}, "shuffle_buffer=0: give a whole number, 1 or larger"),
     ],
 )
 def test_what_is_wrong_with_shards_is_one_sentence(shards, tmp_path, change, sentence):

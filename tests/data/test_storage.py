@@ -12,7 +12,7 @@ import filelock
 import pytest
 from data.test_data import TARS, damage, noise, numbers_of, pack, plain, same, shards, take  # noqa: F401
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError
 from nstexp.data import pictures, storage
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs, members
@@ -335,14 +335,14 @@ def test_what_a_server_does_not_tell_the_length_of_is_not_copied(server, tar, tm
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"retries": -1}, "data.retries=-1: give a whole number, 0 or larger"),
-        ({"cache_gb": -1}, "data.cache_gb=-1: give a number of GB, or null for no limit"),
-        ({"cache_gb": True}, "data.cache_gb=True: give a number of GB"),
-        ({"cache_dir": "/proc/copies"}, "data.cache_dir=/proc/copies: cannot be written"),
+        ({"retries": -1}, "retries=-1: give a whole number, 0 or larger"),
+        ({"cache_gb": -1}, "cache_gb=-1: give a number of GB, or null for no limit"),
+        ({"cache_gb": True}, "cache_gb=True: give a number of GB"),
+        ({"cache_dir": "/proc/copies"}, "cache_dir=/proc/copies: cannot be written"),
     ],
 )
 def test_bad_values_are_one_sentence(change, sentence):
-    with pytest.raises(UserError, match=f"^{sentence}"):
+    with pytest.raises(ArgumentError, match=f"^{sentence}"):
         Storage(**change)
 
 

@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from nstexp.cli import CONF
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.encoder import IMAGE
+from nstexp.core.networks.vgg import VGG
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 SIZE = (32, 48)

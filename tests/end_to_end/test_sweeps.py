@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from nstexp.core.measures.scorer import DEFAULT_NAMES
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.networks.vgg import VGG
 from nstexp.methods.gatys import PictureOptimization
 from nstexp.outputs import read_summary
 from nstexp.report import read_sweep

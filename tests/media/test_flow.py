@@ -183,7 +183,7 @@ def test_flicker_leaves_out_frames_without_anything_visible():
 
 
 def test_unknown_flow():
-    with pytest.raises(UserError, match=r"video\.flow=deep.*dis, dis_fast, raft"):
+    with pytest.raises(UserError, match=r"^name=deep is unknown, choose one of dis, dis_fast, raft$"):
         MotionEstimator("deep", (64, 96))
 
 
@@ -208,5 +208,5 @@ def test_raft_without_weights_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    with pytest.raises(UserError, match=r"video\.flow=raft needs .*no network.*use video\.flow=dis"):
+    with pytest.raises(UserError, match=r"^the flow raft needs .*no network.*use the flow dis, which needs none$"):
         MotionEstimator("raft", (64, 96))

@@ -16,7 +16,8 @@ from nstexp.core import resize as resizing
 from nstexp.core.errors import UserError
 from nstexp.core.resize import resize
 from nstexp.media import images, samples
-from nstexp.media.images import check_writable, find_images, load_image, save_image
+from nstexp.media.images import load_image, save_image
+from nstexp.media.paths import check_writable, find_images
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # odd sides, no symmetry
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
@@ -198,10 +199,10 @@ def test_a_bomb_is_refused_from_its_header_and_the_limit_is_the_users(tmp_path, 
     with pytest.raises(UserError, match=r"40000x30000 px is over the limit of 200 megapixels.*max_input_megapixels"):
         load_image(bomb)
     monkeypatch.setattr(images.ImageOps, "exif_transpose", lambda image: image)
-    monkeypatch.setattr(images, "_to_tensor", lambda image: image.size)
-    assert load_image(bomb, max_megapixels=1200) == (40000, 30000)  # far over Pillow's own limit
+    monkeypatch.setattr(images, "to_tensor", lambda image: image.size)
+    assert load_image(bomb, max_input_megapixels=1200) == (40000, 30000)  # far over Pillow's own limit
     with pytest.raises(UserError, match="over the limit"):
-        load_image(bomb, max_megapixels=1199.99)
+        load_image(bomb, max_input_megapixels=1199.99)
     assert Image.MAX_IMAGE_PIXELS is not None  # other users of Pillow keep their guard
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nstexp.media import listing
-from nstexp.media.listing import digest, list_files
+from nstexp.media.listing import digest_of_names, list_files
 
 
 @pytest.fixture
@@ -146,5 +146,5 @@ def test_names_of_any_bytes_survive_the_list(pictures, tmp_path):
 
 
 def test_the_digest_is_of_names_and_their_order():
-    assert digest(["a", "b"]) == digest([Path("elsewhere/a"), Path("b")])
-    assert len({digest(names) for names in (["a", "b"], ["b", "a"], ["ab"], ["a", "b", ""], [])}) == 5
+    assert digest_of_names(["a", "b"]) == digest_of_names([Path("elsewhere/a"), Path("b")])
+    assert len({digest_of_names(names) for names in (["a", "b"], ["b", "a"], ["ab"], ["a", "b", ""], [])}) == 5

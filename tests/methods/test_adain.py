@@ -12,9 +12,9 @@ from nstexp.core.errors import UserError
 from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.stats import moments
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.model_files import load_decoder, read_info
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.cache import TensorCache
 from nstexp.methods.adain import AdaIN, bundled_adain
 from nstexp.methods.adain_training import DecoderTraining

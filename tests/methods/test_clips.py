@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from nstexp.core.errors import UserError
 from nstexp.core.losses import ContentLoss, GramLoss, TemporalLoss, temporal_loss
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, VGG
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Clip, Controls, Style
 from nstexp.methods.canvas import starting_image

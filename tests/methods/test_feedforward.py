@@ -26,11 +26,11 @@ from nstexp.cli import CONF
 from nstexp.core.errors import UserError
 from nstexp.core.losses import julesz
 from nstexp.core.losses.loss_set import LossSet, LossValues
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.generators import Generator, Pyramid, Residual
 from nstexp.core.networks.layers import InstanceNorm
 from nstexp.core.networks.model_files import ModelInfo, load_generator, save_generator, state_of
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.data.batches import Fixed
 from nstexp.media.images import load_image, save_image
 from nstexp.methods.base import Controls, Style

@@ -137,7 +137,8 @@ def test_pictures_too_small_for_the_deepest_layer_are_refused(size, style_size, 
 
 def test_a_picture_too_large_for_the_memory_is_refused_with_a_size_that_fits(monkeypatch):
     monkeypatch.setattr("nstexp.core.runtime.memory.free_bytes", lambda device: 2_000_000)
-    with pytest.raises(UserError, match=r"needs about .* GB of memory .* set image_px=\d+ or less"):
+    sentence = r"^content: a picture of .* px needs about .* GB of memory .* set image_px=\d+ or less"
+    with pytest.raises(UserError, match=sentence):
         stylized(make_gatys(), smooth_picture(400, 300))
 
 

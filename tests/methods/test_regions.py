@@ -23,8 +23,9 @@ from nstexp.core.losses import (
 )
 from nstexp.core.losses.stats import gram
 from nstexp.core.masks import guides
-from nstexp.core.networks.encoder import IMAGE, VGG, EncoderWeights
+from nstexp.core.networks.encoder import IMAGE, EncoderWeights
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Controls, Style

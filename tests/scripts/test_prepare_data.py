@@ -1,11 +1,9 @@
 """Shards from folders: what is in them, what a second run does, and one sentence for what is wrong."""
 
-import importlib.util
 import io
 import subprocess
 import sys
 import tarfile
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +14,6 @@ from PIL import Image
 from nstexp.data.shards import ShardPairs, find_shards
 
 SCRIPT = SCRIPTS / "prepare_data.py"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("prepare_data", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "prepare_data", module)  # its processes look their function up by name
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def run(script, capfd):
-    """The command in this process: exit code 0, or the one expected; returns what it wrote."""
-
-    def call(*args, expect: int = 0):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) if expect else nullcontext() as stopped:
-            script.main([str(arg) for arg in args])
-        assert not expect or stopped.value.code == expect
-        return capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture

@@ -3,13 +3,11 @@
 No server is asked: what would be sent is compared with offline runs, read back.
 """
 
-import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,29 +24,6 @@ SWEEP = (
     "metrics.names=[style_gram,content_loss,ssim] layers=style_first1,style_first2 weights.beta=1,10"
 )
 MEASURES = ["style_gram", "content_loss", "ssim"]
-
-
-@pytest.fixture
-def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("wandb_workspace", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "wandb_workspace", module)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def run(script, capfd):
-    """The command in this process: exit code 0, or the one expected; returns what it wrote."""
-
-    def call(*args, expect: int = 0):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) if expect else nullcontext() as stopped:
-            script.main([str(arg) for arg in args])
-        assert not expect or stopped.value.code == expect
-        return capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture

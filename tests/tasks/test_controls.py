@@ -23,8 +23,8 @@ import nstexp.cli as cli
 from nstexp.core.color import color_moments
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, HistogramLoss, LaplacianLoss, MomentsLoss, TotalVariation
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 from nstexp.media.images import load_image, save_image
 from nstexp.methods import canvas as optimize
@@ -166,7 +166,7 @@ def test_only_the_fine_layers_and_the_style_terms_make_the_strokes():
         "content": ContentLoss(["relu3_2"]),
         "laplacian": LaplacianLoss([4]),
         "gram": GramLoss(STYLE_LAYERS),
-        "tv": TotalVariation(),
+        "tv": TotalVariation("mean", 1),
     }
     weights = {"alpha": 1.0, "beta": 1e3, "laplacian": 1.0, "tv": 0.5}
     gatys = make_gatys(terms, weights, fine_layers=["conv1_1"], fine_steps=3)
@@ -646,7 +646,7 @@ def test_every_style_term_is_told_against_each_style_alone(combine):
         "content": ContentLoss(["relu3_2"]),
         "gram": GramLoss(STYLE_LAYERS),
         "palette": MomentsLoss(["image"]),
-        "tv": TotalVariation(),
+        "tv": TotalVariation("mean", 1),
     }
     gatys = make_gatys(terms, {"alpha": 1.0, "beta": 1e3, "palette": 1.0, "tv": 0.0}, max_steps=3, **BARE)
     run = finished(gatys, [Style(ONE, 0.3), Style(TWO, 0.7)], combine=combine)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import nstexp.tasks.export as task
 from nstexp.core.errors import UserError
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.generators import Generator, Pyramid, Residual
 from nstexp.core.networks.model_files import ModelInfo, save_generator
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import padded_to_multiple
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Controls, Exportable, Style

@@ -16,7 +16,7 @@ from nstexp.core.losses.image import (
     total_variation,
 )
 from nstexp.core.losses.loss_set import LossSet, LossValues
-from nstexp.core.losses.stats import affine, gram, moments
+from nstexp.core.losses.stats import Moments, adain, affine, gram, moments, region_moments, shift
 from nstexp.core.losses.style import (
     CovarianceLoss,
     GramLoss,
@@ -45,6 +45,7 @@ __all__ = [
     "LossSet",
     "LossTerm",
     "LossValues",
+    "Moments",
     "MomentsLoss",
     "OutOfRange",
     "Role",
@@ -52,6 +53,7 @@ __all__ = [
     "SlicedWassersteinLoss",
     "TemporalLoss",
     "TotalVariation",
+    "adain",
     "affine",
     "content_loss",
     "covariance",
@@ -65,6 +67,8 @@ __all__ = [
     "moments",
     "moments_loss",
     "out_of_range",
+    "region_moments",
+    "shift",
     "sliced_wasserstein_loss",
     "temporal_loss",
     "total_variation",

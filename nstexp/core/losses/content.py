@@ -2,21 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import UserError, is_whole
-from nstexp.core.losses.terms import (
-    Role,
-    Shapes,
-    _accumulator,
-    _factors,
-    _known,
-    total_of,
-)
+from nstexp.core.errors import ArgumentError, choice, is_whole
+from nstexp.core.losses.terms import Role, Shapes, accumulator, factors_of, total_of
 from nstexp.core.networks.encoder import IMAGE, Features
 
 ContentForm = Literal["mse", "half_sum", "sum"]
@@ -28,7 +21,7 @@ def content_loss(x: Tensor, target: Tensor, form: ContentForm = "mse") -> Tensor
     half_sum is Gatys et al. 2016, Eq. 1; mse and sum are what most code calls content loss (`half_sum` is
     C*H*W/2 times `mse`).
     """
-    mse = F.mse_loss(x.float() if x.dtype != torch.float64 else x, target.to(_accumulator(x)))
+    mse = F.mse_loss(x.float() if x.dtype != torch.float64 else x, target.to(accumulator(x)))
     return mse * {"mse": 1.0, "half_sum": 0.5, "sum": 1.0}[form] * (1 if form == "mse" else x[0].numel())
 
 
@@ -41,7 +34,7 @@ class ContentLoss(nn.Module):
     def __init__(self, layers: Sequence[str], form: ContentForm = "mse") -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.form = _known(form, ("mse", "half_sum", "sum"), "loss.content.form")
+        self.form = choice("form", form, get_args(ContentForm))
 
     def target(self, feats: Features) -> Features:
         return {name: feats[name].detach() for name in self.layers}
@@ -94,9 +87,9 @@ class LaplacianLoss(nn.Module):
         super().__init__()
         sides = pool_px if isinstance(pool_px, Sequence) and not isinstance(pool_px, str) else ()
         if not sides or not all(is_whole(side) and side >= 1 for side in sides):
-            raise UserError(f"loss.laplacian.pool_px={pool_px}: give a list of whole numbers of pixels, such as [4,16]")
+            raise ArgumentError("pool_px", f"={pool_px}: give a list of whole numbers of pixels, such as [4,16]")
         self.pool_px = tuple(pool_px)
-        self.factors = _factors(self.pool_px, pool_weights, "loss.laplacian.pool_weights", "entries of pool_px")
+        self.factors = factors_of("pool_weights", pool_weights, self.pool_px, "entries of pool_px")
         self.pixel_scale = pixel_scale
         self.min_side_px = 3 * max(self.pool_px)
 

@@ -1,22 +1,24 @@
 """Loss terms of the picture's own pixels: smoothness, range, and steadiness from frame to frame."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from nstexp.core.losses.terms import Role, _known
+from nstexp.core.errors import choice
+from nstexp.core.losses.terms import Role
 from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, Features
 
 TVForm = Literal["jc", "sq", "mean", "keras", "l1", "pystiche"]
 
 
-def total_variation(x: Tensor, form: TVForm = "mean") -> Tensor:
+def total_variation(x: Tensor, form: TVForm = "jc") -> Tensor:
     """Roughness of an image (B, C, H, W) -> scalar, a mean over the batch. Six definitions are in use:
 
-    * jc: half the sum of dx^2 + dy^2 without the last row and column (neural-style, in gradient form there);
+    * jc: half the sum of dx^2 + dy^2 without the last row and column (neural-style, in gradient form there; the
+      default);
     * sq: sum of dx^2 plus sum of dy^2 (AdaIN-style);
-    * mean: half the mean of dx^2 plus half the mean of dy^2 (Magenta); the default, it knows no image size;
+    * mean: half the mean of dx^2 plus half the mean of dy^2 (Magenta), which knows no image size;
     * keras: sum of (dx^2 + dy^2)^1.25 without the last row and column (the Keras example);
     * l1: sum of |dx| plus sum of |dy| (neural-style-pt);
     * pystiche: sum of dx^2 + dy^2 without the last row and column.
@@ -40,15 +42,15 @@ class TotalVariation(nn.Module):
 
     Args:
         form: see `total_variation`.
-        pixel_scale: 1 takes pixels in [0, 1]; 255 is the scale of the codes that work on 0-255 images.
+        pixel_scale: 255 is the scale of the codes that work on 0-255 images; 1 takes pixels in [0, 1].
     """
 
     role: Role = "image"
     layers: Sequence[str] = ()
 
-    def __init__(self, form: TVForm = "mean", pixel_scale: float = 1.0) -> None:
+    def __init__(self, form: TVForm = "jc", pixel_scale: float = 255.0) -> None:
         super().__init__()
-        self.form = _known(form, ("jc", "sq", "mean", "keras", "l1", "pystiche"), "loss.tv.form")
+        self.form = choice("form", form, get_args(TVForm))
         self.pixel_scale = pixel_scale
         self.unit = f"total variation ({form}) of 0-{pixel_scale:g} pixels"
 
@@ -69,13 +71,13 @@ class OutOfRange(nn.Module):
     for nothing. A small weight makes the saved picture as good as the one in memory.
 
     Args:
-        pixel_scale: 1 takes pixels in [0, 1]; 255 measures the distance in gray levels.
+        pixel_scale: 255 measures the distance in gray levels; 1 takes pixels in [0, 1].
     """
 
     role: Role = "image"
     layers: Sequence[str] = ()
 
-    def __init__(self, pixel_scale: float = 1.0) -> None:
+    def __init__(self, pixel_scale: float = 255.0) -> None:
         super().__init__()
         self.pixel_scale = pixel_scale
         self.unit = f"mean squared distance of 0-{pixel_scale:g} pixels to their range"
@@ -102,13 +104,13 @@ class TemporalLoss(nn.Module):
     """`temporal_loss` of a frame of a clip; 0 for a picture, and for a frame that begins a scene.
 
     Args:
-        pixel_scale: 1 takes pixels in [0, 1]; 255 is the scale of the paper's code.
+        pixel_scale: 255 is the scale of the paper's code; 1 takes pixels in [0, 1].
     """
 
     role: Role = "before"
     layers: Sequence[str] = ()
 
-    def __init__(self, pixel_scale: float = 1.0) -> None:
+    def __init__(self, pixel_scale: float = 255.0) -> None:
         super().__init__()
         self.pixel_scale = pixel_scale
         self.unit = f"mean squared difference of 0-{pixel_scale:g} pixels to the frame before"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError, UserError
 from nstexp.core.losses.terms import Role, Shapes, total_of
 from nstexp.core.names import Combine
 from nstexp.core.networks.encoder import IMAGE, Features
@@ -59,10 +59,10 @@ class LossSet(nn.Module):
         super().__init__()
         self.identity = identity
         if not terms:
-            raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
+            raise UserError("there is no loss term: choose at least one, such as content and gram")
         for name, term in terms.items():
             if not isinstance(term, nn.Module):
-                raise UserError(f"loss.{name} has settings, but the term is not in loss=[...]: add it there")
+                raise UserError(f"the loss term '{name}' has settings, but is not among those chosen: choose it too")
         self.terms = nn.ModuleDict(dict(terms))
         self.weights = {name: self._weight_of(name, term.role, weights) for name, term in terms.items()}
         if not any(self.weights[name] for name, term in terms.items() if term.role not in OF_PIXELS):
@@ -72,10 +72,9 @@ class LossSet(nn.Module):
             )
         unused = set(weights) - set(terms) - set(ROLE_WEIGHTS.values())
         if unused:
-            raise UserError(
-                f"weights.{sorted(unused)[0]} multiplies nothing: the terms are {', '.join(terms)}; correct the key "
-                "or add the term to loss=[...]"
-            )
+            key, known = sorted(unused)[0], ", ".join(terms)
+            problem = f" multiplies nothing: the terms are {known}; correct the key or choose the term too"
+            raise ArgumentError(f"weights.{key}", problem)
 
     @staticmethod
     def _weight_of(name: str, role: Role, weights: Mapping[str, float]) -> float:
@@ -84,9 +83,9 @@ class LossSet(nn.Module):
             raise UserError(f"the loss term '{name}' has no weight: set weights.{key}")
         value = weights[key]
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"weights.{key}={value} is not a number")
+            raise ArgumentError(f"weights.{key}", f"={value} is not a number")
         if not math.isfinite(value) or value < 0:
-            raise UserError(f"weights.{key}={value}: a weight is a finite number, 0 or larger")
+            raise ArgumentError(f"weights.{key}", f"={value}: a weight is a finite number, 0 or larger")
         return float(value)
 
     def layers(self, *roles: Role) -> tuple[str, ...]:
@@ -135,7 +134,7 @@ class LossSet(nn.Module):
             return {name: term.target(feats) for name, term in self.terms.items() if term.role == role}
 
     def combined(
-        self, name: str, targets: Sequence[tuple[float, Mapping[str, Any]]], combine: Combine
+        self, name: str, targets: Sequence[tuple[float, Mapping[str, Any]]], combine: Combine, key: str = "combine"
     ) -> list[tuple[float, Mapping[str, Any]]]:
         """What a style term has to match for several styles, given as pairs of (share, target).
 
@@ -147,6 +146,9 @@ class LossSet(nn.Module):
         With Gram matrices, weighted_loss and mean_gram have the same gradient if the shares sum to 1: the loss is
         quadratic in the Gram matrix.
 
+        Args:
+            key: what the caller's user knows `combine` as, for the error message.
+
         Raises:
             UserError: the term's statistics cannot be added.
         """
@@ -154,7 +156,7 @@ class LossSet(nn.Module):
             return list(targets)
         term = self.terms[name]
         if not hasattr(term, "blend"):
-            raise UserError(f"style_combine={combine}: the loss term '{name}' knows only style_combine=weighted_loss")
+            raise UserError(f"{key}={combine}: the loss term '{name}' knows only {key}=weighted_loss")
         merged = {}
         for layer in dict.fromkeys(layer for _, target in targets for layer in target):
             having = [(share, target[layer]) for share, target in targets if layer in target and share]

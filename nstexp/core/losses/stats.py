@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 GramDivisor = Literal["none", "hw", "chw"]
+Moments = tuple[Tensor, Tensor]  # of every channel: the mean, and the standard deviation or the covariance
 
 # Positions per partial product of a low-precision Gram matrix. Each product is rounded to bfloat16 once, so short
 # chunks keep the sum exact to about 1e-3 while the features are never copied to float32.
@@ -61,7 +62,7 @@ class _LowPrecisionGram(torch.autograd.Function):
         return torch.bmm(f, symmetric).reshape(b, h, w, c).permute(0, 3, 1, 2)
 
 
-def moments(features: Tensor, eps: float = 1e-5, unbiased: bool = False) -> tuple[Tensor, Tensor]:
+def moments(features: Tensor, eps: float = 1e-5, unbiased: bool = False) -> Moments:
     """Mean and standard deviation of every channel over space: (B, C, H, W) -> two of (B, C, 1, 1), float32 or float64.
 
     Args:
@@ -148,7 +149,7 @@ class _LowPrecisionMeanSquare(torch.autograd.Function):
         return difference * (grad * 2 / difference.numel()).to(difference.dtype), None
 
 
-def region_moments(features: Tensor, regions: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+def region_moments(features: Tensor, regions: Tensor, eps: float = 1e-5) -> Moments:
     """Mean and biased standard deviation of every channel inside each region.
 
     Args:
@@ -172,14 +173,34 @@ def region_moments(features: Tensor, regions: Tensor, eps: float = 1e-5) -> tupl
     return mean, ((square - (mean - center).square()).clamp(min=0) + eps).sqrt()
 
 
-def adain(content: Tensor, style: tuple[Tensor, Tensor], eps: float = 1e-5, unbiased: bool = False) -> Tensor:
-    """Adaptive instance normalization (Huang & Belongie 2017, Eq. 8): content features (B, C, H, W) with the channel
-    means and standard deviations of the style, two of (B or 1, C, 1, 1) as `moments` returns them."""
-    mean, std = moments(content, eps, unbiased)
-    factor = style[1] / std
-    return affine(content, factor, style[0] - mean * factor)
+def adain(features: Tensor, own: Moments, wanted: Moments, alpha: float | Tensor | None = None) -> Tensor:
+    """Adaptive instance normalization (Huang & Belongie 2017, Eq. 8): features (B, C, H, W) with other moments.
+
+    Args:
+        features: of the photo.
+        own: its channels' means and standard deviations, two of (B or 1, C, 1, 1), see `moments`.
+        wanted: those of the style, likewise; learned ones make it conditional instance normalization (Dumoulin et al.
+            2016, Eq. 5).
+        alpha: see `affine`.
+    """
+    return affine(features, *shift(own, wanted), alpha)
 
 
-def affine(features: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
-    """factor * features + offset in the features' own dtype."""
+def shift(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:
+    """The factor and the offset (`affine`) that give features with the moments `own` those that are `wanted`.
+
+    Means and standard deviations are of any shapes that broadcast to each other, and so are the results.
+    """
+    factor = wanted[1] / own[1]
+    return factor, wanted[0] - factor * own[0]
+
+
+def affine(features: Tensor, factor: Tensor, offset: Tensor, alpha: float | Tensor | None = None) -> Tensor:
+    """factor * features + offset in the features' own dtype.
+
+    Args:
+        alpha: how far towards that, from 0, the features as they are, to 1 (Huang & Belongie 2017, Eq. 14); None: 1.
+    """
+    if alpha is not None:
+        factor, offset = alpha * factor + (1 - alpha), alpha * offset
     return torch.addcmul(offset.to(features.dtype), features, factor.to(features.dtype))

@@ -8,20 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import check_integers
-from nstexp.core.losses.stats import gram, mean_square, moments, region_moments
-from nstexp.core.losses.terms import (
-    Guides,
-    Moments,
-    Reduction,
-    Role,
-    Shapes,
-    _guided,
-    _known,
-    _layer_factors,
-    _used,
-    total_of,
-)
+from nstexp.core.errors import choice, whole
+from nstexp.core.losses.stats import Moments, gram, mean_square, moments, region_moments
+from nstexp.core.losses.terms import Guides, Reduction, Role, Shapes, guided, layer_factors, total_of, used
 from nstexp.core.losses.transport import Mode, Tie, directions, hist_match, quantiles
 from nstexp.core.networks.encoder import IMAGE, Features
 
@@ -75,8 +64,8 @@ class GramLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.form = _known(form, ("gatys", "mse_hw", "mse_chw", "keras"), "loss.gram.form")
-        self.factors = _layer_factors(self.layers, layer_weights, reduction, "loss.gram")
+        self.form = choice("form", form, get_args(GramForm))
+        self.factors = layer_factors(self.layers, layer_weights, reduction)
 
     def target(self, feats: Features) -> Features:
         return {name: gram(feats[name].detach(), "hw") for name in self.layers if name in feats}
@@ -85,8 +74,8 @@ class GramLoss(nn.Module):
         image_px = feats[IMAGE].shape[-2] * feats[IMAGE].shape[-1]
         return total_of(
             [
-                factor * gram_loss(_guided(feats, name, guides), target[name], self.form, image_px)
-                for name, factor in _used(self, target)
+                factor * gram_loss(guided(feats, name, guides), target[name], self.form, image_px)
+                for name, factor in used(self, target)
             ]
         )
 
@@ -139,8 +128,8 @@ class MomentsLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.reduction = _known(style_reduction, ("mean", "sum"), "loss.moments.style_reduction")
-        self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.moments")
+        self.reduction = choice("style_reduction", style_reduction, get_args(Reduction))
+        self.factors = layer_factors(self.layers, layer_weights)
         self.eps, self.unbiased = eps, unbiased
 
     def target(self, feats: Features) -> dict[str, Moments]:
@@ -150,7 +139,7 @@ class MomentsLoss(nn.Module):
         return total_of(
             [
                 factor * moments_loss(self._moments(feats[name], name, guides), target[name], self.reduction)
-                for name, factor in _used(self, target)
+                for name, factor in used(self, target)
             ]
         )
 
@@ -213,7 +202,7 @@ class CovarianceLoss(nn.Module):
     def __init__(self, layers: Sequence[str], layer_weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.cov")
+        self.factors = layer_factors(self.layers, layer_weights)
 
     def target(self, feats: Features) -> dict[str, Moments]:
         return {name: covariance(feats[name].detach()) for name in self.layers if name in feats}
@@ -223,7 +212,7 @@ class CovarianceLoss(nn.Module):
         return total_of(
             [
                 factor * covariance_loss(covariance(feats[name], guides.get(name)), target[name])
-                for name, factor in _used(self, target)
+                for name, factor in used(self, target)
             ]
         )
 
@@ -288,13 +277,12 @@ class HistogramLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.histogram")
-        self.reduction = _known(reduction, ("mean", "sum"), "loss.histogram.reduction")
-        check_integers("loss.histogram", 2, bins=bins)
+        self.factors = layer_factors(self.layers, layer_weights)
+        self.reduction = choice("reduction", reduction, get_args(Reduction))
         self.how = {
-            "mode": _known(mode, get_args(Mode), "loss.histogram.mode"),
-            "tie": _known(tie, get_args(Tie), "loss.histogram.tie"),
-            "bins": bins,
+            "mode": choice("mode", mode, get_args(Mode)),
+            "tie": choice("tie", tie, get_args(Tie)),
+            "bins": whole("bins", bins, 2),
             "seed": seed,
         }
 
@@ -306,7 +294,7 @@ class HistogramLoss(nn.Module):
         return total_of(
             [
                 factor * histogram_loss(feats[name], target[name], self.reduction, guides.get(name), **self.how)
-                for name, factor in _used(self, target)
+                for name, factor in used(self, target)
             ]
         )
 
@@ -370,9 +358,9 @@ class SlicedWassersteinLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        self.factors = _layer_factors(self.layers, layer_weights, "sum", "loss.swd")
+        self.factors = layer_factors(self.layers, layer_weights)
         if directions is not None:
-            check_integers("loss.swd", 1, directions=directions)
+            whole("directions", directions, 1)
         self.directions, self.seed = directions, seed
 
     def target(self, feats: Features) -> Features:
@@ -384,7 +372,7 @@ class SlicedWassersteinLoss(nn.Module):
         return total_of(
             [
                 factor * sliced_wasserstein_loss(feats[name], target[name], self.onto(name, feats), guides.get(name))
-                for name, factor in _used(self, target)
+                for name, factor in used(self, target)
             ]
         )
 

@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError, choice
 from nstexp.core.networks.encoder import Features
 
 Role = Literal["content", "style", "image", "before", "identity"]
+Reduction = Literal["sum", "mean"]
 Shapes = Mapping[str, tuple[int, int, int]]  # layer name -> channels, height, width
+Guides = Mapping[str, Tensor]  # layer name -> (H, W), mean square 1
 
 
 class LossTerm(Protocol):
@@ -45,42 +47,43 @@ def total_of(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([torch.as_tensor(v) for v in values]).sum() if values else torch.zeros(())
 
 
-Reduction = Literal["sum", "mean"]
-Moments = tuple[Tensor, Tensor]
-Guides = Mapping[str, Tensor]  # layer name -> (H, W), mean square 1
-
-
-def _accumulator(x: Tensor) -> torch.dtype:
+def accumulator(x: Tensor) -> torch.dtype:
+    """In which sums over features are taken."""
     return x.dtype if x.dtype == torch.float64 else torch.float32
 
 
-def _known(value: str, known: Sequence[str], key: str) -> str:
-    if value not in known:
-        raise UserError(f"{key}={value} is unknown, choose one of {', '.join(known)}")
-    return value
-
-
-def _layer_factors(
-    layers: Sequence[str], layer_weights: Sequence[float] | None, reduction: str, key: str
+def layer_factors(
+    layers: Sequence[str], layer_weights: Sequence[float] | None, reduction: Reduction = "sum"
 ) -> tuple[float, ...]:
-    _known(reduction, ("sum", "mean"), f"{key}.reduction")
-    factors = _factors(layers, layer_weights, f"{key}.layer_weights", f"layers {list(layers)}")
+    """What each layer's loss is multiplied by, of arguments with these names.
+
+    Raises:
+        ArgumentError: not one number per layer, one that is negative or not finite, or an unknown reduction.
+    """
+    choice("reduction", reduction, get_args(Reduction))
+    factors = factors_of("layer_weights", layer_weights, layers, f"layers {list(layers)}")
     return tuple(f / len(layers) for f in factors) if reduction == "mean" else factors
 
 
-def _factors(of: Sequence[Any], given: Sequence[float] | None, key: str, what: str) -> tuple[float, ...]:
+def factors_of(argument: str, given: Sequence[float] | None, of: Sequence[Any], what: str) -> tuple[float, ...]:
+    """One factor for each entry of `of`, which are `what`; None: 1 each.
+
+    Raises:
+        ArgumentError: not one number for each, or one that is negative or not finite.
+    """
     factors = [1.0] * len(of) if given is None else [float(w) for w in given]
     if len(factors) != len(of):
-        raise UserError(f"{key} has {len(factors)} numbers for the {len(of)} {what}")
+        raise ArgumentError(argument, f" has {len(factors)} numbers for the {len(of)} {what}")
     if any(not math.isfinite(f) or f < 0 for f in factors):
-        raise UserError(f"{key}={factors}: each is a finite number, 0 or larger")
+        raise ArgumentError(argument, f"={factors}: each is a finite number, 0 or larger")
     return tuple(factors)
 
 
-def _used(term: nn.Module, target: Mapping[str, Any]) -> list[tuple[str, float]]:
+def used(term: nn.Module, target: Mapping[str, Any]) -> list[tuple[str, float]]:
     """The term's layers that the target has a statistic of, and their factors."""
     return [(name, factor) for name, factor in zip(term.layers, term.factors, strict=True) if name in target]
 
 
-def _guided(feats: Features, name: str, guides: Guides | None) -> Tensor:
+def guided(feats: Features, name: str, guides: Guides | None) -> Tensor:
+    """Features at a layer, times the guide there."""
     return feats[name] if guides is None else feats[name] * guides[name].to(feats[name])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import choice
 
 Mode = Literal["sort", "bins"]
 Tie = Literal["random", "stable"]
@@ -46,9 +46,8 @@ def hist_match(
     Raises:
         UserError: unknown mode or tie.
     """
-    for key, value, known in (("mode", mode, Mode), ("tie", tie, Tie)):
-        if value not in get_args(known):
-            raise UserError(f"loss.histogram.{key}={value} is unknown, choose one of {', '.join(get_args(known))}")
+    choice("mode", mode, get_args(Mode))
+    choice("tie", tie, get_args(Tie))
     values = values.detach()
     count = values.shape[-1]
     if mode == "bins":

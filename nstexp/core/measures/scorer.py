@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from nstexp.core.color import Moments, color_moments, luminance
 from nstexp.core.errors import UserError, check_integers
 from nstexp.core.losses import ContentLoss, GramLoss, MomentsLoss, SlicedWassersteinLoss
-from nstexp.core.networks.encoder import IMAGE, VGG, Features
+from nstexp.core.networks.encoder import IMAGE, Encoder, Features
 from nstexp.core.networks.pretrained import load_tensors, torch_hub_file
 from nstexp.core.resize import resize, size_for_longer_side, size_for_pixels
-from nstexp.core.runtime.cache import TensorCache, digest
+from nstexp.core.runtime.cache import TensorCache, tensor_digest
 
 GRAM_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # Gatys et al. 2016
 STYLE_LAYERS = GRAM_LAYERS[:4]  # Huang & Belongie 2017
@@ -400,7 +400,7 @@ class Scorer:
 
     def __init__(
         self,
-        encoder: VGG,
+        encoder: Encoder,
         names: Sequence[str] | None = None,
         longer_side_px: int | None = 512,
         learned: Mapping[str, nn.Module] | None = None,
@@ -486,14 +486,12 @@ class Scorer:
                 rows["painting"] = self(resize(painting, self._size(content)), content, styles)
             return rows
 
-        key = ("references", digest(content), *((digest(style), share) for style, share in styles))
+        key = ("references", tensor_digest(content), *((tensor_digest(style), share) for style, share in styles))
         return self._memory.get(key, make)
 
     def described(self) -> dict[str, str]:
         """Measure -> what computes it: network and weights, layers, form, and the size of the pictures."""
-        e = self.encoder
-        kind = str(e.dtype).removeprefix("torch.")
-        network = f"{e.identity} ({e.pool} pooling, {e.pad} padding, {e.tap} ReLU, {kind})"
+        network = self.encoder.described
         px = "own size" if self.longer_side_px is None else f"longer side at most {self.longer_side_px} px"
         said = {}
         for name, measure in self.measures.items():
@@ -522,7 +520,7 @@ class Scorer:
     def _features(self, picture: Tensor, size: tuple[int, int], measures: Sequence[Measure]) -> Features:
         layers = tuple(dict.fromkeys(layer for measure in measures for layer in measure.layers))
         # Where no network is asked for, the pictures stay where they are.
-        picture = resize(picture.float().to(self.encoder.conv1_1_weight.device), size)
+        picture = resize(picture.float().to(self.encoder.device), size)
         return self.encoder(picture[None], layers) if layers else {IMAGE: picture[None]}
 
     def _kept(self, role: str, picture: Tensor, size: tuple[int, int], wanted: Mapping[str, Measure]) -> dict[str, Any]:
@@ -533,7 +531,7 @@ class Scorer:
             feats = self._features(picture, size, own.values())
             return {name: measure.of(feats) for name, measure in own.items()}
 
-        return self._memory.get((digest(picture), size, *own), make) if own else {}
+        return self._memory.get((tensor_digest(picture), size, *own), make) if own else {}
 
 
 def _encoder_measures() -> dict[str, Measure]:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import UserError
-from nstexp.core.networks.encoder import VGG
+from nstexp.core.errors import ArgumentError
+from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.layers import upsampled_conv
+from nstexp.core.networks.vgg import VGG
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,21 @@ class Decoder(nn.Module):
         self.upsamples = frozenset(name for name, block, deeper in behind if block != deeper)
 
     @classmethod
-    def mirror(cls, encoder: VGG, layer: str) -> "Decoder":
-        """The decoder for features that `encoder` has at `layer`, with PyTorch's default initialization."""
+    def mirror(cls, encoder: Encoder, layer: str) -> "Decoder":
+        """The decoder for features that `encoder` has at `layer`, with PyTorch's default initialization.
+
+        Raises:
+            ArgumentError: no VGG, or a layer that is no relu*.
+        """
+        if not isinstance(encoder, VGG):
+            raise ArgumentError(
+                "encoder",
+                f": {encoder.identity} has no decoder, which mirrors a VGG, convolution by convolution; take a VGG as "
+                "the backbone, such as vgg19_adain",
+            )
         own = encoder.canonical(layer)
         if not own.startswith("relu"):
-            raise UserError(f"layers.content=[{layer}]: a decoder starts from a layer relu*, such as relu4_1")
+            raise ArgumentError("layer", f"={layer}: a decoder starts from a layer relu*, such as relu4_1")
         last = encoder.conv_names.index(own.replace("relu", "conv"))
         shapes = {n: tuple(getattr(encoder, f"{n}_weight").shape[:2]) for n in encoder.conv_names[: last + 1]}
         return cls(shapes)

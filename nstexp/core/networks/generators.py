@@ -4,26 +4,27 @@ Two families share one convolution block and one kind of normalization: the resi
 Ulyanov et al. 2017 and Dumoulin et al. 2016, and the pyramid of Ulyanov et al. 2016.
 """
 
-import math
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import UserError, check_integers
+from nstexp.core.errors import ArgumentError, choice, flag, number, whole, wholes
 from nstexp.core.networks.encoder import CAFFE
 from nstexp.core.networks.layers import (
     Conv,
+    Gamma,
     InstanceNorm,
     Mix,
     Norm,
     Pad,
     ResidualBlock,
     Up,
-    _inside,
-    _normed,
+    apply_norm,
     make_norm,
+    without_border,
 )
 
 Output = Literal["linear", "sigmoid", "tanh"]
@@ -67,7 +68,7 @@ class Generator(nn.Module):
 
         Args:
             image: the photo. Its dtype is that of the arithmetic.
-            mix: see `Mix`; None, with one style: that.
+            mix: see `Mix.made_of`; None, with one style: that.
             noise: (B, noise_channels, H, W), uniform in [0, 1], of a network that takes some.
         """
         raise NotImplementedError
@@ -75,6 +76,67 @@ class Generator(nn.Module):
     def make_noise(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Noise for `count` pictures of (height, width)."""
         return torch.rand(count, self.noise_channels, *size, generator=generator)
+
+
+@dataclass(frozen=True)
+class ResidualSettings:
+    """The arguments of `Residual`, by which files describe it: names and order stay.
+
+    Raises:
+        ArgumentError: a value out of its range.
+    """
+
+    norm: Norm
+    styles: int
+    noise_channels: int
+    width: float
+    blocks: int
+    pad: Pad
+    start_pad_px: int
+    up: Up
+    last_kernel: int
+    last_norm: bool
+    bias: bool
+    output: Output
+    space: Space
+    weight_std: float | None
+    gamma: Gamma
+
+    def __post_init__(self) -> None:
+        for name, known in (("pad", Pad), ("up", Up), ("output", Output), ("space", Space), ("gamma", Gamma)):
+            choice(name, getattr(self, name), get_args(known))
+        wholes(1, blocks=self.blocks, styles=self.styles, last_kernel=self.last_kernel)
+        whole("start_pad_px", self.start_pad_px)
+        if self.start_pad_px not in (0, 8 * self.blocks):
+            problem = f"={self.start_pad_px}: give 0, or {8 * self.blocks}, which blocks take away"
+            raise ArgumentError("start_pad_px", problem)
+        flag("last_norm", self.last_norm)
+        flag("bias", self.bias)
+        number("width", self.width, above=0)
+        if self.weight_std is not None:
+            number("weight_std", self.weight_std, above=0)
+        if self.last_kernel % 2 == 0:
+            raise ArgumentError("last_kernel", f"={self.last_kernel}: give an odd number")
+
+    @property
+    def channels(self) -> tuple[int, int, int]:
+        """At the picture's size, half and a quarter of it."""
+        return tuple(max(1, round(self.width * channels)) for channels in (32, 64, 128))
+
+    def norm_of(self, channels: int) -> nn.Module:
+        """A normalization as the network has them."""
+        return make_norm(self.norm, channels, self.styles, self.gamma)
+
+    def conv(self, inputs: int, outputs: int, kernel: int, normed: bool = True, **more: Any) -> Conv:
+        """A convolution as the network has them."""
+        norm = self.norm_of(outputs) if normed else None
+        return Conv(inputs, outputs, kernel, pad=self.pad, norm=norm, bias=self.bias, **more)
+
+    def block(self) -> ResidualBlock:
+        """A residual block, without padding where the picture has it."""
+        channels = self.channels[-1]
+        norms = [self.norm_of(channels) for _ in range(2)]
+        return ResidualBlock(channels, None if self.start_pad_px else self.pad, norms, self.bias)
 
 
 class Residual(Generator):
@@ -123,35 +185,19 @@ class Residual(Generator):
         output: Output = "sigmoid",
         space: Space = "unit",
         weight_std: float | None = 0.01,
-        gamma: Literal["ones", "uniform"] = "ones",
+        gamma: Gamma = "ones",
     ) -> None:
         super().__init__()
-        self.settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        _check(pad=pad, up=up, output=output, space=space, gamma=gamma)
-        check_integers("generator", 1, blocks=blocks, styles=styles, last_kernel=last_kernel)
-        check_integers("generator", 0, start_pad_px=start_pad_px)
-        if start_pad_px not in (0, 8 * blocks):
-            raise UserError(f"generator.start_pad_px={start_pad_px}: give 0, or {8 * blocks}, which blocks take away")
-        _check_flags(last_norm=last_norm, bias=bias)
-        _check_positive("width", width)
-        if weight_std is not None:
-            _check_positive("weight_std", weight_std)
-        if last_kernel % 2 == 0:
-            raise UserError(f"generator.last_kernel={last_kernel}: give an odd number")
+        own = ResidualSettings(
+            norm, styles, noise_channels, width, blocks, pad, start_pad_px, up, last_kernel, last_norm, bias, output,
+            space, weight_std, gamma,
+        )  # fmt: skip
+        self.settings = asdict(own)
         self.noise_channels, self.start_pad_px = noise_channels, start_pad_px
         self.output, self.space = output, space
-        a, b, c = (max(1, round(width * channels)) for channels in (32, 64, 128))
-
-        def conv(inputs: int, outputs: int, kernel: int, **more: Any) -> Conv:
-            normed = more.pop("normed", True)
-            own = make_norm(norm, outputs, styles, gamma) if normed else None
-            return Conv(inputs, outputs, kernel, pad=pad, norm=own, bias=bias, **more)
-
-        inside = None if start_pad_px else pad
+        conv, (a, b, c) = own.conv, own.channels
         self.down = nn.ModuleList([conv(3 + noise_channels, a, 9), conv(a, b, 3, stride=2), conv(b, c, 3, stride=2)])
-        self.residual = nn.ModuleList(
-            ResidualBlock(c, inside, [make_norm(norm, c, styles, gamma) for _ in range(2)], bias) for _ in range(blocks)
-        )
+        self.residual = nn.ModuleList(own.block() for _ in range(blocks))
         self.up = nn.ModuleList([conv(c, b, 3, up=up), conv(b, a, 3, up=up)])
         self.last = conv(a, 3, last_kernel, normed=last_norm, relu=False)
         if weight_std is not None:
@@ -160,13 +206,13 @@ class Residual(Generator):
                     nn.init.normal_(module.weight, std=weight_std)
 
     def forward(self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        x = _entered(image, self.space)
+        x = _from_unit(image, self.space)
         x = x if noise is None else torch.cat([x, noise.to(x)], 1)
         if self.start_pad_px:
             mode = "reflect" if min(x.shape[-2:]) > self.start_pad_px else "replicate"
             x = F.pad(x, (self.start_pad_px,) * 4, mode=mode)
         x = x.contiguous(memory_format=torch.channels_last)
-        mix = None if mix is None else Mix(mix)
+        mix = None if mix is None else Mix.made_of(mix)
         outer = mix  # what is mixed where, over the whole of what a block sees
         if self.start_pad_px and mix is not None and mix.over_space:
             outer = mix.padded(tuple(image.shape[-2:]), self.start_pad_px)
@@ -174,13 +220,13 @@ class Residual(Generator):
             x = block(x, outer)
         for block in self.residual:
             x = block(x, outer)
-            outer = _inside(outer, 8) if self.start_pad_px else outer
+            outer = without_border(outer, 8) if self.start_pad_px else outer
         for block in (*self.up, self.last):
             x = block(x, mix)
         x = x.float() if x.dtype != torch.float64 else x
         if self.output == "sigmoid":
-            return _left(x.sigmoid() if self.space == "unit" else 255 * x.sigmoid(), self.space)
-        return _left(150 * x.tanh() if self.output == "tanh" else x, self.space)
+            return _to_unit(x.sigmoid() if self.space == "unit" else 255 * x.sigmoid(), self.space)
+        return _to_unit(150 * x.tanh() if self.output == "tanh" else x, self.space)
 
 
 class Pyramid(Generator):
@@ -204,12 +250,21 @@ class Pyramid(Generator):
         scales: int = 6,
         channels: int = 8,
         pad: Pad = "replicate",
-        gamma: Literal["ones", "uniform"] = "ones",
+        gamma: Gamma = "ones",
     ) -> None:
         super().__init__()
-        self.settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        _check(pad=pad, gamma=gamma)
-        check_integers("generator", 1, scales=scales, channels=channels, styles=styles)
+        choice("pad", pad, get_args(Pad))
+        choice("gamma", gamma, get_args(Gamma))
+        wholes(1, scales=scales, channels=channels, styles=styles)
+        self.settings = {  # by which files describe it: names and order stay
+            "norm": norm,
+            "styles": styles,
+            "noise_channels": noise_channels,
+            "scales": scales,
+            "channels": channels,
+            "pad": pad,
+            "gamma": gamma,
+        }
         self.noise_channels, self.scales = noise_channels, scales
         self.multiple = 2 ** (scales - 1)
 
@@ -228,18 +283,18 @@ class Pyramid(Generator):
 
     def forward(self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         whole = image if noise is None else torch.cat([image, noise.to(image)], 1)
-        mix = None if mix is None else Mix(mix)
+        mix = None if mix is None else Mix.made_of(mix)
         y = None
-        for number in range(self.scales):
-            ratio = 2 ** (self.scales - 1 - number)
+        for level in range(self.scales):
+            ratio = 2 ** (self.scales - 1 - level)
             x = F.avg_pool2d(whole, ratio) if ratio > 1 else whole
             x = x.contiguous(memory_format=torch.channels_last)
-            x = _through(self.own[number], x, mix)
+            x = _through(self.own[level], x, mix)
             if y is not None:
                 y = F.interpolate(y, scale_factor=2, mode="nearest")
-                own, joined = self.own_norms[number - 1], self.joined_norms[number - 1]
-                x = torch.cat([_normed(own, x, mix), _normed(joined, y, mix)], 1)
-                x = _through(self.joined[number - 1], x, mix)
+                own, joined = self.own_norms[level - 1], self.joined_norms[level - 1]
+                x = torch.cat([apply_norm(own, x, mix), apply_norm(joined, y, mix)], 1)
+                x = _through(self.joined[level - 1], x, mix)
             y = x
         x = self.last(y)
         return x.float() if x.dtype != torch.float64 else x
@@ -254,7 +309,7 @@ def _through(blocks: nn.ModuleList, x: Tensor, mix: Mix | None) -> Tensor:
     return x
 
 
-def _entered(image: Tensor, space: Space) -> Tensor:
+def _from_unit(image: Tensor, space: Space) -> Tensor:
     if space == "unit":
         return image
     if space == "bytes":
@@ -262,33 +317,9 @@ def _entered(image: Tensor, space: Space) -> Tensor:
     return (255 * image.flip(1) - image.new_tensor(CAFFE.mean).view(1, 3, 1, 1)).to(image.dtype)
 
 
-def _left(x: Tensor, space: Space) -> Tensor:
+def _to_unit(x: Tensor, space: Space) -> Tensor:
     if space == "unit":
         return x
     if space == "bytes":
         return x / 255
     return ((x + x.new_tensor(CAFFE.mean).view(1, 3, 1, 1)) / 255).flip(1)
-
-
-def _check(**given: str) -> None:
-    known = {
-        "pad": ("reflect", "replicate", "zeros"),
-        "up": ("nearest", "transposed"),
-        "output": ("linear", "sigmoid", "tanh"),
-        "space": ("unit", "bytes", "caffe"),
-        "gamma": ("ones", "uniform"),
-    }
-    for key, value in given.items():
-        if value not in known[key]:
-            raise UserError(f"generator.{key}={value} is unknown, choose one of {', '.join(known[key])}")
-
-
-def _check_flags(**given: Any) -> None:
-    for key, value in given.items():
-        if not isinstance(value, bool):
-            raise UserError(f"generator.{key}={value}: give true or false")
-
-
-def _check_positive(key: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UserError(f"generator.{key}={value}: give a number larger than 0")

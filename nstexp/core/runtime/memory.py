@@ -3,8 +3,8 @@
 import contextlib
 import ctypes
 import gc
-import os
 
+import psutil
 import torch
 
 from nstexp.core.errors import UserError
@@ -14,30 +14,45 @@ from nstexp.core.errors import UserError
 OVER_ACTIVATIONS = 1.5
 BYTES_PER_PIXEL = 800
 
+REMEDY = "a longer side of {px} px would fit"
+
 
 def check_memory(
-    activation_bytes: int, size: tuple[int, int], key: str = "content", device: torch.device | None = None
+    activation_bytes: int,
+    size: tuple[int, int],
+    what: str = "",
+    remedy: str = REMEDY,
+    device: torch.device | None = None,
 ) -> None:
     """Fail if optimizing a picture of (height, width) would need more memory than is free.
 
+    Args:
+        activation_bytes: what the feature maps of the picture take.
+        size: (height, width) of the picture, in px.
+        what: the name of the picture, for the error.
+        remedy: the advice with which the error ends; `{px}` in it becomes the longer side that would fit.
+        device: where the picture goes; None: the GPU if there is one.
+
     Raises:
-        UserError: names the picture, by its config key, and the size that would fit.
+        UserError: the picture does not fit.
     """
-    check_fits(OVER_ACTIVATIONS * activation_bytes + BYTES_PER_PIXEL * size[0] * size[1], size, key, device)
+    needed = OVER_ACTIVATIONS * activation_bytes + BYTES_PER_PIXEL * size[0] * size[1]
+    check_fits(needed, size, what, remedy, device)
 
 
-def check_fits(needed: float, size: tuple[int, int], key: str = "content", device: torch.device | None = None) -> None:
+def check_fits(
+    needed: float, size: tuple[int, int], what: str = "", remedy: str = REMEDY, device: torch.device | None = None
+) -> None:
     """Fail if `needed` bytes, which a picture of (height, width) takes, are more than is free.
 
-    Raises:
-        UserError: names the picture, by its config key, and the size that would fit.
+    Args and errors: as for `check_memory`.
     """
     free = free_bytes(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if free is not None and needed > free:
+    if needed > free:
         fitting = int(max(size) * (0.9 * free / needed) ** 0.5) // 16 * 16
         raise UserError(
-            f"{key}: a picture of {size[1]}x{size[0]} px needs about {needed / 1e9:.1f} GB of memory and "
-            f"{free / 1e9:.1f} GB are free: set image_px={fitting} or less"
+            f"{what}{': ' if what else ''}a picture of {size[1]}x{size[0]} px needs about {needed / 1e9:.1f} GB of "
+            f"memory and {free / 1e9:.1f} GB are free: {remedy.format(px=fitting)}"
         )
 
 
@@ -53,16 +68,6 @@ def release_freed() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a device; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError, OSError):  # Windows
-            return None
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be had on a device without swapping."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

@@ -1,10 +1,10 @@
 """Which number format the encoder computes in."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import choice
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -15,10 +15,9 @@ def encoder_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     The image, the Gram sums and the loss stay float32 either way; only features and filters are bfloat16.
 
     Raises:
-        UserError: unknown name.
+        ArgumentError: unknown name.
     """
-    if precision not in ("auto", "fp32", "bf16"):
-        raise UserError(f"precision={precision} is unknown, choose one of auto, fp32, bf16")
+    choice("precision", precision, get_args(Precision))
     if precision == "fp32":
         return torch.float32
     if precision == "bf16" or _has_fast_bf16(device):

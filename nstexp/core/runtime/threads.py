@@ -9,7 +9,7 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(items: Iterable[T], count: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
     """The items, of which up to `count` are made before they are asked for, in another thread."""
     source = iter(items)
     pool = ThreadPoolExecutor(1)
@@ -24,7 +24,7 @@ def ahead(items: Iterable[T], count: int) -> Iterator[T]:
             source.close()
 
 
-class Behind:
+class WriteBehind:
     """Calls a function in another thread, one call after the other.
 
     Args:

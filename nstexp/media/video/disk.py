@@ -13,8 +13,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def explained(path: Path, kept: Path | None = None) -> Iterator[None]:
-    """Turn what writing raises into a UserError about `path`, which says that `kept` holds the work so far."""
+def explained(name: str, kept: Path | None = None) -> Iterator[None]:
+    """Turn what writing raises into a UserError that begins with `name` and says that `kept` holds the work so far."""
     import av
 
     try:
@@ -23,11 +23,14 @@ def explained(path: Path, kept: Path | None = None) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "no space left on the disk" if full else error.strerror or str(error)
         rest = f"; {kept} holds what is done" if kept else ""
-        raise UserError(f"output={path}: cannot be written ({reason}){rest}") from error
+        raise UserError(f"{name}: cannot be written ({reason}){rest}") from error
 
 
-def refuse_inputs(output: Path, others: Sequence[Path], source: Source) -> None:
+def refuse_inputs(output: Path, others: Sequence[Path], source: Source, name: str) -> None:
     """Writing `output` replaces and removes it and `others`, so none may be the clip, nor a folder around it.
+
+    Args:
+        name: of the output, with which the error message begins.
 
     Raises:
         UserError: one of them is.
@@ -42,18 +45,22 @@ def refuse_inputs(output: Path, others: Sequence[Path], source: Source) -> None:
         within = os.path.join(os.path.realpath(path), "")
         if _inode(path) in known or (path.is_dir() and any(place.startswith(within) for place in places)):
             what = "this" if path == output else f"the partial output, {path},"
-            raise UserError(f"output={output}: {what} is the clip itself or holds it, choose another name")
+            raise UserError(f"{name}: {what} is the clip itself or holds it, choose another name")
 
 
 class Claim:
     """Keeps other runs from writing the same output; the system drops it where a process ends without `release`.
+
+    Args:
+        path: the output.
+        name: of it, with which the error message begins.
 
     Raises:
         UserError: another run has claimed it.
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         from filelock import FileLock, Timeout
 
         file = _lock_file(path)
@@ -64,7 +71,7 @@ class Claim:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"output={path}: another run is writing it, wait for it or choose another name") from None
+            raise UserError(f"{name}: another run is writing it, wait for it or choose another name") from None
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError
 from nstexp.media.video.source import FULL, LIMITED, SWS_MATRIX, UNKNOWN, Colors, Source, simple_rate
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ LAMBDA = 118  # FF_QP2LAMBDA, the unit of global_quality
 MPEG4_TICKS = 65535  # in a second, at most
 FASTEST = {"libsvtav1": 240}  # frames per second
 
-REORDERS = "video.codec_options: leave out what reorders frames, such as bf"
-
 
 @dataclass(frozen=True)
 class Encoding:
@@ -44,28 +42,28 @@ class Encoding:
     Args:
         codec: an encoder of FFmpeg; None: VP9 for webm, MPEG-4 for avi, else H.264.
         quality: crf of codecs that have it, lower is better; a sixth of it is the quantizer of the older ones.
-        options: of the encoder, and `pix_fmt`.
+        codec_options: of the encoder, and `pix_fmt`.
 
     Raises:
-        UserError: options without a name or without a value.
+        ArgumentError: options without a name or without a value.
     """
 
     codec: str | None = None
     quality: float = 18
-    options: Mapping[str, Any] = field(default_factory=dict)
+    codec_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key, value in self.options.items():
-            if not isinstance(key, str):
-                raise UserError(f"video.codec_options={dict(self.options)}: {key} is no name of an option")
+        for name, value in self.codec_options.items():
+            if not isinstance(name, str):
+                raise ArgumentError("codec_options", f"={dict(self.codec_options)}: {name} is no name of an option")
             if value is None:
-                raise UserError(f"video.codec_options.{key}=null: give a value, or leave it out")
+                raise ArgumentError(f"codec_options.{name}", "=null: give a value, or leave it out")
 
     def codec_for(self, format_name: str) -> str:
         """The encoder for a container (FFmpeg's name of its format).
 
         Raises:
-            UserError: no such encoder, or the container cannot hold what it makes.
+            ArgumentError: no such encoder, or the container cannot hold what it makes.
         """
         import av
 
@@ -75,23 +73,29 @@ class Encoding:
         except ValueError:
             kind = "unknown"
         if kind != "video":
-            raise UserError(
-                f"video.codec={codec}: there is no such video encoder, use libx264, libx265, libvpx-vp9, libsvtav1, "
-                "ffv1 or another one of FFmpeg"
+            raise ArgumentError(
+                "codec",
+                f"={codec}: there is no such video encoder, use libx264, libx265, libvpx-vp9, libsvtav1, ffv1 or "
+                "another one of FFmpeg",
             )
         with av.open(os.devnull, "w", format=format_name) as container:
             # AVI has no place for when a frame is shown, which H.264 and its successors rely on.
             late = format_name == "avi" and av.Codec(codec, "w").canonical_name in ("h264", "hevc", "av1")
             if late or codec not in container.supported_codecs:
-                raise UserError(f"video.codec={codec}: {format_name} files cannot hold it, but those in .mkv can")
+                raise ArgumentError("codec", f"={codec}: {format_name} files cannot hold it, but those in .mkv can")
         return codec
+
+
+def reorders() -> ArgumentError:
+    """The error about an encoder whose packets come in another order than its frames."""
+    return ArgumentError("codec_options", ": leave out what reorders frames, such as bf")
 
 
 class Encoder:
     """A video stream of `container` and the conversion of RGB frames to it; frames are numbered at a constant rate.
 
     Raises:
-        UserError: the encoder refuses the options.
+        ArgumentError: the encoder refuses the options.
     """
 
     def __init__(
@@ -102,7 +106,7 @@ class Encoder:
 
         if codec == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes to stderr by itself
-        options = {key: str(value) for key, value in encoding.options.items()}
+        options = {key: str(value) for key, value in encoding.codec_options.items()}
         known = av.CodecContext.create(codec, "w")
         self.pixel_format = options.pop("pix_fmt", None) or _pixel_format(known.codec.video_formats)
         options = _merged(_quality(known, encoding.quality) | LOW_DELAY.get(codec, {}), options)
@@ -122,12 +126,10 @@ class Encoder:
             self.colors = _tag(context, source.colors)
             context.open()
         except (av.FFmpegError, ValueError) as error:
-            raise UserError(
-                f"video.codec_options={dict(encoding.options)}: {codec} refuses these, or video.quality="
-                f"{encoding.quality:g}, for {size[1]}x{size[0]} px"
-            ) from error
-        if unused := set(context.options) & set(encoding.options):
-            raise UserError(f"video.codec_options: {codec} has no option {', '.join(sorted(unused))}")
+            problem = f"={dict(encoding.codec_options)}: {codec} refuses these, or quality={encoding.quality:g}, "
+            raise ArgumentError("codec_options", f"{problem}for {size[1]}x{size[0]} px") from error
+        if unused := set(context.options) & set(encoding.codec_options):
+            raise ArgumentError("codec_options", f": {codec} has no option {', '.join(sorted(unused))}")
 
     def encode(self, pixels: np.ndarray | None, number: int = 0) -> "list[Packet]":
         """Encode frame `number`, RGB uint8 (H, W, 3); None: what is left. A packet's pts is the number of its frame."""

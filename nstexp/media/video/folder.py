@@ -27,13 +27,14 @@ class FolderWriter:
     consists of.
     """
 
-    def __init__(self, path: Path, source: Source, frames: range, identity: str) -> None:
+    def __init__(self, path: Path, source: Source, frames: range, identity: str, key: str = "path") -> None:
+        self.name = f"{key}={path}"  # in error messages
         self.path, self.partial = path, path.with_name(f"{path.name}.partial")
         self._temporary = path.with_name(f"{UNFINISHED}{path.name}")  # a folder that is not yet, or no longer, needed
-        refuse_inputs(path, (self.partial, self._temporary), source)
+        refuse_inputs(path, (self.partial, self._temporary), source, self.name)
         self._source, self._frames = source, frames
         if path.exists() and not _is_ours(path):
-            raise UserError(f"output={path}: holds other files than an earlier output, choose another name")
+            raise UserError(f"{self.name}: holds other files than an earlier output, choose another name")
         stems = [source.pictures[index].stem for index in frames] if source.pictures else []
         numbers = [f"{number:06d}" for number in range(1, len(frames) + 1)]
         self._names = [f"{stem}.png" for stem in (stems if len(set(stems)) == len(frames) else numbers)]
@@ -41,9 +42,9 @@ class FolderWriter:
             logger.info("%s: a folder of pictures has no sound", path)
         self._ended = False
         self._guard = threading.Lock()
-        with explained(path):
+        with explained(self.name):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._claim = Claim(path)
+            self._claim = Claim(path, self.name)
             try:
                 self._begin(identity)
                 files = {file.name for file in self.partial.iterdir()}
@@ -86,7 +87,7 @@ class FolderWriter:
             self._ended = True
             if not self.done:
                 raise UserError(f"{self.path}: not one frame could be read, so there is nothing to write")
-            with explained(self.path, self.partial):
+            with explained(self.name, self.partial):
                 self._replace_output()
             self._claim.release()
             return self.path
@@ -126,7 +127,7 @@ class FolderWriter:
         try:
             return json.loads((self.partial / MARK).read_text())["identity"] == identity
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"output={self.path}: {self.partial} is in the way, remove it") from None
+            raise UserError(f"{self.name}: {self.partial} is in the way, remove it") from None
 
     def _replace_output(self) -> None:
         replaces = self.path.exists()

@@ -1,4 +1,4 @@
-"""Clips in: what a video file, an animated GIF or a folder of pictures holds, and its frames one after another."""
+"""Clips in: what a video file, an animated GIF or a folder of pictures holds."""
 
 import logging
 import re
@@ -13,20 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError, UserError
 
 if TYPE_CHECKING:  # PyAV takes a moment to import and most commands never need it
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
-    from av.video.reformatter import VideoReformatter
     from av.video.stream import VideoStream
 
 logger = logging.getLogger(__name__)
 
-READERS = ("auto", "decord", "av")
-# Where decord 0.6 was found to be exact to the frame: from the beginning always, behind a seek only in H.264.
-DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 # AVColorSpace numbers (ITU-T H.273 table 4) of the matrices that swscale knows, and how swscale numbers them.
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 UNKNOWN = 2  # in H.273, for matrix, primaries and transfer alike
@@ -95,26 +91,30 @@ class Source:
         """When frame `index` gives way to the next one, or to the end."""
         return self.times[index + 1] if index + 1 < len(self.times) else self.end
 
-    def between(self, start: float | None, end: float | None) -> range:
+    def between(self, start: float | None, end: float | None, prefix: str = "") -> range:
         """Indices of the frames with start <= time < end, in seconds from the first frame; None is no limit.
 
         A start behind the time of the last frame gives that frame, which is still shown.
 
+        Args:
+            prefix: what the user writes before `start` and `end`, for the error message.
+
         Raises:
             UserError: the two leave no frame.
         """
-        for key, value in (("start", start), ("end", end)):
+        for argument, value in (("start", start), ("end", end)):
             if value is not None and not value >= 0:  # also for nan
-                raise UserError(f"video.{key}={value}: give seconds from the start of the clip, 0 or more")
+                raise UserError(f"{prefix}{argument}={value}: give seconds from the start of the clip, 0 or more")
         if end is not None and end <= (start or 0):
-            raise UserError(f"video.end={end}: must be after video.start={start or 0}")
+            raise UserError(f"{prefix}end={end}: must be after {prefix}start={start or 0}")
         if start is not None and start >= self.seconds:
-            raise UserError(f"video.start={start}: {self.path} lasts only {self.seconds:g} seconds")
+            raise UserError(f"{prefix}start={start}: {self.path} lasts only {self.seconds:g} seconds")
         first = min(self._first_at(start or 0), len(self) - 1)
         # Compared before it is converted: a float may be infinite.
         chosen = range(first, len(self) if end is None or end >= self.seconds else self._first_at(end))
         if not chosen:
-            raise UserError(f"video.end={end}: no frame of {self.path} begins between video.start={start or 0} and it")
+            first = f"{prefix}start={start or 0}"
+            raise UserError(f"{prefix}end={end}: no frame of {self.path} begins between {first} and it")
         return chosen
 
     def _first_at(self, seconds: float) -> int:
@@ -124,22 +124,22 @@ class Source:
 
 
 def open_source(
-    path: str | Path, key: str = "content", fps: Fraction = Fraction(25), max_megapixels: float = 200.0
+    path: str | Path, key: str = "path", fps: Fraction = Fraction(25), max_input_megapixels: float = 200.0
 ) -> Source:
     """Find out what a clip holds, without decoding more of it than one frame where its container tells the rest.
 
     Args:
         path: a video file, an animated GIF, or a folder of pictures, which are taken in natural order.
-        key: the config key the path came from, for the error message.
+        key: what the user knows the path as, for the error message.
         fps: frames per second of a folder of pictures.
-        max_megapixels: limit for one frame, a guard against files that unpack to gigabytes.
+        max_input_megapixels: limit for one frame, a guard against files that unpack to gigabytes.
 
     Raises:
         UserError: nothing there, or nothing in it that can be shown.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        return _open_folder(path, key, fps, max_megapixels)
+        return _open_folder(path, key, fps, max_input_megapixels)
     if not path.exists():
         raise UserError(f"{key}={path}: there is no such file or folder")
     if path.stat().st_size == 0:
@@ -147,10 +147,10 @@ def open_source(
     with open_container(path, key) as container:
         stream = _checked_stream(container, path, key)
         coded = stream.codec_context
-        if coded.width * coded.height > max_megapixels * 1e6:
+        if coded.width * coded.height > max_input_megapixels * 1e6:
             raise UserError(
-                f"{key}={path}: {coded.width}x{coded.height} px is over the limit of {max_megapixels:g} megapixels for "
-                "one frame (raise it with max_input_megapixels=...)"
+                f"{key}={path}: {coded.width}x{coded.height} px is over the limit of {max_input_megapixels:g} "
+                "megapixels for one frame (raise it with max_input_megapixels=...)"
             )
         first = next(decode(container, stream), None)
         if first is None:
@@ -174,25 +174,7 @@ def open_source(
         )
 
 
-def read_frames(source: Source, frames: range, reader: str = "auto") -> Iterator[Frame]:
-    """Yield the frames with these indices in order; one that cannot be decoded is left out, which a warning says.
-
-    Args:
-        source: the clip.
-        frames: indices, without a step; the file is not decoded before the keyframe that the first one needs.
-        reader: "decord", "av" (PyAV), or "auto": decord where it reads this file rightly, else PyAV.
-
-    Raises:
-        UserError: unknown reader, decord was asked for and cannot read this file, or a damaged picture in a folder.
-    """
-    if reader not in READERS:
-        raise UserError(f"video.reader={reader}: use one of {', '.join(READERS)}")
-    if source.pictures:
-        return _read_pictures(source, frames)
-    return _read_video(source, frames, reader)
-
-
-def open_container(path: Path, key: str = "content") -> "InputContainer":
+def open_container(path: Path, key: str = "path") -> "InputContainer":
     """Open a media file with PyAV; the caller closes it.
 
     Raises:
@@ -290,7 +272,7 @@ def _scan(path: Path, key: str) -> dict[str, Any]:
 def _scan_decoding(path: Path, key: str, usual: Fraction) -> tuple[list[tuple[int, int]], bool]:
     """(time, duration) of all frames, and whether the times are made up from their count."""
     with open_container(path, key) as container:
-        found = [(_time(frame), frame.duration or 0) for frame in decode(container, video_stream(container))]
+        found = [(shown_at(frame), frame.duration or 0) for frame in decode(container, video_stream(container))]
     if not found:
         raise UserError(f"{key}={path}: not one frame of its video can be decoded")
     times = [time for time, _ in found]
@@ -328,182 +310,12 @@ def _missing(announced: int, found: int, label: str, end_seconds: float) -> str 
     return None
 
 
-def _time(frame: "VideoFrame") -> int | None:
+def shown_at(frame: "VideoFrame") -> int | None:
+    """When a frame is shown, in units of its stream; None where the file does not say."""
     return frame.dts if frame.pts is None else frame.pts
 
 
-def _read_video(source: Source, frames: range, reader: str) -> Iterator[Frame]:
-    if not frames:
-        return
-    count = 0
-    for index, pixels in _indexed_pixels(source, frames, reader):
-        count += 1
-        yield Frame(source.times[index], pixels)
-    if count < len(frames):
-        logger.warning("%s: %d of %d frames could be read, the rest is damaged", source.path, count, len(frames))
-
-
-def _indexed_pixels(source: Source, frames: range, reader: str) -> Iterator[tuple[int, np.ndarray]]:
-    done = 0
-    if reader != "av":
-        try:
-            for item in _read_decord(source, frames):
-                yield item
-                done += 1
-            return
-        except _NotWithDecord as reason:
-            if reader == "decord" and not done:
-                raise UserError(
-                    f"video.reader=decord: cannot read {source.path} ({reason}), use video.reader=auto"
-                ) from reason
-            logger.info("%s: read with PyAV instead of decord (%s)", source.path, reason)
-    yield from _read_av(source, frames[done:])
-
-
-class _NotWithDecord(Exception):
-    pass
-
-
-def _read_decord(source: Source, frames: range) -> Iterator[tuple[int, np.ndarray]]:
-    reader = _open_decord(source, frames.start)
-    index = frames.start
-    try:
-        if frames.start:
-            reader.seek_accurate(frames.start)
-        for index in frames:
-            pixels = reader.next().asnumpy()
-            if pixels.shape != (*source.size, 3) or (index == frames.start and not _same(pixels, source, index)):
-                raise ValueError("another picture")
-            yield index, pixels
-    except Exception as error:  # decord's own, or StopIteration where it misses frames
-        raise _NotWithDecord(f"decord fails at frame {index}") from error  # its own text is about its own code
-
-
-def _open_decord(source: Source, start: int) -> Any:
-    """A decord.VideoReader that is known to read this file rightly, else _NotWithDecord."""
-    try:
-        import decord
-    except Exception as error:  # not installed, or its library does not load here
-        raise _NotWithDecord("decord is not installed") from error
-    if source.damage or source.counted:
-        raise _NotWithDecord("the file is damaged" if source.damage else "its frames carry no times")
-    if source.container not in DECORD_CONTAINERS:
-        raise _NotWithDecord(f"decord is not exact in {source.container}")
-    if start and source.codec != "h264":
-        raise _NotWithDecord(f"decord does not seek exactly in {source.codec}")
-    if not source.colors.tagged and source.colors.matrix == 1 and not _is_rgb(source.pixel_format):
-        raise _NotWithDecord("decord takes untagged colors for BT.601")
-    if _has_alpha(source.pixel_format):
-        raise _NotWithDecord("transparency")
-    decord.logging.set_level(decord.logging.QUIET)
-    try:
-        # One thread: with more, decord holds hundreds of decoded frames.
-        # It fills in for frames it cannot decode, unless told to tolerate fewer than one.
-        reader = decord.VideoReader(str(source.path.absolute()), num_threads=1, fault_tol=1e-9)
-        shown = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
-    except Exception as error:
-        raise _NotWithDecord("decord cannot open it") from error
-    if len(shown) != len(source):
-        raise _NotWithDecord(f"decord finds {len(shown)} frames, not {len(source)}")
-    expected = (np.array(source.times) - source.times[0]) * float(source.time_base)
-    # decord's seconds are float32.
-    tolerance = float(source.time_base) + np.abs(shown) * 2.0**-22
-    if (np.abs(shown - shown[0] - expected) > tolerance).any():
-        raise _NotWithDecord("decord finds other timestamps")
-    return reader
-
-
-def _same(pixels: np.ndarray, source: Source, index: int) -> bool:
-    """Whether this is frame `index` as PyAV reads it, up to the rounding of colors."""
-    expected = next(_read_av(source, range(index, index + 1)), None)
-    return expected is not None and np.abs(pixels.astype(np.int16) - expected[1]).mean() < 3
-
-
-def _read_av(source: Source, frames: range) -> Iterator[tuple[int, np.ndarray]]:
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()  # keeps its tables from frame to frame
-    for index, frame in _frames_from(source, frames.start):
-        if index >= frames.stop:
-            return
-        if index >= frames.start:
-            yield index, rgb(frame, source.size, source.colors, reformatter)
-
-
-def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame"]]:
-    """Frames with their indices, beginning at or before `start`, at a keyframe as near as can be found."""
-    import av
-
-    for seconds_back in (None,) if source.counted else (1, 8, 64, None):  # None: from the beginning of the file
-        target = source.times[start] - round((seconds_back or 0) / source.time_base)
-        if seconds_back is not None and target <= source.times[0]:
-            continue
-        with open_container(source.path) as container:
-            stream = video_stream(container)
-            if seconds_back is not None:
-                try:
-                    container.seek(target, stream=stream)
-                except av.FFmpegError:
-                    continue
-            found = _with_indices(source, decode(container, stream), seeked=seconds_back is not None)
-            first = next(found, None)
-            if seconds_back is not None and (first is None or first[0] > start):
-                continue  # the keyframe found is shown after `start`
-            if first is not None:
-                yield first
-                yield from found
-            return
-
-
-def _with_indices(source: Source, frames: Iterator["VideoFrame"], seeked: bool) -> Iterator[tuple[int, "VideoFrame"]]:
-    last = -1
-    for frame in frames:
-        # Behind a seek, frames that are shown before their keyframe may lack what they refer to.
-        if seeked and not frame.key_frame:
-            continue
-        seeked = False
-        index = last + 1 if source.counted else bisect_left(source.times, _time(frame))
-        if last < index < len(source):
-            yield index, frame
-            last = index
-
-
-def rgb(frame: "VideoFrame", size: tuple[int, int], colors: Colors, reformatter: "VideoReformatter") -> np.ndarray:
-    """A decoded frame as RGB uint8 (H, W, 3) of `size` = (height, width), rotated as shown."""
-    quarter_turns = round(frame.rotation / 90)
-    height, width = size[::-1] if quarter_turns % 2 else size
-    alpha = _has_alpha(frame.format.name)
-    converted = reformatter.reformat(
-        frame,
-        width=width,  # a stream may change its size on the way
-        height=height,
-        format="rgba" if alpha else "rgb24",
-        src_colorspace=SWS_MATRIX[colors.matrix],
-        src_color_range=FULL if colors.full_range or frame.format.is_rgb else LIMITED,
-        dst_color_range=FULL,
-        threads=1,
-    )
-    pixels = converted.to_ndarray()
-    if alpha:
-        opacity = pixels[..., 3:].astype(np.uint16)
-        pixels = ((pixels[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns))
-
-
-def _has_alpha(pixel_format: str) -> bool:
-    import av
-
-    layout = av.VideoFormat(pixel_format)
-    return layout.has_palette or any(component.is_alpha for component in layout.components)
-
-
-def _is_rgb(pixel_format: str) -> bool:
-    import av
-
-    return av.VideoFormat(pixel_format).is_rgb
-
-
-def _open_folder(folder: Path, key: str, fps: Fraction, max_megapixels: float) -> Source:
+def _open_folder(folder: Path, key: str, fps: Fraction, max_input_megapixels: float) -> Source:
     from nstexp.media import images
 
     pictures = sorted(
@@ -513,10 +325,10 @@ def _open_folder(folder: Path, key: str, fps: Fraction, max_megapixels: float) -
     if not pictures:
         raise UserError(f"{key}={folder}: the folder holds no picture ({', '.join(images.READABLE)})")
     if fps <= 0:
-        raise UserError(f"video.fps={fps}: give frames per second, more than 0")
-    size = tuple(images.load_image(pictures[0], max_megapixels).shape[1:])
+        raise ArgumentError("fps", f"={fps}: give frames per second, more than 0")
+    size = tuple(images.load_image(pictures[0], max_input_megapixels).shape[1:])
     for picture in pictures:
-        if (other := _picture_size(picture, max_megapixels)) != size:
+        if (other := _picture_size(picture, max_input_megapixels)) != size:
             raise UserError(
                 f"{key}={folder}: {picture.name} has {other[1]}x{other[0]} px and {pictures[0].name} "
                 f"{size[1]}x{size[0]}, but the pictures of a clip must all have one size"
@@ -535,7 +347,7 @@ def _open_folder(folder: Path, key: str, fps: Fraction, max_megapixels: float) -
     )
 
 
-def _picture_size(path: Path, max_megapixels: float) -> tuple[int, int]:
+def _picture_size(path: Path, max_input_megapixels: float) -> tuple[int, int]:
     """(height, width) as shown, from the header alone."""
     from PIL import Image
 
@@ -546,13 +358,4 @@ def _picture_size(path: Path, max_megapixels: float) -> tuple[int, int]:
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
             return image.size if turned else image.size[::-1]
     except Exception:  # whatever Pillow has against it, load_image says it in one sentence
-        return tuple(images.load_image(path, max_megapixels).shape[1:])
-
-
-def _read_pictures(source: Source, frames: range) -> Iterator[Frame]:
-    from nstexp.media import images
-
-    for index in frames:
-        picture = images.load_image(source.pictures[index], max_megapixels=float("inf"))  # measured when opened
-        pixels = (picture * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-        yield Frame(index, pixels)
+        return tuple(images.load_image(path, max_input_megapixels).shape[1:])

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError, UserError
 from nstexp.media.video.disk import Claim, explained, refuse_inputs
-from nstexp.media.video.encoder import REORDERS, Encoder, Encoding
+from nstexp.media.video.encoder import Encoder, Encoding, reorders
 from nstexp.media.video.folder import FolderWriter
 from nstexp.media.video.gif import write_gif
+from nstexp.media.video.reading import rgb
 from nstexp.media.video.sound import COPY, IDENTITY, Sound, kept_tags, plan_sound, rounded
-from nstexp.media.video.source import Colors, Frame, Source, complaints, open_container, packets, rgb, video_stream
+from nstexp.media.video.source import Colors, Frame, Source, complaints, open_container, packets, video_stream
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -87,7 +88,13 @@ class Writer(Protocol):
 
 
 def open_writer(
-    path: str | Path, source: Source, size: tuple[int, int], frames: range, encoding: Encoding, identity: str
+    path: str | Path,
+    source: Source,
+    size: tuple[int, int],
+    frames: range,
+    encoding: Encoding,
+    identity: str,
+    key: str = "path",
 ) -> Writer:
     """Begin to write `frames` of `source`, changed but with their times and their sound, or go on with it.
 
@@ -99,39 +106,48 @@ def open_writer(
         encoding: how; a folder and a GIF take nothing from it.
         identity: a digest of what the frames depend on. What an earlier, interrupted writer with the same one left
             beside `path` is kept.
+        key: what the user knows `path` as, for error messages.
 
     Raises:
         UserError: the output cannot be written there, another run writes it, or the encoding does not suit it.
     """
     path = Path(path).expanduser()
     if path.name in ("", ".."):
-        raise UserError(f"output={path}: this is no name of a file or a folder to be made, add one")
+        raise UserError(f"{key}={path}: this is no name of a file or a folder to be made, add one")
     if not path.suffix:
-        return FolderWriter(path, source, frames, identity)
+        return FolderWriter(path, source, frames, identity, key)
     if path.suffix.lower() not in FORMATS:
         raise UserError(
-            f"output={path}: cannot write '{path.suffix}' files, use one of {', '.join(FORMATS)}, or a folder name "
+            f"{key}={path}: cannot write '{path.suffix}' files, use one of {', '.join(FORMATS)}, or a folder name "
             "without an ending for PNG files"
         )
     if path.is_dir():
-        raise UserError(f"output={path}: this is a folder, add a file name")
-    return VideoWriter(path, source, size, frames, encoding, identity)
+        raise UserError(f"{key}={path}: this is a folder, add a file name")
+    return VideoWriter(path, source, size, frames, encoding, identity, key)
 
 
 class VideoWriter:
     """Writes a video file or a GIF, see `open_writer`."""
 
     def __init__(
-        self, path: Path, source: Source, size: tuple[int, int], frames: range, encoding: Encoding, identity: str
+        self,
+        path: Path,
+        source: Source,
+        size: tuple[int, int],
+        frames: range,
+        encoding: Encoding,
+        identity: str,
+        key: str = "path",
     ) -> None:
+        self.name = f"{key}={path}"  # in error messages
         self.path, self.partial = path, path.with_name(f"{path.name}.partial.mkv")
         self._aside = path.with_name(f".{self.partial.name}")  # an earlier partial file while it is copied
         self._temporary = path.with_name(f".writing-{path.name}")
-        refuse_inputs(path, (self.partial, self._aside, self._temporary), source)
+        refuse_inputs(path, (self.partial, self._aside, self._temporary), source, self.name)
         self._source, self._size, self._frames, self._identity = source, size, frames, identity
         self._format = FORMATS[path.suffix.lower()]
         if self._format == "gif":  # nothing is lost before the palettes are chosen
-            encoding = Encoding("ffv1", options={"pix_fmt": "bgr0"})
+            encoding = Encoding("ffv1", codec_options={"pix_fmt": "bgr0"})
             self._codec = "ffv1"
         else:
             self._codec = encoding.codec_for(self._format)
@@ -151,9 +167,9 @@ class VideoWriter:
         self._written: list[int] = []  # positions in `frames`
         self._ended = False
         self._guard = threading.Lock()
-        with explained(path):
+        with explained(self.name):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._claim = Claim(path)
+            self._claim = Claim(path, self.name)
             try:
                 self._open_partial(header)
             except BaseException:
@@ -175,7 +191,7 @@ class VideoWriter:
             self._check_not_ended()
             if position < self.done:
                 raise ValueError(f"the frame at {frame.time} does not follow those that are written")
-            with explained(self.path, self.partial if self._written else None):
+            with explained(self.name, self.partial if self._written else None):
                 self._mux(self._encoder.encode(frame.pixels, position))
 
     def finish(self) -> Path:
@@ -183,7 +199,7 @@ class VideoWriter:
             self._check_not_ended()
             self._ended = True
             try:
-                with explained(self.path, self.partial):
+                with explained(self.name, self.partial):
                     self._mux(self._encoder.encode(None))
                     self._close()
                     if not self._written:
@@ -227,7 +243,7 @@ class VideoWriter:
         shift = self._window()[0]
         numbers = [rounded((self._seconds(n) - shift) * self._source.rate) for n in range(len(self._frames))]
         if any(not 0 < b - a <= AVI_GAP for a, b in pairwise(numbers)):
-            raise UserError(f"output={self.path}: AVI files know no frames at uneven times, use .mkv or .mp4")
+            raise UserError(f"{self.name}: AVI files know no frames at uneven times, use .mkv or .mp4")
 
     def _planned_sound(self) -> list[str | None]:
         """What becomes of each audio stream; anything but a copy is logged."""
@@ -363,12 +379,11 @@ class VideoWriter:
                     coded = encoder.encode(None if number is None else black, number or 0)
                     order += [packet.pts for packet in coded]
                     if any(a >= b for a, b in pairwise(order)):
-                        raise UserError(REORDERS)
+                        raise reorders()
                     container.mux(coded)
         except av.FFmpegError as error:
-            raise UserError(
-                f"video.codec_options={dict(self._encoding.options)}: {self._codec} fails with these ({error.strerror})"
-            ) from error
+            problem = f"={dict(self._encoding.codec_options)}: {self._codec} fails with these ({error.strerror})"
+            raise ArgumentError("codec_options", problem) from error
         memory.seek(0)
         with av.open(memory) as fresh:
             return _header(video_stream(fresh))
@@ -378,7 +393,7 @@ class VideoWriter:
         for packet in coded:
             position = packet.pts
             if self._written and position <= self._written[-1]:
-                raise UserError(REORDERS)
+                raise reorders()
             begin = self._milliseconds(position)
             packet.pts = packet.dts = begin
             packet.duration = max(1, rounded((self._end(position) - self._seconds(0)) / MILLISECOND) - begin)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nstexp.core.pixels import from_array, to_array
 from nstexp.core.resize import resize
 from nstexp.media.flow import Motion
 from nstexp.media.video import Frame
@@ -44,8 +45,7 @@ class Shot:
     @cached_property
     def picture(self) -> Tensor:
         """(3, H, W) in [0, 1] at the size of the result."""
-        pixels = torch.from_numpy(self.frame.pixels).permute(2, 0, 1)
-        return resize(pixels.float().div_(255).contiguous(), self.size)
+        return resize(from_array(self.frame.pixels), self.size)
 
 
 def batches(shots: Iterable[Shot], count: int) -> Iterator[list[Shot]]:
@@ -96,7 +96,7 @@ class Painter:
     def go_on(self, picture: np.ndarray) -> None:
         """Take this picture, uint8 (H, W, 3), for the result before."""
         self._shown = picture, picture
-        result = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+        result = from_array(picture)[None]
         self._before = _as_array(prepare_content(self.color, self.strength, result)[0])
 
     def paint(self, shots: Sequence[Shot]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -166,9 +166,7 @@ class Painter:
         return _as_batch(shot.motion.from_before(self._before)), torch.from_numpy(shot.motion.trust)[None, None]
 
     def _finished(self, result: Tensor, content: Tensor, styles: Sequence[Style]) -> np.ndarray:
-        picture = finish_colors(self.color, self.strength, result, content, styles)[0]
-        pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8)
-        return pixels.permute(1, 2, 0).contiguous().numpy()
+        return to_array(finish_colors(self.color, self.strength, result, content, styles)[0])
 
 
 def _as_array(picture: Tensor) -> np.ndarray:

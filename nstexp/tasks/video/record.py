@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from nstexp import loggers
+from nstexp.core.pixels import from_array, to_array
 from nstexp.media.flow import Flicker
 from nstexp.outputs import RunFolder
 from nstexp.tasks.video.painter import Shot
@@ -84,13 +84,13 @@ class Record:
 
     def save_poster(self, picture: np.ndarray) -> None:
         """A frame, uint8 (H, W, 3), as the picture that stands for the clip in reports and loggers."""
-        self.folder.save_picture(torch.from_numpy(picture).permute(2, 0, 1).float() / 255, "output.png")
+        self.folder.save_picture(from_array(picture), "output.png")
 
     def _flicker(self, shot: Shot, now: dict[str, np.ndarray]) -> dict[str, float | None]:
         """The warping errors between the frame before and this one; None where there are none."""
         if not self.flicker:
             return {}
-        now[OF_CLIP] = (shot.picture.permute(1, 2, 0) * 255).round().byte().numpy()
+        now[OF_CLIP] = to_array(shot.picture)
         before, self._before = self._before, now
         known = bool(before) and (shot.repeated or (shot.motion is not None and not shot.motion.cut))
         return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, under
 from nstexp.core.resize import size_for_longer_side
 from nstexp.core.runtime.memory import free_bytes
 from nstexp.media.flow import MotionEstimator
@@ -70,7 +70,7 @@ def video(
     source = _open(request.content, settings, request.max_input_megapixels)
     if source.damage:
         log.warning("%s: %s", source.path, source.damage)
-    frames = source.between(seconds_of("start", settings.start), seconds_of("end", settings.end))
+    frames = source.between(seconds_of("start", settings.start), seconds_of("end", settings.end), "video.")
     target = _target(source, request.output, folder)
     protect_inputs([source.path, *styles.files], [target])
     size = size_for_longer_side(source.size, request.image_px)
@@ -79,7 +79,9 @@ def video(
     estimator = MotionEstimator(settings.flow, size, device) if needs_motion else None
     record = _record(folder, active_loggers, log_every_n_steps, len(frames), estimator, painter, settings)
     files = [*(source.pictures or [source.path]), *styles.files]
-    writer = open_writer(target, source, size, frames, settings.encoding, f"{identity} {_digest_of_files(files)}")
+    whose = f"{identity} {_digest_of_files(files)}"
+    with under("video"):
+        writer = open_writer(target, source, size, frames, settings.encoding, whose, key="output")
     batch = _batch_size(settings.batch, painter, size, device)
     in_run_folder = target.parent == folder.path
     return Work(source, frames, size, settings.reader, batch, painter, estimator, writer, record, in_run_folder)()

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nstexp.core.errors import Stopped, UserError
-from nstexp.core.runtime.threads import Behind, ahead
+from nstexp.core.errors import Stopped, UserError, under
+from nstexp.core.runtime.threads import WriteBehind, prefetch
 from nstexp.media.flow import MotionEstimator
 from nstexp.media.video import Frame, Source, Writer, read_frames
 from nstexp.tasks.video.painter import Painter, Shot, batches
@@ -90,9 +90,9 @@ class Work:
             self.record.save_poster(self.writer.last_picture())
         if done == len(self.frames):
             return
-        write = Behind(self._timed_add, FRAMES_ON_THEIR_WAY)
+        write = WriteBehind(self._timed_add, FRAMES_ON_THEIR_WAY)
         try:
-            with closing(ahead(self._shots(self._prepared(done)), FRAMES_ON_THEIR_WAY)) as coming:
+            with closing(prefetch(self._shots(self._prepared(done)), FRAMES_ON_THEIR_WAY)) as coming:
                 for batch in batches(coming, self.batch):
                     interruption.check()
                     self._one_batch(batch, done, write)
@@ -120,13 +120,13 @@ class Work:
         """The first frame of the scene that a frame belongs to."""
         log.info("looking for the beginning of the scene")
         shots = itertools.takewhile(lambda shot: shot.number <= number, self._shots(0))
-        with closing(ahead(shots, FRAMES_ON_THEIR_WAY)) as coming:
+        with closing(prefetch(shots, FRAMES_ON_THEIR_WAY)) as coming:
             first = next(coming)
             for shot in coming:
                 first = shot if shot.begins_scene else first
         return first
 
-    def _one_batch(self, batch: Sequence[Shot], done: int, write: Behind) -> None:
+    def _one_batch(self, batch: Sequence[Shot], done: int, write: WriteBehind) -> None:
         if not self.painter.blends:
             batch = [shot for shot in batch if shot.number >= done]
             if not batch:
@@ -155,7 +155,7 @@ class Work:
         start = self.source.times[self.frames[0]]
         length = max(1, self.source.times[self.frames[-1]] - start)
         while True:
-            with self.record.timed("decode"):
+            with self.record.timed("decode"), under("video"):
                 frame = next(wanted, None)
             if frame is None:
                 return

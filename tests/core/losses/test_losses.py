@@ -1,16 +1,22 @@
 """Losses against closed forms, symmetries, and formulas written out once more in float64."""
 
 import math
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from nstexp.core import losses
-from nstexp.core.errors import UserError
+from nstexp.core.errors import ArgumentError, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, OutOfRange, TotalVariation, stats
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks import pretrained
-from nstexp.core.networks.encoder import IMAGE, VGG
+from nstexp.core.networks.encoder import IMAGE
+from nstexp.core.networks.vgg import VGG
 
 CONTENT_FORMS = ("mse", "half_sum", "sum")
 GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")
@@ -208,12 +214,12 @@ def test_gram_module_weighs_the_function_over_layers(form, reduction):
 def test_total_variation_module_scales_the_pixels(form):
     x = features(0)
     torch.testing.assert_close(TotalVariation(form, 255)(x, None), losses.total_variation(255 * x[IMAGE], form))
-    torch.testing.assert_close(TotalVariation(form)(x, None), losses.total_variation(x[IMAGE], form))
+    torch.testing.assert_close(TotalVariation(form, 1)(x, None), losses.total_variation(x[IMAGE], form))
 
 
 def test_out_of_range_module_measures_on_its_pixel_scale():
     x = {IMAGE: 3 * rand(2, 3, 4, 4)}
-    torch.testing.assert_close(OutOfRange()(x, None), losses.out_of_range(x[IMAGE]))
+    torch.testing.assert_close(OutOfRange(1)(x, None), losses.out_of_range(x[IMAGE]))
     beyond = (255 * x[IMAGE] - (255 * x[IMAGE]).clamp(0, 255)).square().mean()
     torch.testing.assert_close(OutOfRange(255)(x, None), beyond)
 
@@ -240,17 +246,17 @@ def test_targets_hold_no_graph():
 @pytest.mark.parametrize(
     ("make", "key"),
     [
-        (lambda: ContentLoss(LAYERS, "mae"), "loss.content.form=mae"),
-        (lambda: GramLoss(LAYERS, "gatsy"), "loss.gram.form=gatsy"),
-        (lambda: GramLoss(LAYERS, reduction="max"), "loss.gram.reduction=max"),
-        (lambda: GramLoss(LAYERS, layer_weights=[1, 2]), "loss.gram.layer_weights has 2"),
-        (lambda: GramLoss(LAYERS, layer_weights=[1, 2, math.nan]), "loss.gram.layer_weights"),
-        (lambda: GramLoss(LAYERS, layer_weights=[1, 2, -1]), "loss.gram.layer_weights"),
-        (lambda: TotalVariation("l3"), "loss.tv.form=l3"),
+        (lambda: ContentLoss(LAYERS, "mae"), "form=mae is unknown, choose one of mse, half_sum, sum"),
+        (lambda: GramLoss(LAYERS, "gatsy"), "form=gatsy is unknown, choose one of gatys, mse_hw"),
+        (lambda: GramLoss(LAYERS, reduction="max"), "reduction=max is unknown, choose one of sum, mean"),
+        (lambda: GramLoss(LAYERS, layer_weights=[1, 2]), "layer_weights has 2 numbers for the 3 layers"),
+        (lambda: GramLoss(LAYERS, layer_weights=[1, 2, math.nan]), "layer_weights="),
+        (lambda: GramLoss(LAYERS, layer_weights=[1, 2, -1]), "layer_weights="),
+        (lambda: TotalVariation("l3"), "form=l3 is unknown, choose one of jc, sq, mean"),
     ],
 )
-def test_wrong_setting_raises_with_its_key(make, key):
-    with pytest.raises(UserError, match=key):
+def test_a_wrong_setting_raises_with_the_arguments_name(make, key):
+    with pytest.raises(ArgumentError, match=f"^{key}"):
         make()
 
 
@@ -258,7 +264,9 @@ def test_wrong_setting_raises_with_its_key(make, key):
 
 
 def loss_set(**weights) -> LossSet:
-    return LossSet({"content": ContentLoss(["relu3_1"]), "gram": GramLoss(LAYERS), "tv": TotalVariation()}, weights)
+    return LossSet(
+        {"content": ContentLoss(["relu3_1"]), "gram": GramLoss(LAYERS), "tv": TotalVariation("mean", 1)}, weights
+    )
 
 
 def targets_of(losses_: LossSet, content, *styles) -> dict:
@@ -275,7 +283,7 @@ def test_alpha_and_beta_weigh_their_roles():
     values = set_(x, targets_of(set_, features(10), features(20)))
     content, gram, tv = (values.terms[name] for name in ("content", "gram", "tv"))
     assert content.item() == losses.content_loss(x["relu3_1"], features(10)["relu3_1"]).item()
-    assert tv.item() == losses.total_variation(x[IMAGE]).item()
+    assert tv.item() == losses.total_variation(x[IMAGE], "mean").item()
     torch.testing.assert_close(values.total, 2 * content + 30 * gram + 0.5 * tv)
 
 
@@ -343,7 +351,7 @@ def test_bad_weights_raise_with_their_key(weights, key):
 
 
 def test_a_set_without_terms_raises():
-    with pytest.raises(UserError, match="loss is empty"):
+    with pytest.raises(UserError, match="there is no loss term: choose at least one"):
         LossSet({}, {"alpha": 1})
 
 
@@ -413,3 +421,41 @@ def test_loss_values_add_up():
     first = LossValues(torch.tensor(2.0), {"a": torch.tensor(1.0)})
     both = first + LossValues(torch.tensor(3.0), {"b": torch.tensor(4.0)})
     assert both.numbers() == {"total": 5.0, "a": 1.0, "b": 4.0}
+
+
+# ----------------------------------------------------------------------------------------------------------- defaults
+
+CONF = Path(__file__).parents[3] / "conf" / "loss"
+VARIANTS = {"gram_hw", "palette"}  # files that change a setting of a term which has a file of its own
+
+
+def configured() -> dict[str, dict[str, Any]]:
+    """File in conf/loss -> the settings of its term."""
+    found = {}
+    for file in sorted(CONF.glob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(file))
+        (found[file.stem],) = content.get("loss", {k: v for k, v in content.items() if k != "defaults"}).values()
+    return found
+
+
+@pytest.mark.parametrize("name", sorted({file.stem for file in CONF.glob("*.yaml")} - VARIANTS))
+def test_a_term_means_the_same_in_a_notebook_and_on_the_command_line(name):
+    settings = configured()[name]
+    parameters = signature(get_class(settings.pop("_target_"))).parameters
+    assert settings.keys() == parameters.keys()
+    for argument, value in settings.items():
+        told_elsewhere = isinstance(value, str) and value.startswith("${")
+        if not told_elsewhere and parameters[argument].default is not Parameter.empty:
+            default = parameters[argument].default
+            assert (list(default) if isinstance(default, tuple) else default) == value, argument
+
+
+def test_there_are_terms_to_compare():
+    assert len(configured().keys() - VARIANTS) >= 11
+    assert total_variation_defaults() == ("jc", 255)
+
+
+def total_variation_defaults() -> tuple[str, float]:
+    term, x = TotalVariation(), {IMAGE: rand(1, 3, 4, 5)}
+    torch.testing.assert_close(term(x, None), losses.total_variation(255 * x[IMAGE]))
+    return term.form, term.pixel_scale

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nstexp.core.losses.stats import adain, gram, moments, region_moments
+from nstexp.core.losses.stats import adain, affine, gram, moments, region_moments, shift
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,41 +75,62 @@ CONTENT = torch.tensor([1.0, 2, 3, 4], dtype=torch.float64).view(1, 1, 2, 2)
 STYLE = torch.tensor([10.0, 14, 10, 14], dtype=torch.float64).view(1, 1, 2, 2)
 
 
+def adapted(content, style, eps=1e-5, unbiased=False):
+    return adain(content, moments(content, eps, unbiased), moments(style, eps, unbiased))
+
+
 def test_adain_worked_example():
-    result = adain(CONTENT, moments(STYLE, 0), 0).flatten()
+    result = adapted(CONTENT, STYLE, 0).flatten()
     assert result.tolist() == pytest.approx([9.316718, 11.105573, 12.894427, 14.683282], abs=1e-6)
     short = STYLE.flatten()[:2].view(1, 1, 1, 2)
-    result = adain(CONTENT, moments(short, 0, unbiased=True), 0, unbiased=True).flatten()
+    result = adapted(CONTENT, short, 0, unbiased=True).flatten()
     assert result.tolist() == pytest.approx([8.713665, 10.904555, 13.095445, 15.286335], abs=1e-6)
 
 
 def test_adain_stats():
     content, style = rand(2, 5, 6, 7) * 3 + 1, rand(2, 5, 4, 4, seed=1) * 0.5 - 2
-    result = adain(content, moments(style))
+    result = adapted(content, style)
     torch.testing.assert_close(result.mean((2, 3)), style.mean((2, 3)), rtol=0, atol=1e-5)
     own = content.var((2, 3), correction=0)
     wanted = ((style.var((2, 3), correction=0) + 1e-5) * own / (own + 1e-5)).sqrt()
     torch.testing.assert_close(result.std((2, 3), correction=0), wanted, rtol=1e-10, atol=0)
-    assert float(moments(adain(CONTENT, moments(STYLE)), 0)[1]) == pytest.approx(1.9999945, abs=3e-6)
+    assert float(moments(adapted(CONTENT, STYLE), 0)[1]) == pytest.approx(1.9999945, abs=3e-6)
 
 
 def test_adain_identity_affine_invariance_and_style_shuffle():
     x, y = rand(1, 4, 5, 5), rand(1, 4, 3, 6, seed=1)
-    torch.testing.assert_close(adain(x, moments(x)), x)
+    torch.testing.assert_close(adapted(x, x), x)
     gain, shift = torch.tensor([0.5, 2, 3, 10.0]).view(1, 4, 1, 1).double(), rand(1, 4, 1, 1, seed=2)
-    torch.testing.assert_close(adain(gain * x + shift, moments(y, 0), 0), adain(x, moments(y, 0), 0))
+    torch.testing.assert_close(adapted(gain * x + shift, y, 0), adapted(x, y, 0))
     order = torch.randperm(18, generator=torch.Generator().manual_seed(3))
     shuffled = y.flatten(2)[..., order].view_as(y)
-    torch.testing.assert_close(adain(x, moments(shuffled)), adain(x, moments(y)))
+    torch.testing.assert_close(adapted(x, shuffled), adapted(x, y))
 
 
 def test_adain_const_content():
     x = torch.full((1, 3, 4, 4), 2.5, dtype=torch.float64, requires_grad=True)
     style = rand(1, 3, 4, 4)
-    result = adain(x, moments(style))
+    result = adapted(x, style)
     torch.testing.assert_close(result, style.mean((2, 3), keepdim=True).expand_as(result))
     (gradient,) = torch.autograd.grad(result.square().sum(), x)
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1, 1.7, torch.tensor(0.3)])
+def test_alpha_is_how_far_adain_goes(alpha):
+    x, y = rand(2, 4, 5, 5), rand(1, 4, 3, 6, seed=1)
+    own, wanted = moments(x), moments(y)
+    torch.testing.assert_close(adain(x, own, wanted, alpha), torch.lerp(x, adain(x, own, wanted), float(alpha)))
+    assert torch.equal(adain(x, own, wanted, 1.0), adain(x, own, wanted))
+
+
+def test_a_shift_takes_moments_of_any_shape_and_adain_is_built_on_it():
+    x, y = rand(1, 4, 5, 5), rand(1, 4, 3, 6, seed=1)
+    factor, offset = shift(moments(x), moments(y))
+    assert torch.equal(affine(x, factor, offset), adain(x, moments(x), moments(y)))
+    flat = shift([m.flatten(1) for m in moments(x)], [m.flatten(1) for m in moments(y)])
+    assert [part.shape for part in flat] == [(1, 4), (1, 4)]
+    assert torch.equal(flat[0], factor.flatten(1)) and torch.equal(flat[1], offset.flatten(1))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

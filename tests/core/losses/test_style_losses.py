@@ -518,27 +518,27 @@ def test_layer_weights_multiply_each_layer(make):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LaplacianLoss([]), "loss.laplacian.pool_px=[]: give a list of whole numbers"),
-        (lambda: LaplacianLoss([0]), "loss.laplacian.pool_px=[0]"),
-        (lambda: LaplacianLoss([4, 1.5]), "loss.laplacian.pool_px=[4, 1.5]"),
-        (lambda: LaplacianLoss([True]), "loss.laplacian.pool_px=[True]"),
-        (lambda: LaplacianLoss(4), "loss.laplacian.pool_px=4"),
-        (lambda: LaplacianLoss([4, 16], [1]), "loss.laplacian.pool_weights has 1 numbers for the 2 entries of pool_px"),
-        (lambda: LaplacianLoss([4], [-1]), "loss.laplacian.pool_weights=[-1.0]"),
-        (lambda: CovarianceLoss(LAYERS, [1]), "loss.cov.layer_weights has 1 numbers for the 3 layers"),
-        (lambda: HistogramLoss(LAYERS, [1]), "loss.histogram.layer_weights has 1 numbers for the 3 layers"),
-        (lambda: HistogramLoss(LAYERS, [1, math.inf, 1]), "loss.histogram.layer_weights"),
-        (lambda: HistogramLoss(LAYERS, reduction="max"), "loss.histogram.reduction=max is unknown, choose one of"),
-        (lambda: HistogramLoss(LAYERS, mode="sorted"), "loss.histogram.mode=sorted is unknown, choose one of sort"),
-        (lambda: HistogramLoss(LAYERS, tie="left"), "loss.histogram.tie=left is unknown, choose one of random, stable"),
-        (lambda: HistogramLoss(LAYERS, bins=1), "loss.histogram.bins=1: give a whole number, 2 or larger"),
-        (lambda: HistogramLoss(LAYERS, bins=2.5), "loss.histogram.bins=2.5"),
-        (lambda: SlicedWassersteinLoss(LAYERS, 0), "loss.swd.directions=0: give a whole number, 1 or larger"),
-        (lambda: SlicedWassersteinLoss(LAYERS, None, [1]), "loss.swd.layer_weights has 1 numbers for the 3 layers"),
+        (lambda: LaplacianLoss([]), "pool_px=[]: give a list of whole numbers"),
+        (lambda: LaplacianLoss([0]), "pool_px=[0]"),
+        (lambda: LaplacianLoss([4, 1.5]), "pool_px=[4, 1.5]"),
+        (lambda: LaplacianLoss([True]), "pool_px=[True]"),
+        (lambda: LaplacianLoss(4), "pool_px=4"),
+        (lambda: LaplacianLoss([4, 16], [1]), "pool_weights has 1 numbers for the 2 entries of pool_px"),
+        (lambda: LaplacianLoss([4], [-1]), "pool_weights=[-1.0]"),
+        (lambda: CovarianceLoss(LAYERS, [1]), "layer_weights has 1 numbers for the 3 layers"),
+        (lambda: HistogramLoss(LAYERS, [1]), "layer_weights has 1 numbers for the 3 layers"),
+        (lambda: HistogramLoss(LAYERS, [1, math.inf, 1]), "layer_weights"),
+        (lambda: HistogramLoss(LAYERS, reduction="max"), "reduction=max is unknown, choose one of"),
+        (lambda: HistogramLoss(LAYERS, mode="sorted"), "mode=sorted is unknown, choose one of sort"),
+        (lambda: HistogramLoss(LAYERS, tie="left"), "tie=left is unknown, choose one of random, stable"),
+        (lambda: HistogramLoss(LAYERS, bins=1), "bins=1: give a whole number, 2 or larger"),
+        (lambda: HistogramLoss(LAYERS, bins=2.5), "bins=2.5"),
+        (lambda: SlicedWassersteinLoss(LAYERS, 0), "directions=0: give a whole number, 1 or larger"),
+        (lambda: SlicedWassersteinLoss(LAYERS, None, [1]), "layer_weights has 1 numbers for the 3 layers"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_setting_is_one_sentence_with_its_key(make, message):
+def test_a_wrong_setting_is_one_sentence_with_the_arguments_name(make, message):
     with pytest.raises(UserError) as refused:
         make()
     assert str(refused.value).startswith(message)
@@ -655,7 +655,9 @@ def test_half_precision_of_a_training_does_not_reach_the_statistics(term):
 
 
 def test_settings_of_a_term_that_is_left_out_are_named():
-    with pytest.raises(UserError, match=r"^loss.tv has settings, but the term is not in loss=\[...\]: add it there$"):
+    with pytest.raises(
+        UserError, match=r"^the loss term 'tv' has settings, but is not among those chosen: choose it too$"
+    ):
         LossSet({"gram": GramLoss(["a"]), "tv": {"form": "jc"}}, {"beta": 1})
 
 
@@ -723,9 +725,11 @@ def test_a_term_whose_statistics_cannot_be_added_is_named(combine):
         blend = property()  # hides that of GramLoss, as in a term that never had one
 
     set_ = LossSet({"own": Unblended(["a"])}, {"beta": 1})
-    message = f"^style_combine={combine}: the loss term 'own' knows only style_combine=weighted_loss$"
+    message = f"^combine={combine}: the loss term 'own' knows only combine=weighted_loss$"
     with pytest.raises(UserError, match=message):
         of_two(set_, (0.5, 0.5), combine)
+    with pytest.raises(UserError, match=f"^blend={combine}: .* knows only blend=weighted_loss$"):
+        set_.combined("own", [(0.5, {}), (0.5, {})], combine, key="blend")
     assert len(of_two(set_, (0.5, 0.5), "weighted_loss")) == 2
 
 
@@ -814,7 +818,7 @@ def test_a_term_is_the_sum_of_its_coefficients_times_its_unit(term, unit):
 def test_the_laplacian_and_terms_without_a_unit_have_coefficients_too():
     x, photo = features(0), features(10)
     lap = LaplacianLoss([1, 4], [2, 3], pixel_scale=1)
-    set_ = LossSet({"lap": lap, "swd": SlicedWassersteinLoss(LAYERS, None, WEIGHTS), "tv": TotalVariation()},
+    set_ = LossSet({"lap": lap, "swd": SlicedWassersteinLoss(LAYERS, None, WEIGHTS), "tv": TotalVariation("mean", 1)},
                    {"lap": 10, "beta": 7, "tv": 5})  # fmt: skip
     found = set_.coefficients(shapes_of(x))
     unit = [LaplacianLoss([side])(x, LaplacianLoss([side]).target(photo)).item() for side in (1, 4)]

@@ -278,7 +278,7 @@ def test_weights_that_are_0_everywhere_give_something_finite(mode):
 def test_unknown_settings_raise_with_their_key_and_the_known_ones(setting):
     ((key, value),) = setting.items()
     known = {"mode": "sort, bins", "tie": "random, stable"}[key]
-    with pytest.raises(UserError, match=f"^loss.histogram.{key}={value} is unknown, choose one of {known}$"):
+    with pytest.raises(UserError, match=f"^{key}={value} is unknown, choose one of {known}$"):
         hist_match(row(1, 2), row(1, 2), **setting)
 
 

@@ -37,8 +37,8 @@ from nstexp.core.measures.scorer import (
     palette_distance,
     ssim,
 )
-from nstexp.core.networks.encoder import VGG
 from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -419,7 +419,7 @@ def test_what_is_kept_is_bounded(encoder, monkeypatch):
     for seed in range(4):
         small(picture(seed=3), picture(), [(picture(seed=seed), 1.0)])
     swd = 4 * sum(c * 48 * 64 / 4**i for i, c in enumerate((8, 16, 32, 64)))
-    assert swd < small._memory._bytes <= 2**20, "sorted projections are the largest part"
+    assert swd < small._memory._results.currsize <= 2**20, "sorted projections are the largest part"
 
 
 def test_references_are_computed_once():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import CAFFE, VGG, EncoderWeights, same_network
+from nstexp.core.networks.encoder import CAFFE, EncoderWeights, same_network
 from nstexp.core.networks.layers import upsampled_conv
 from nstexp.core.networks.model_files import (
     decoder_info,
@@ -22,6 +22,7 @@ from nstexp.core.networks.model_files import (
 )
 from nstexp.core.networks.pretrained import from_file, random_vgg
 from nstexp.core.networks.ridge import fit_decoder
+from nstexp.core.networks.vgg import VGG
 
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
@@ -52,7 +53,7 @@ def test_the_decoder_gives_back_the_image_size_from_every_layer(layer, scale, de
 
 
 def test_a_decoder_starts_from_a_relu_layer(encoder):
-    with pytest.raises(UserError, match=r"layers\.content=\[pool3\].*such as relu4_1"):
+    with pytest.raises(UserError, match=r"^layer=pool3: a decoder starts from a layer relu.*such as relu4_1"):
         Decoder.mirror(encoder, "pool3")
 
 
@@ -166,8 +167,12 @@ def test_a_decoder_of_another_encoder_is_refused(encoder, tmp_path):
     other = VGG(random_vgg(seed=1), pad="reflect")
     with pytest.raises(UserError, match=r"with the encoder vgg19-random-0 .*, and the backbone is vgg19-random-1"):
         load_decoder(path, other, "relu4_1")
-    with pytest.raises(UserError, match=r"trained for relu4_1, and layers\.content is relu3_1"):
+    with pytest.raises(
+        UserError, match=r"^path=.* was trained for relu4_1, and layer is relu3_1: set layer to relu4_1"
+    ):
         load_decoder(path, encoder, "relu3_1")
+    with pytest.raises(UserError, match=r"^--decoder=.* for relu4_1, and --layer is relu3_1: set --layer to relu4_1"):
+        load_decoder(path, encoder, "relu3_1", "--decoder", "--layer")
 
 
 @pytest.mark.parametrize("setting", [{"pool": "avg"}, {"pad": "zeros"}])
@@ -222,4 +227,4 @@ def test_bad_decoder_files_get_a_sentence(encoder, tmp_path, content, sentence, 
             sentence = "not a decoder file that loads safely"
     with pytest.raises(UserError, match=sentence) as error:
         load_decoder(path, encoder, "relu4_1")
-    assert "method.decoder=" in str(error.value)
+    assert str(error.value).startswith(f"path={path}")

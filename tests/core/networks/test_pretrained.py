@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.networks import pretrained
-from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, VGG, EncoderWeights
+from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights
+from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import resize
 from nstexp.media import samples
 from nstexp.media.images import load_image
@@ -176,7 +177,7 @@ def test_garbage_file_raises(tmp_path, suffix, content):
 
 @pytest.mark.parametrize("name", ["absent.pth", "."])
 def test_missing_file_raises_with_its_key(tmp_path, name):
-    with pytest.raises(UserError, match=r"backbone\.weights\.path=.*there is no such file"):
+    with pytest.raises(UserError, match=r"^path=.*there is no such file"):
         pretrained.from_file(str(tmp_path / name))
 
 
@@ -212,7 +213,7 @@ def test_another_network_raises_with_its_file(tmp_path, make):
 
 def test_unknown_preprocessing_raises(tmp_path):
     path = _write(torchvision_names(random_convs(until="conv1_1"), 19), tmp_path / "vgg.pth")
-    with pytest.raises(UserError, match=r"backbone\.weights\.preprocessing=imagenet: choose one of caffe"):
+    with pytest.raises(UserError, match=r"^preprocessing=imagenet is unknown, choose one of caffe"):
         pretrained.from_file(path, "imagenet")
 
 
@@ -228,7 +229,7 @@ def test_torchvision_without_network_says_what_to_do(tmp_path, monkeypatch, dept
     monkeypatch.setattr("torch.hub.urlopen", refuse)
     with pytest.raises(UserError) as caught:
         pretrained.torchvision_vgg(depth)
-    for part in (f"backbone=vgg{depth}_torchvision", "no route to host", str(tmp_path), "use backbone=vgg19"):
+    for part in (f"torchvision's weights of VGG-{depth}", "no route to host", str(tmp_path), "use the backbone vgg19"):
         assert part in str(caught.value)
 
 
@@ -245,7 +246,7 @@ def test_torchvision_weights_come_from_its_state_dict(monkeypatch, depth):
 
 @pytest.mark.parametrize("make", [pretrained.torchvision_vgg, pretrained.random_vgg])
 def test_another_depth_raises(make):
-    with pytest.raises(UserError, match=r"backbone\.weights\.depth=11"):
+    with pytest.raises(UserError, match=r"^depth=11 is unknown, choose one of 16, 19$"):
         make(depth=11)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from nstexp.core.runtime.cache import TensorCache, digest
+from nstexp.core.runtime.cache import TensorCache, tensor_digest
 
 
 def floats(count: int) -> torch.Tensor:
@@ -47,8 +47,12 @@ def test_clear_forgets():
 
 def test_a_digest_is_that_of_the_values_the_shape_and_the_type():
     image = torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert digest(image) == digest(image.clone()) == digest(image.permute(0, 2, 1).contiguous().permute(0, 2, 1))
+    assert (
+        tensor_digest(image)
+        == tensor_digest(image.clone())
+        == tensor_digest(image.permute(0, 2, 1).contiguous().permute(0, 2, 1))
+    )
     changed = image.clone()
     changed[2, 3, 5] += 1e-6
     others = [changed, image.reshape(3, 6, 4), image.double(), image.view(torch.int32)]
-    assert len({digest(other) for other in [image, *others]}) == 5
+    assert len({tensor_digest(other) for other in [image, *others]}) == 5

@@ -1,0 +1,172 @@
+"""nstexp from Python: pictures in, pictures out, with the defaults of the command line and without a run folder."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from nstexp.build import prepared, request_of
+from nstexp.cli import CONF
+from nstexp.core.errors import ArgumentError
+from nstexp.core.pixels import to_array
+from nstexp.core.resize import resize, size_for_longer_side
+from nstexp.media.images import load_image, to_tensor
+from nstexp.media.paths import find_images
+from nstexp.methods.base import Controls, Style, learned_styles
+from nstexp.outputs import RunFolder
+from nstexp.run import Parts, kept, quiet_warnings
+from nstexp.tasks.color import check_learned, check_pictures, redraw
+from nstexp.tasks.request import Request
+from nstexp.tasks.styles import Styles, checked_shares, read_styles
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+def stylize(
+    content: Picture | Sequence[Picture],
+    style: Picture | Sequence[Picture] | None = None,
+    method: str = "gatys",
+    image_px: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **request: Any,
+) -> Any:
+    """Redraw pictures in the style of others; `python -m nstexp` with the same values makes the same pixels.
+
+    Args:
+        content: a picture, or a list of them. A picture is a file (a folder: all that it holds), a built-in name such
+            as `sample:astronaut`, a PIL image, an array uint8 (H, W, 3), or a tensor (3, H, W) in [0, 1]. Arrays
+            (B, H, W, 3) and tensors (B, 3, H, W) are B pictures of one size.
+        style: a picture, or a list of them, all of which apply to every content; of method=cin the names of styles that
+            the network has learned, None: the first.
+        method: `gatys` optimizes each picture, which takes minutes; `adain` and `cin` take seconds.
+        image_px: longer side of the results; None: the contents' own sizes.
+        settings: any other value or option of the configuration by its key, such as {"weights.beta": 100,
+            "layers": "style_first3", "method.max_steps": 50}.
+        request: the other fields of `tasks.request.Request`: style_weights, masks, color, seed, ...
+
+    Returns:
+        What `content` is: a PIL image for a file, a name or a PIL image; an array or a tensor of the same layout for
+        one of these, on the CPU; a list for a list.
+
+    Raises:
+        UserError: what the command line would refuse, in the same words.
+        Stopped: the loss became NaN.
+    """
+    quiet_warnings()
+    contents = _listed(content)
+    several = len(contents) > 1 or (isinstance(content, Sequence) and not isinstance(content, str))
+    in_memory = None if style is None or all(map(_is_file, _as_list(style))) else _as_list(style)
+    cfg = _composed(method, settings or {})
+    if unknown := sorted(set(request) - {field.name for field in fields(Request)}):
+        raise ArgumentError(unknown[0], ": there is no such argument; settings={...} takes every other key")
+    values = {**request, "image_px": image_px, "content": None}
+    if style is not None:
+        values["style"] = None if in_memory else [str(each) for each in _as_list(style)]
+    wanted = replace(request_of(cfg), **values)
+    parts = Parts(prepared(cfg), RunFolder(tempfile.gettempdir(), writes=False), [])
+    redraws = kept(f"method {OmegaConf.to_yaml(_made_of(cfg), resolve=True)}", parts.method)
+    check_learned(wanted.color, learned_styles(redraws) is not None)
+    if in_memory is None:
+        styles = read_styles(wanted, redraws, method, compared=wanted.color == "match")
+    else:
+        styles = _styles_in_memory(in_memory, wanted)
+    check_pictures(wanted.color, styles.pictures)
+    results = [_redrawn(each, redraws, styles, wanted) for each in contents]
+    return results if several else results[0]
+
+
+def _composed(method: str, settings: Mapping[str, Any]) -> DictConfig:
+    """The configuration of the command line `method=... logger=none` with these settings."""
+    groups = {key: value for key, value in settings.items() if (CONF / key).is_dir()}
+    options = [f"{key}={_option(value)}" for key, value in {"method": method, "logger": "none", **groups}.items()]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*options, "measure=false", "picture_every_n_steps=0"])
+    for key, value in settings.items():
+        if key not in groups:
+            if OmegaConf.select(cfg, key, default=_composed) is _composed:
+                raise ArgumentError("settings", f": there is no key {key}")
+            OmegaConf.update(cfg, key, value)
+    return cfg
+
+
+def _option(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def _made_of(cfg: DictConfig) -> DictConfig:
+    """What decides about the method."""
+    parts = ("method", "backbone", "layers", "loss", "weights", "trainer", "precision", "generator")
+    return OmegaConf.masked_copy(cfg, [key for key in parts if key in cfg])
+
+
+def _as_list(style: Any) -> list[Any]:
+    return list(style) if isinstance(style, Sequence) and not isinstance(style, str) else [style]
+
+
+def _listed(content: Any) -> list[Picture]:
+    """Single pictures, or arrays of several; a folder is all that it holds."""
+    given = _as_list(content)
+    return [each for one in given for each in (find_images(one, "content") if _is_file(one) else [one])]
+
+
+def _is_file(picture: Any) -> bool:
+    return isinstance(picture, str | Path)
+
+
+def _styles_in_memory(pictures: Sequence[Picture], request: Request) -> Styles:
+    for field in ("fine_style", "masks", "style_layers"):
+        if getattr(request, field) is not None:
+            raise ArgumentError(field, ": give the pictures in style as files, too")
+    shares = checked_shares(len(pictures), request.style_weights)
+    styles = [
+        Style(_tensor(picture, request)[0], share, name=f"style{number}")
+        for number, (picture, share) in enumerate(zip(pictures, shares, strict=True), 1)
+    ]
+    return Styles(styles, [], [], request.max_input_megapixels)
+
+
+def _redrawn(content: Picture, method: Any, styles: Styles, request: Request) -> Any:
+    """One content, or B of one size, in the form in which it was given."""
+    batch = _tensor(content, request)
+    batch = resize(batch, size_for_longer_side(tuple(batch.shape[-2:]), request.image_px))
+    placed = styles.at(tuple(batch.shape[-2:]))
+    controls = Controls(seed=request.seed, combine=request.style_combine)
+    parts = batch.split(1) if getattr(method, "optimizes", False) else (batch,)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(request.seed)
+        made = [redraw(method, part, placed, controls, request.color, request.color_strength) for part in parts]
+    return _as_given(torch.cat(made).clamp(0, 1).cpu(), content)
+
+
+def _tensor(picture: Picture, request: Request) -> Tensor:
+    """(B, 3, H, W) in [0, 1]."""
+    if isinstance(picture, Tensor):
+        tensor = picture.float()
+    elif isinstance(picture, np.ndarray):
+        tensor = torch.from_numpy(picture.copy()).float().div_(255).movedim(-1, -3).contiguous()
+    elif isinstance(picture, Image.Image):
+        tensor = to_tensor(picture)
+    else:
+        (path,) = find_images(picture, "style")
+        tensor = load_image(path, request.max_input_megapixels)
+    tensor = tensor if tensor.dim() == 4 else tensor[None]
+    if tensor.dim() != 4 or tensor.shape[1] != 3:
+        raise ArgumentError("content", f": a picture has three colors, and this one the shape {tuple(picture.shape)}")
+    return tensor
+
+
+def _as_given(pictures: Tensor, content: Picture) -> Any:
+    if isinstance(content, Tensor):
+        return pictures if content.dim() == 4 else pictures[0]
+    pixels = np.stack([to_array(picture) for picture in pictures])
+    if isinstance(content, np.ndarray):
+        return pixels if content.ndim == 4 else pixels[0]
+    return Image.fromarray(pixels[0])

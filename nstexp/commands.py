@@ -1,0 +1,42 @@
+"""What the commands beside the main one have in common: errors on one line, CSV files in, Markdown tables out."""
+
+import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nstexp.core.errors import UserError
+
+
+@contextmanager
+def errors_on_one_line(interrupted: str = "interrupted") -> Iterator[None]:
+    """What the user can mend ends the process with exit code 2 and one line on stderr; Ctrl-C ends it with 130.
+
+    Args:
+        interrupted: the line after Ctrl-C.
+    """
+    try:
+        yield
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        sys.exit(130)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, by the names in its first line.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def table_head(*columns: object) -> str:
+    """The two lines above the rows of a Markdown table; a column may have no name."""
+    names = "".join(f" {name} |" if name != "" else " |" for name in columns)
+    return f"|{names}\n{'|---' * len(columns)}|"

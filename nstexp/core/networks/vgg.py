@@ -1,0 +1,208 @@
+"""VGG (Simonyan & Zisserman 2015) as an encoder: the network of Gatys et al., neural-style and AdaIN."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from nstexp.core.errors import UserError, choice
+from nstexp.core.networks.encoder import (
+    IMAGE,
+    MEMORY_BYTES,
+    EncoderWeights,
+    Features,
+    Pad,
+    fingerprint_of,
+    first_filters,
+    grown,
+)
+from nstexp.core.runtime.cache import TensorCache
+
+Pool = Literal["max", "avg", "l2"]
+Tap = Literal["post", "pre"]
+
+
+class VGG(nn.Module):
+    """A frozen VGG that returns feature maps by layer name; see `Encoder` for what it can be asked.
+
+    Layers are called `relu1_1` ... `relu5_4` and `pool1` ... `pool5`. `conv4_2` is accepted for `relu4_2`: the
+    papers' Caffe blobs of that name hold the values after the in-place ReLU. With `tap="pre"` the conv names mean
+    the values before it.
+
+    Args:
+        weights: see `EncoderWeights`.
+        pool: `max`, `avg` (the choice of Gatys et al. for synthesis) or `l2`.
+        pad: what the convolutions see outside the image. Zeros print a frame into textures.
+        pad_first_only: pad the first convolution as said and the others with zeros.
+        tap: see above.
+        dtype: of filters and features, null: that of the weights; bfloat16 halves memory and, in hardware, time.
+        pool_rescale: multiply after each avg (2.0) or l2 (0.78) pooling, which keeps the scale that max pooling has.
+
+    Raises:
+        UserError: an unknown setting, or weights whose names are not those of a VGG.
+    """
+
+    def __init__(
+        self,
+        weights: EncoderWeights,
+        pool: Pool = "max",
+        pad: Pad = "zeros",
+        pad_first_only: bool = False,
+        tap: Tap = "post",
+        pool_rescale: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        choice("pool", pool, get_args(Pool))
+        choice("pad", pad, get_args(Pad))
+        choice("tap", tap, get_args(Tap))
+        self.identity = weights.identity
+        self.pool, self.pad, self.pad_first_only, self.tap = pool, pad, pad_first_only, tap
+        self.pool_factor = {"max": 1.0, "avg": 2.0, "l2": 0.78}[pool] if pool_rescale else 1.0
+        self.preprocessing = weights.preprocessing
+        self.conv_names = tuple(weights.convs)
+        for name, (weight, bias) in weights.convs.items():
+            weight = weight.detach().to(dtype or weight.dtype, memory_format=torch.channels_last)
+            # Not persistent: a checkpoint of what is trained with an encoder does not carry its 80 MB.
+            self.register_buffer(f"{name}_weight", weight, persistent=False)
+            self.register_buffer(f"{name}_bias", bias.detach().to(weight.dtype), persistent=False)
+        self.steps = _steps(self.conv_names)
+        self.memory = TensorCache(MEMORY_BYTES)
+        self.eval()
+
+    @property
+    def settings(self) -> str:
+        return f"{self.pool} pooling, {self.pad} padding"
+
+    @property
+    def described(self) -> str:
+        kind = str(self.dtype).removeprefix("torch.")
+        return f"{self.identity} ({self.settings}, {self.tap} ReLU, {kind})"
+
+    @property
+    def device(self) -> torch.device:
+        return getattr(self, f"{self.conv_names[0]}_weight").device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(self, f"{self.conv_names[0]}_weight").dtype
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        pairs = ((step, _relu(step)) if self.tap == "pre" else (_relu(step),) for step in self.steps)
+        return tuple(dict.fromkeys(name for pair in pairs for name in pair))
+
+    def canonical(self, name: str) -> str:
+        own = name if self.tap == "pre" else _relu(name)
+        if own not in self.layer_names:
+            raise UserError(f"unknown layer '{name}': {self.identity} has {', '.join(self.layer_names)}")
+        return own
+
+    def depth(self, name: str) -> int:
+        """How many convolutions and poolings lie before a layer's values."""
+        return self._step_index(self.canonical(name)) + 1
+
+    def stride(self, name: str) -> int:
+        until = self.canonical(name)
+        passed = [step for step in self.steps[: self._step_index(until) + 1] if step.startswith("pool")]
+        return 2 ** len(passed)
+
+    def input_of(self, conv: str) -> str:
+        """The layer whose values a convolution reads (the image's name, for the first)."""
+        before = self.steps.index(conv) - 1
+        return IMAGE if before < 0 else _relu(self.steps[before])
+
+    def reach_px(self, layer: str) -> int:
+        reach, stride = 0, 1
+        for step in self.steps[: self._step_index(self.canonical(layer)) + 1]:
+            reach += stride
+            stride *= 2 if step.startswith("pool") else 1
+        return reach
+
+    def all_seen(self, marked: Tensor, layer: str) -> Tensor:
+        unmarked = 1 - marked
+        for step in self.steps[: self._step_index(self.canonical(layer)) + 1]:
+            unmarked = grown(unmarked, 2, 2) if step.startswith("pool") else grown(unmarked, 3, 1, 1, 1)
+        return 1 - unmarked
+
+    def fingerprint(self, layer: str) -> list[float]:
+        until = self.steps[: self._step_index(self.canonical(layer)) + 1]
+        convs = (step for step in until if not step.startswith("pool"))
+        return fingerprint_of(self.preprocessing, (getattr(self, f"{name}_weight") for name in convs))
+
+    def min_side_px(self, layers: Iterable[str]) -> int:
+        return max((2 * self.stride(name) for name in layers), default=1)
+
+    def shape(self, layer: str, size: tuple[int, int]) -> tuple[int, int, int]:
+        channels, stride = 0, self.stride(layer)
+        for step in self.steps[: self._step_index(self.canonical(layer)) + 1]:
+            channels = channels if step.startswith("pool") else getattr(self, f"{step}_bias").numel()
+        return channels, size[0] // stride, size[1] // stride
+
+    def activation_bytes(self, size: tuple[int, int], layers: Sequence[str]) -> int:
+        deepest = max((self._step_index(self.canonical(name)) for name in layers), default=-1)
+        total, (height, width), channels = 0, size, 0
+        for step in self.steps[: deepest + 1]:
+            if step.startswith("pool"):
+                height, width = height // 2, width // 2
+            else:
+                channels = getattr(self, f"{step}_bias").numel()
+            total += channels * height * width
+        return total * self.dtype.itemsize * (2 if self.tap == "pre" or self.pad != "zeros" else 1)
+
+    def forward(self, image: Tensor, layers: Sequence[str]) -> Features:
+        asked = {name: self.canonical(name) for name in layers}
+        found: Features = {}
+        deepest = max((self._step_index(own) for own in asked.values()), default=-1)
+        x = self.preprocessing(image, self.dtype)
+        for index, step in enumerate(self.steps[: deepest + 1]):
+            if step.startswith("pool"):
+                x = self._pool(x)
+            else:
+                before_relu = self._conv(step, x, first=index == 0)
+                found |= {step: before_relu} if step in asked.values() else {}
+                # In place where nobody else holds the convolution's output: it saves a fifth of a CPU step.
+                x = F.relu(before_relu) if self.tap == "pre" else F.relu_(before_relu)
+            found |= {_relu(step): x} if _relu(step) in asked.values() else {}
+        return {IMAGE: image} | {name: found[own] for name, own in asked.items()}
+
+    def _conv(self, name: str, x: Tensor, first: bool) -> Tensor:
+        weight, bias = first_filters(getattr(self, f"{name}_weight"), x), getattr(self, f"{name}_bias")
+        if self.pad == "zeros" or (self.pad_first_only and not first):
+            return F.conv2d(x, weight, bias, padding=1)
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode=self.pad), weight, bias)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.pool == "max":
+            # Autograd would keep an 8-byte index per position until the backward pass; finding the maxima twice
+            # costs 2 % of a step and saves 47 MB at 512x384.
+            return checkpoint(F.max_pool2d, x, 2, use_reentrant=False, preserve_rng_state=False)
+        if self.pool == "avg":
+            return F.avg_pool2d(x, 2) * self.pool_factor
+        # sqrt has no gradient at 0, where ReLU leaves many positions
+        return (F.avg_pool2d(x.square(), 2) * 4 + 1e-8).sqrt() * self.pool_factor
+
+    def _step_index(self, own: str) -> int:
+        return self.steps.index(own if own.startswith("pool") else own.replace("relu", "conv"))
+
+    def train(self, mode: bool = True) -> "VGG":
+        """Does nothing: the encoder is frozen and stays in evaluation mode inside any training module."""
+        return super().train(False)
+
+
+def _steps(conv_names: Sequence[str]) -> tuple[str, ...]:
+    """Convolutions with a pooling after each block, in the order they run."""
+    if not all(re.fullmatch(r"conv[1-9]_[1-9]", name) for name in conv_names) or not conv_names:
+        raise UserError(f"encoder weights must be named conv1_1, conv1_2, ...; found {', '.join(conv_names)}")
+    blocks: dict[str, list[str]] = {}
+    for name in conv_names:
+        blocks.setdefault(name[4], []).append(name)
+    return tuple(step for block, names in blocks.items() for step in (*names, f"pool{block}"))
+
+
+def _relu(name: str) -> str:
+    return name.replace("conv", "relu")

@@ -1,0 +1,80 @@
+"""Where pictures are: what the user typed as existing files, and names for results. Nothing here imports torch."""
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from nstexp.core.errors import UserError
+from nstexp.core.runtime.files import check_place
+from nstexp.media import samples
+from nstexp.media.listing import list_files
+
+READABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+
+def find_images(spec: str | Path | Sequence[str | Path], key: str, lists: str | Path | None = None) -> list[Path]:
+    """Turn what the user typed into existing image files, in a stable order.
+
+    Args:
+        spec: a file, a folder (searched recursively), a built-in name such as `sample:astronaut`, or a list of these.
+        key: what the user knows the value as, for the error message.
+        lists: where the lists of large folders are kept, see `list_files`.
+
+    Raises:
+        UserError: nothing there, an empty list, or a folder without images.
+    """
+    if spec is None or (isinstance(spec, Sequence) and not spec):  # Path("") would be the current folder
+        raise UserError(f"{key} is empty: give at least one image, such as {key}=photo.jpg")
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
+        return [path for item in spec for path in find_images(item, key, lists)]
+    spec = str(spec)  # the command line reads a folder named 2024 as a number
+    if samples.is_builtin(spec):
+        return [samples.find(spec)]
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        found = list_files(path, READABLE, lists)
+        if not found:
+            raise UserError(f"{key}={spec}: the folder holds no image ({', '.join(READABLE)})")
+        return found
+    check_exists(spec, key)
+    return [path]
+
+
+def check_exists(spec: str, key: str) -> None:
+    """Raise a UserError where `spec` is neither a file, a folder nor a built-in image; `key` as of `find_images`."""
+    if samples.is_builtin(spec):
+        samples.find(spec)
+    elif not Path(spec).expanduser().exists():
+        raise UserError(
+            f"{key}={spec}: there is no such file, folder or built-in image (`python -m nstexp samples` lists those)"
+        )
+
+
+def as_list(spec: Any) -> list[str]:
+    """One or several names as a list; the command line reads a name such as 2024 as a number."""
+    if spec is None:
+        return []
+    several = isinstance(spec, Sequence) and not isinstance(spec, str)
+    return [str(each) for each in (spec if several else [spec])]
+
+
+def check_writable(path: Path, key: str) -> None:
+    """Fail before the work starts, not after it, when `path` (a file to be) cannot be written.
+
+    Raises:
+        UserError: unknown suffix, a folder of that name, or the folder around it is not writable.
+    """
+    if path.suffix.lower() not in WRITABLE:
+        raise UserError(f"{key}={path}: cannot write '{path.suffix}' files, use one of {', '.join(WRITABLE)}")
+    check_place(path, key)
+
+
+def unique_names(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
+    """The files' names without endings, numbered where they are the same or `taken`."""
+    names = list(taken)
+    for path in paths:
+        numbered = (path.stem if n == 1 else f"{path.stem}_{n}" for n in count(1))
+        names.append(next(name for name in numbered if name not in names))
+    return names[len(taken) :]
