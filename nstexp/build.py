@@ -116,14 +116,14 @@ def _sentence(error: InstantiationException, config: Any) -> str:
 
 
 def _written_at(place: str, config: Any) -> str:
-    """Where the user finds the settings of an object: with `settings: ${video}`, those at task.settings are at video."""
+    """Where the user finds an object's settings: with `settings: ${video}`, those of task.settings are at video."""
     root, path = config._get_root() if isinstance(config, DictConfig) else OmegaConf.create({}), ""
     for key in place.split("."):
         parent = OmegaConf.select(root, path) if path else root
         path = f"{path}.{key}" if path else key
         if isinstance(parent, DictConfig) and key in parent and OmegaConf.is_interpolation(parent, key):
             points_to = re.fullmatch(r"\$\{([\w.]+)\}", parent._get_node(key)._value())
-            path = points_to[1] if points_to else path
+            path = _written_at(points_to[1], config) if points_to else path
     return path
 
 
