@@ -15,7 +15,7 @@ from PIL import Image
 from nstexp.core import resize as resizing
 from nstexp.core.errors import UserError
 from nstexp.core.resize import resize
-from nstexp.media import images, samples
+from nstexp.media import images, paths, samples
 from nstexp.media.images import load_image, save_image
 from nstexp.media.paths import check_writable, find_images
 
@@ -206,9 +206,9 @@ def test_a_bomb_is_refused_from_its_header_and_the_limit_is_the_users(tmp_path, 
     assert Image.MAX_IMAGE_PIXELS is not None  # other users of Pillow keep their guard
 
 
-@pytest.mark.parametrize("suffix", images.WRITABLE)
+@pytest.mark.parametrize("suffix", paths.WRITABLE)
 def test_every_writable_suffix_comes_back(tmp_path, suffix):
-    assert suffix in images.READABLE
+    assert suffix in paths.READABLE
     smooth = torch.linspace(0, 1, 48 * 33).view(1, 33, 48) * torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1)
     path = tmp_path / "new" / f"a{suffix.upper()}"
     save_image(smooth, path)

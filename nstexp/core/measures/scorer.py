@@ -395,7 +395,8 @@ class Scorer:
         fid: makes the network of fid and art_fid, if one of them is asked for.
 
     Raises:
-        UserError: an unknown name, a size that is no whole number, or missing weights.
+        UserError: an unknown name, a size that is no whole number, missing weights, or a measure of layers that the
+            encoder has not.
     """
 
     def __init__(
@@ -423,6 +424,8 @@ class Scorer:
         measures = {**_encoder_measures(), **_color_measures(), **_picture_measures()}
         measures |= {name: _learned_measure(network) for name, network in self.learned.items()}
         self.measures: dict[str, Measure] = {name: measures[name] for name in names if name not in SET_NAMES}
+        for measure in self.measures.values():
+            encoder.min_side_px(measure.layers)  # a layer that the network lacks raises here, not after the work
         self._memory = TensorCache(CACHE_BYTES)
 
     @property

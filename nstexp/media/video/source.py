@@ -316,14 +316,14 @@ def shown_at(frame: "VideoFrame") -> int | None:
 
 
 def _open_folder(folder: Path, key: str, fps: Fraction, max_input_megapixels: float) -> Source:
-    from nstexp.media import images
+    from nstexp.media import paths
 
     pictures = sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in images.READABLE and p.is_file() and p.name[0] != "."),
+        (p for p in folder.iterdir() if p.suffix.lower() in paths.READABLE and p.is_file() and p.name[0] != "."),
         key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)],
     )
     if not pictures:
-        raise UserError(f"{key}={folder}: the folder holds no picture ({', '.join(images.READABLE)})")
+        raise UserError(f"{key}={folder}: the folder holds no picture ({', '.join(paths.READABLE)})")
     if fps <= 0:
         raise ArgumentError("fps", f"={fps}: give frames per second, more than 0")
     size = tuple(images.load_image(pictures[0], max_input_megapixels).shape[1:])
