@@ -316,7 +316,7 @@ def shown_at(frame: "VideoFrame") -> int | None:
 
 
 def _open_folder(folder: Path, key: str, fps: Fraction, max_input_megapixels: float) -> Source:
-    from nstexp.media import paths
+    from nstexp.media import images, paths
 
     pictures = sorted(
         (p for p in folder.iterdir() if p.suffix.lower() in paths.READABLE and p.is_file() and p.name[0] != "."),
