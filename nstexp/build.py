@@ -99,20 +99,32 @@ def build(config: Any, **given: Any) -> Any:
     try:
         return instantiate(config, _convert_="all", **given)
     except InstantiationException as error:
-        raise UserError(sentence(error)) from error
+        raise UserError(_sentence(error, config)) from error
 
 
-def sentence(error: InstantiationException) -> str:
+def _sentence(error: InstantiationException, config: Any) -> str:
     """What to tell the user: Hydra wraps what a constructor raises into words about classes."""
     place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ArgumentError) and place:
-            return f"{place[1]}.{cause}"
+            return f"{_written_at(place[1], config)}.{cause}"
         if isinstance(cause, UserError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split())
+
+
+def _written_at(place: str, config: Any) -> str:
+    """Where the user finds an object's settings: with `settings: ${video}`, those of task.settings are at video."""
+    root, path = config._get_root() if isinstance(config, DictConfig) else OmegaConf.create({}), ""
+    for key in place.split("."):
+        parent = OmegaConf.select(root, path) if path else root
+        path = f"{path}.{key}" if path else key
+        if isinstance(parent, DictConfig) and key in parent and OmegaConf.is_interpolation(parent, key):
+            points_to = re.fullmatch(r"\$\{([\w.]+)\}", parent._get_node(key)._value())
+            path = _written_at(points_to[1], config) if points_to else path
+    return path
 
 
 def _located(path: str, target: str) -> Any:

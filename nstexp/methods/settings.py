@@ -225,7 +225,8 @@ class FeedForwardSettings:
     """Of method=texture_net and method=cin.
 
     Args:
-        generator: makes the network from norm, styles and noise_channels.
+        generator: makes the network from norm, styles and noise_channels; a method that only draws with the network
+            of a file needs none.
         norm: `conditional` learns many styles; `instance` or `batch` one.
         model: the network to stylize with: `bundled`, a file (`model_files.load_generator`), or `untrained`, which
             makes noise as fast as a trained one makes pictures.
@@ -243,7 +244,7 @@ class FeedForwardSettings:
         ArgumentError: a value that it cannot have.
     """
 
-    generator: Callable[..., Any]
+    generator: Callable[..., Any] | None = None
     norm: Norm = "instance"
     model: str | None = None
     noise: bool | None = None

@@ -219,8 +219,8 @@ def _tidy(model: Any, exported: Export, name: str) -> None:
     axes = {**exported.axes, OUTPUT: exported.axes["content"]}
     for value in (*graph.input, *graph.output):
         del value.metadata_props[:]
-        for axis, name in axes[value.name].items():
-            value.type.tensor_type.shape.dim[axis].dim_param = name
+        for axis, called in axes[value.name].items():
+            value.type.tensor_type.shape.dim[axis].dim_param = called
     metadata = {
         "method": name,
         "pictures": "RGB, from 0 to 1, NCHW",

@@ -84,7 +84,7 @@ def check_accepted(request: Request, method: Stylizer, name: str) -> None:
     for control, (key, wanted) in asked.items():
         if wanted and control not in accepts:
             reason = reasons.get(control, "leave it out, or choose another method")
-            raise UserError(f"{key} is nothing that method={name} takes: {reason}")
+            raise UserError(f"{key} does not work with method={name}: {reason}")
 
 
 def find_styles(

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import saved_decoder
 from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.stats import moments
-from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.model_files import decoder_info, load_decoder, read_info, save_decoder
+from nstexp.core.networks.model_files import load_decoder, read_info
 from nstexp.core.networks.pretrained import random_vgg
 from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.cache import TensorCache
-from nstexp.methods.adain import AdaIN, DecoderTraining, bundled_adain
+from nstexp.methods.adain import AdaIN, bundled_adain
+from nstexp.methods.adain_training import DecoderTraining
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.training import Sources
 from nstexp.weights import ADAIN_DECODER
@@ -38,18 +39,13 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def decoder_file(encoder, tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("decoder") / "d.safetensors"
-    save_decoder(Decoder.mirror(encoder, LAYER), decoder_info(encoder, LAYER), path)
-    return str(path)
+    return saved_decoder(encoder, LAYER, tmp_path_factory.mktemp("decoder") / "d.safetensors")
 
 
 @pytest.fixture
 def adain(encoder, decoder_file):
     encoder.memory = TensorCache(2**20)  # no painting is known from another test
-    return lambda **settings: AdaIN(
-        encoder, None, None, LAYER, **{"decoder": decoder_file, "style_px": None, **settings}
-    )
+    return lambda **settings: AdaIN(encoder, **{"layer": LAYER, "decoder": decoder_file, "style_px": None, **settings})
 
 
 A, B = Style(noise(48, 56, 1)), Style(noise(40, 64, 2))
@@ -179,7 +175,7 @@ def test_a_style_is_encoded_once_per_run(adain, encoder, monkeypatch):
     assert calls.count((48, 56)) == calls.count((40, 64)) == 1
     assert calls.count((32, 32)) == 3
     again = replace(A, mask=None, image=A.image.clone())  # another run of the same process
-    adain_again = AdaIN(encoder, None, None, LAYER, decoder=method.decoder_file, style_px=None)
+    adain_again = AdaIN(encoder, layer=LAYER, decoder=method.settings.decoder, style_px=None)
     adain_again.stylize(noise(32, 32)[None], [again, B], CONTROLS)
     assert calls.count((48, 56)) == calls.count((40, 64)) == 1
 
@@ -195,19 +191,19 @@ def test_style_px_is_the_shorter_side(adain, encoder, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"alpha": 1.5}, r"method\.alpha=1\.5: give a number from 0 to 1"),
-        ({"alpha": "much"}, r"method\.alpha=much"),
-        ({"tile_px": 8}, r"method\.tile_px=8"),
-        ({"style_px": 0}, r"method\.style_px=0"),
-        ({"max_steps": 0}, r"method\.max_steps=0"),
-        ({"optimizer": "sgd9", "optimizers": {"adam": None}}, r"method\.optimizer=sgd9 is unknown, choose one of adam"),
-        ({"schedule": "x", "schedules": {"constant": None}}, r"method\.schedule=x is unknown, choose one of constant"),
+        ({"alpha": 1.5}, r"^alpha=1\.5: give a number from 0 to 1"),
+        ({"alpha": "much"}, r"^alpha=much"),
+        ({"tile_px": 8}, r"^tile_px=8"),
+        ({"style_px": 0}, r"^style_px=0"),
+        ({"max_steps": 0}, r"^max_steps=0"),
+        ({"optimizer": "sgd9", "optimizers": {"adam": None}}, r"^optimizer=sgd9 is unknown, choose one of adam"),
+        ({"schedule": "x", "schedules": {"constant": None}}, r"^schedule=x is unknown, choose one of constant"),
         ({"layer": "relu9_9"}, r"unknown layer 'relu9_9'"),
     ],
 )
 def test_bad_settings_are_named(encoder, settings, sentence):
     with pytest.raises(UserError, match=sentence):
-        AdaIN(encoder, None, None, **{"layer": LAYER, **settings})
+        AdaIN(encoder, **{"layer": LAYER, **settings})
 
 
 def test_pictures_too_small_for_the_layer_are_named(adain):
@@ -259,7 +255,7 @@ def losses_at(layer: str) -> LossSet:
 
 
 def test_a_training_starts_from_the_decoder_that_it_is_given(encoder, decoder_file):
-    method = AdaIN(encoder, losses_at(LAYER), None, LAYER, init="ridge")
+    method = AdaIN(encoder, losses_at(LAYER), layer=LAYER, init="ridge")
     wanted = load_decoder(Path(decoder_file), encoder, LAYER).state_dict()
     module = method.training_module(Sources(resume_from=decoder_file))
     assert module.init_pictures == 0
@@ -271,7 +267,7 @@ def test_a_training_starts_from_the_decoder_that_it_is_given(encoder, decoder_fi
 
 @pytest.mark.parametrize("key", ["resume_from", "method.init"])
 def test_a_decoder_that_is_not_there_is_named_with_its_key(encoder, key):
-    method = AdaIN(encoder, losses_at(LAYER), None, LAYER, init="nowhere.pth" if key == "method.init" else "default")
+    method = AdaIN(encoder, losses_at(LAYER), layer=LAYER, init="nowhere.pth" if key == "method.init" else "default")
     module = method.training_module(Sources(resume_from="nowhere.pth" if key == "resume_from" else None))
     with pytest.raises(UserError, match=rf"^{key}=nowhere\.pth: there is no such file"):
         module.start(None)
@@ -280,4 +276,4 @@ def test_a_decoder_that_is_not_there_is_named_with_its_key(encoder, key):
 def test_training_needs_one_content_layer(encoder):
     losses = losses_at("relu3_1")
     with pytest.raises(UserError, match=r"layers\.content=\['relu3_1'\]: AdaIN exchanges statistics at one layer"):
-        DecoderTraining(AdaIN(encoder, losses, None, LAYER), "default")
+        DecoderTraining(AdaIN(encoder, losses, layer=LAYER), "default")

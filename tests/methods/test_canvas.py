@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pictures import random_picture
 from torch import nn
 
 from nstexp.core.color import color_moments, match_color
@@ -10,24 +11,19 @@ from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.media.images import save_image
 from nstexp.methods import canvas as optimize
 
-
-def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
 # ------------------------------------------------------------------------------------------------------------- canvas
 
 
 @pytest.mark.parametrize("size", [(64, 48), (101, 77), (37, 200), (17, 33)])
 @pytest.mark.parametrize("margin_px", [0, 5, 16])
 def test_the_canvas_crops_back_to_the_very_picture(size, margin_px):
-    content = picture(*size)
+    content = random_picture(*size)
     canvas = optimize.Canvas(content, margin_px, stride=16)
     assert torch.equal(canvas.crop(canvas.content), content)
 
 
 def test_the_canvas_is_a_reflection_in_whole_strides():
-    content = picture(101, 77)
+    content = random_picture(101, 77)
     canvas = optimize.Canvas(content, 16, stride=16)
     assert canvas.size == (144, 112)
     assert torch.equal(canvas.content[..., 15, 16:93], content[..., 1, :])  # mirrored around the first row
@@ -56,7 +52,7 @@ def test_the_full_size_always_gets_the_last_step(max_steps):
 
 
 def test_enlarging_keeps_the_start_where_nothing_was_added():
-    start = picture(64, 48)
+    start = random_picture(64, 48)
     coarse = optimize.resize(start, (32, 24))
     assert torch.allclose(optimize.enlarge(coarse, start, (64, 48)), start, atol=1e-6)
     assert torch.allclose(optimize.enlarge(coarse + 0.1, start, (64, 48)), start + 0.1, atol=1e-6)
@@ -66,7 +62,7 @@ def test_enlarging_keeps_the_start_where_nothing_was_added():
 
 
 def test_each_start_is_what_its_name_says(tmp_path):
-    content, style = picture(40, 30), picture(20, 50, seed=1)[0]
+    content, style = random_picture(40, 30), random_picture(20, 50, seed=1)[0]
 
     def start(name, seed=0):
         return optimize.starting_image(name, content, [style], [1.0], noise_std=0.25, seed=seed)
@@ -84,7 +80,7 @@ def test_each_start_is_what_its_name_says(tmp_path):
 
 
 def test_recoloring_matches_mean_and_covariance():
-    content, style = picture(40, 30) * 0.5, picture(20, 50, seed=1)[0] ** 2
+    content, style = random_picture(40, 30) * 0.5, random_picture(20, 50, seed=1)[0] ** 2
     mean, cov = color_moments(match_color(content, [style], [1.0], eps=0.0))
     wanted_mean, wanted_cov = color_moments(style)
     assert torch.allclose(mean, wanted_mean, atol=1e-6)
@@ -94,8 +90,8 @@ def test_recoloring_matches_mean_and_covariance():
 
 def test_recoloring_survives_a_gray_picture():
     gray = torch.full((1, 3, 8, 8), 0.5)
-    assert match_color(gray, [picture(8, 8)[0]], [1.0]).isfinite().all()
-    assert match_color(picture(8, 8), [gray[0]], [1.0]).isfinite().all()
+    assert match_color(gray, [random_picture(8, 8)[0]], [1.0]).isfinite().all()
+    assert match_color(random_picture(8, 8), [gray[0]], [1.0]).isfinite().all()
 
 
 # ------------------------------------------------------------------------------------------------------------ pyramid
@@ -103,7 +99,7 @@ def test_recoloring_survives_a_gray_picture():
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 51), (9, 130)])
 def test_a_pyramid_begins_at_its_start(size):
-    start = picture(*size)
+    start = random_picture(*size)
     pyramid = optimize.PyramidImage(start, levels=7, gain=0.7)
     assert torch.equal(pyramid(), start)
     assert len(pyramid.offsets) > 1

@@ -4,16 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from methods.test_gatys import method as gatys
-from methods.test_gatys import picture, stylize
+from gatys_runs import make_gatys, stylized
+from networks import saved_decoder
+from pictures import smooth_picture
 from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses import ContentLoss, GramLoss, TemporalLoss, temporal_loss
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST
-from nstexp.core.networks.model_files import decoder_info, save_decoder
 from nstexp.core.networks.pretrained import random_vgg
 from nstexp.core.networks.vgg import VGG
 from nstexp.methods.adain import AdaIN
@@ -54,17 +53,15 @@ def test_steadiness_0_averages_nothing():
 @pytest.fixture
 def adain(tmp_path):
     encoder = VGG(random_vgg(), pad="reflect")
-    torch.manual_seed(0)
-    path = tmp_path / "decoder.safetensors"
-    save_decoder(Decoder.mirror(encoder, "relu4_1"), decoder_info(encoder, "relu4_1"), path)
-    return AdaIN(encoder, None, None, "relu4_1", decoder=str(path), style_px=None)
+    decoder = saved_decoder(encoder, "relu4_1", tmp_path / "decoder.safetensors")
+    return AdaIN(encoder, layer="relu4_1", decoder=decoder, style_px=None)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_adain_smooths_the_statistics_of_frames_given_together_or_one_by_one(adain, masked):
-    frames = torch.cat([picture(48, 40, seed) for seed in (1, 2, 3)])
+    frames = torch.cat([smooth_picture(48, 40, seed) for seed in (1, 2, 3)])
     mask = torch.linspace(0, 1, 40).expand(48, 40)
-    styles = [Style(picture(40, 56, 9)[0], 0.5), Style(picture(40, 56, 8)[0], 0.5)]
+    styles = [Style(smooth_picture(40, 56, 9)[0], 0.5), Style(smooth_picture(40, 56, 8)[0], 0.5)]
     if masked:
         styles = [replace(s, mask=m) for s, m in zip(styles, (mask, 1 - mask), strict=True)]
     alone = adain.stylize(frames, styles, Controls())
@@ -89,7 +86,7 @@ def test_temporal_loss_of_the_worked_example():
 
 
 def test_where_nothing_is_trusted_there_is_no_loss_and_no_gradient():
-    x = picture(8, 8).requires_grad_()
+    x = smooth_picture(8, 8).requires_grad_()
     trust = torch.zeros(1, 1, 8, 8)
     trust[..., :4] = 1
     loss = temporal_loss(x, 0 * x.detach(), trust)
@@ -100,7 +97,7 @@ def test_where_nothing_is_trusted_there_is_no_loss_and_no_gradient():
 
 
 def test_the_term_is_0_without_a_frame_before_and_in_squared_gray_levels_with_one():
-    term, image = TemporalLoss(255.0), picture(8, 8)
+    term, image = TemporalLoss(255.0), smooth_picture(8, 8)
     assert float(term({IMAGE: image}, None)) == 0
     target = term.target({BEFORE: image + 2 / 255, TRUST: torch.ones(1, 1, 8, 8)})
     assert float(term({IMAGE: image}, target)) == pytest.approx(4, rel=1e-3)
@@ -123,66 +120,69 @@ def following(warped: torch.Tensor, trust: float | torch.Tensor = 1.0) -> Clip:
 
 
 def test_a_clips_first_frame_is_the_picture():
-    still = stylize(gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4))
-    first = stylize(gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4), clip=Clip(0.8))
+    still = stylized(make_gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4))
+    first = stylized(make_gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4), clip=Clip(0.8))
     assert torch.equal(first, still)
 
 
 def test_a_frame_begins_with_the_frame_before_where_that_is_trusted():
-    content, before = picture(48, 40), picture(48, 40, 5)
+    content, before = smooth_picture(48, 40), smooth_picture(48, 40, 5)
     trust = torch.zeros(1, 1, 48, 40)
     trust[..., :20] = 1
     weights = {"alpha": 1e-9, "beta": 0, "temporal": 0}
-    made = gatys(terms=TERMS, weights=weights, next_steps=1, optimizer="sgd", margin_px=0)
-    result = stylize(made, content, clip=following(before, trust))
+    made = make_gatys(terms=TERMS, weights=weights, next_steps=1, optimizer="sgd", margin_px=0)
+    result = stylized(made, content, clip=following(before, trust))
     torch.testing.assert_close(result[..., :19], before[..., :19], atol=1e-3, rtol=0)
-    style = picture(40, 56, seed=1)[0]
+    style = smooth_picture(40, 56, seed=1)[0]
     recolored = starting_image("recolored", content, [style], [1.0], 0.0, 0)
     torch.testing.assert_close(result[..., 21:], recolored[..., 21:], atol=1e-3, rtol=0)
 
 
 def test_the_temporal_loss_keeps_a_frame_near_the_frame_before():
-    content, before = picture(48, 40), picture(48, 40, 5)
+    content, before = smooth_picture(48, 40), smooth_picture(48, 40, 5)
     distances = []
     for weight in (0.0, 1e5):
-        made = gatys(terms=TERMS, weights=WEIGHTS | {"temporal": weight}, next_steps=12)
-        distances.append(float((stylize(made, content, clip=following(before)) - before).abs().mean()))
+        made = make_gatys(terms=TERMS, weights=WEIGHTS | {"temporal": weight}, next_steps=12)
+        distances.append(float((stylized(made, content, clip=following(before)) - before).abs().mean()))
     assert distances[1] < 0.2 * distances[0]
 
 
 def test_frames_that_follow_take_next_steps_at_full_size():
     seen = []
-    made = gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4, max_steps=9, next_steps=3)
+    made = make_gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4, max_steps=9, next_steps=3)
 
     def watch(step, image):
         seen.append((step, tuple(image.shape[-2:])))
 
-    stylize(made, clip=following(picture(48, 40, 5)), watch=watch)
+    stylized(made, clip=following(smooth_picture(48, 40, 5)), watch=watch)
     assert seen[-1] == (3, (48, 40))
     seen.clear()
-    stylize(made, clip=Clip(0.8), watch=watch)
+    stylized(made, clip=Clip(0.8), watch=watch)
     assert seen[-1][0] == 9
 
 
 def test_clips_work_with_masks_fine_strokes_and_normalized_gradients():
     mask = torch.linspace(0, 1, 40).expand(48, 40)
-    styles = [Style(picture(40, 56, s)[0], 0.5, m, fine=picture(40, 56, 7)[0]) for s, m in ((1, mask), (2, 1 - mask))]
-    made = gatys(
+    styles = [
+        Style(smooth_picture(40, 56, s)[0], 0.5, m, fine=smooth_picture(40, 56, 7)[0])
+        for s, m in ((1, mask), (2, 1 - mask))
+    ]
+    made = make_gatys(
         terms=TERMS, weights=WEIGHTS, next_steps=2, fine_steps=2, optimizer="adam", normalize_gradients=True,
         fine_layers=["relu1_1"],
     )  # fmt: skip
-    controls = Controls(clip=following(picture(48, 40, 5)))
-    result = made.stylize(picture(48, 40), styles, controls)
+    controls = Controls(clip=following(smooth_picture(48, 40, 5)))
+    result = made.stylize(smooth_picture(48, 40), styles, controls)
     assert result.shape == (1, 3, 48, 40)
     assert torch.isfinite(result).all()
 
 
 def test_next_steps_is_checked():
-    with pytest.raises(UserError, match=r"method\.next_steps=0"):
-        gatys(next_steps=0)
+    with pytest.raises(UserError, match=r"^next_steps=0: give a whole number, 1 or larger"):
+        make_gatys(next_steps=0)
 
 
 def test_a_margin_larger_than_none_is_cropped_again():
-    before = F.interpolate(picture(24, 20, 5), scale_factor=2)
-    made = gatys(terms=TERMS, weights=WEIGHTS, next_steps=1, margin_px=16)
-    assert stylize(made, clip=following(before)).shape == (1, 3, 48, 40)
+    before = F.interpolate(smooth_picture(24, 20, 5), scale_factor=2)
+    made = make_gatys(terms=TERMS, weights=WEIGHTS, next_steps=1, margin_px=16)
+    assert stylized(made, clip=following(before)).shape == (1, 3, 48, 40)

@@ -13,14 +13,15 @@ import pytest
 import torch
 from helpers import picture
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from networks import TransformerNet
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 import nstexp.cli as cli
+from nstexp.build import build, prepared
 from nstexp.cli import CONF
 from nstexp.core.errors import UserError
 from nstexp.core.losses import julesz
@@ -33,9 +34,11 @@ from nstexp.core.networks.vgg import VGG
 from nstexp.data.batches import Fixed
 from nstexp.media.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
-from nstexp.methods.feedforward import FeedForward, GeneratorTraining, balanced
+from nstexp.methods.feedforward import FeedForward
+from nstexp.methods.feedforward_training import GeneratorTraining, balanced
 from nstexp.methods.training import Sources
 from nstexp.outputs import RunFolder, read_summary
+from nstexp.tasks.request import Request
 from nstexp.tasks.stylize import stylize
 from nstexp.weights import ADAIN_DECODER as DECODER
 
@@ -124,7 +127,7 @@ def draw(run):
 
 def drawn(model: str | Path, *names: str) -> Tensor:
     """The same with a network of many styles, but for rounding and for the time that a command takes."""
-    method = FeedForward(encoder(), None, None, None, norm="conditional", model=str(model))
+    method = FeedForward(norm="conditional", model=str(model))
     return method.stylize(load_image("photo.png")[None], [Style(None, name=name) for name in names], Controls())[0]
 
 
@@ -156,7 +159,8 @@ def method(*overrides: str, weights: dict[str, float] | None = None, double: boo
         instantiate(cfg.loss, _convert_="all"), weights or OmegaConf.to_container(cfg.weights, resolve=True)
     )
     own = VGG(random_vgg(), pad="reflect", dtype=torch.float64) if double else encoder()
-    return instantiate(cfg.method, encoder=own, losses=losses, trainer=None, _convert_="all")
+    given = {"encoder": own} if "method=adain" in overrides else {"make_encoder": lambda: own}
+    return build(prepared(cfg).method, **given, losses=losses, trainer=None)
 
 
 def begun(module: GeneratorTraining, step: int = 0, accumulate: int = 1, rank: int = 0, ranks: int = 1):
@@ -647,8 +651,6 @@ def test_resume_from_starts_with_those_weights(train, home, tmp_path):
 
 def test_resume_from_takes_a_network_of_pytorch_examples(train, tmp_path):
     """The settings that its file does not name are the defaults."""
-    from core.networks.test_generators import TransformerNet
-
     torch.manual_seed(0)
     net = TransformerNet()
     torch.save(net.state_dict(), tmp_path / "mosaic.pth")
@@ -770,12 +772,8 @@ def test_bad_settings_of_a_training_are_one_sentence(name):
     sources = [override for override in overrides if override.partition("=")[0] in keys]
     values = OmegaConf.to_container(OmegaConf.from_dotlist(sources))
     with pytest.raises(UserError) as error:
-        try:
-            method(f"method={kind}", *(each for each in overrides if each not in sources)).training_module(
-                Sources(**values)
-            )
-        except InstantiationException as outer:  # what run.py does
-            raise outer.__cause__ from None
+        made = method(f"method={kind}", *(each for each in overrides if each not in sources))
+        made.training_module(Sources(**values))
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
@@ -837,7 +835,7 @@ class Network:
                 module.beta[0].copy_(0.5 * torch.randn(module.beta[0].shape))
         save_generator(net, ModelInfo(net.form, net.settings, names, sources), path)
         norm = "conditional" if net.settings["norm"] == "conditional" else "instance"
-        self.method = FeedForward(encoder(), None, None, None, norm=norm, model=str(path))
+        self.method = FeedForward(norm=norm, model=str(path))
 
     def drawn(self, *styles: Style, content: Tensor | None = None, seed: int = 0) -> Tensor:
         return self.method.stylize(photo() if content is None else content, list(styles), Controls(seed=seed))
@@ -945,7 +943,9 @@ def redraw(many, tmp_path):
     """The task with that network: the finished picture (3, H, W)."""
 
     def call(style, **options) -> Tensor:
-        return load_image(stylize(many.method, RunFolder(tmp_path / "run"), "photo.png", style, **options))
+        folder = RunFolder(tmp_path / "run")
+        folder.summary.method = "cin"
+        return load_image(stylize(many.method, folder, Request("photo.png", style, **options)))
 
     call.plain = lambda number: many.net(
         F.pad(load_image("photo.png")[None], (0, 2, 0, 3), mode="reflect"), torch.tensor([number])
@@ -1041,9 +1041,18 @@ def test_weights_and_masks_of_named_styles(redraw, many):
         ({"style": []}, r"style is empty: the network has learned a, b, c"),
         ({"style": "met:nobody"}, r"met:nobody: no built-in image has this name"),
         ({"style": ["a", "b"], "style_weights": [1]}, r"style_weights has 1 numbers for 2 style pictures"),
-        ({"style": ["a", "b"], "style_combine": "mean_gram"}, r"style_combine=mean_gram is for method=gatys"),
-        ({"style": "a", "style_layers": [["relu1_1"]]}, r"style_layers and fine_style are for method=gatys"),
-        ({"style": "a", "fine_style": "paintings/sea.jpg"}, r"style_layers and fine_style are for method=gatys"),
+        (
+            {"style": ["a", "b"], "style_combine": "mean_gram"},
+            r"^style_combine=mean_gram does not work with method=cin: networks mix by style_weights; method=gatys t",
+        ),
+        (
+            {"style": "a", "style_layers": [["relu1_1"]]},
+            r"^style_layers does not work with method=cin: a trained network has its sty",
+        ),
+        (
+            {"style": "a", "fine_style": "paintings/sea.jpg"},
+            r"^fine_style does not work with method=cin: a trained network has its sty",
+        ),
         ({"style": "a", "color": "preserve"}, r"this network has learned its styles already: use color=luminance"),
         ({"style": "c", "color": "match"}, r"color=match needs the picture of the style c, which is not on this"),
     ],

@@ -20,7 +20,7 @@ from nstexp.cli import CONF
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.media.images import save_image
-from nstexp.methods.adain import DecoderTraining
+from nstexp.methods.adain_training import DecoderTraining
 from nstexp.methods.training import Sources
 
 OF_CLIPS = {"temporal"}

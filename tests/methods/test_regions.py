@@ -6,7 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Trainer
+from gatys_runs import STYLE_LAYERS, gram_distance, make_gatys, optimizations, with_targets
+from networks import saved_decoder
+from pictures import smooth_picture
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,23 +21,17 @@ from nstexp.core.losses import (
     MomentsLoss,
     SlicedWassersteinLoss,
 )
-from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.stats import gram
 from nstexp.core.masks import guides
-from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import IMAGE, EncoderWeights
-from nstexp.core.networks.model_files import decoder_info, save_decoder
 from nstexp.core.networks.pretrained import random_vgg
 from nstexp.core.networks.vgg import VGG
-from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.core.resize import resize
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Controls, Style
-from nstexp.methods.gatys import Gatys, PictureOptimization
+from nstexp.methods.targets import TargetMaker
 
 LAYERS = ("relu1_1", "relu1_2", "relu2_1", "pool2", "relu3_1", "relu3_2", "relu4_1")
-STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1"]
-OPTIMIZERS = {"lbfgs": LBFGS, "adam": partial(torch.optim.Adam, lr=0.02)}
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,14 +39,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
-    """Random, but smooth enough to have structure at every scale."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, 6, 6, generator=generator)
-    fine = functional.interpolate(coarse, size=(height, width), mode="bicubic")
-    return (fine + 0.1 * torch.rand(fine.shape, generator=generator)).clamp(0, 1)
 
 
 def counting_encoder(pad: str = "zeros") -> VGG:
@@ -212,9 +200,9 @@ def test_a_guided_term_is_the_term_of_its_region_alone(make):
 @pytest.mark.parametrize("make", TERMS.values(), ids=TERMS)
 def test_disjoint_regions_do_not_touch_each_other(encoder, make):
     """At relu1_1 a position sees one pixel beyond its own."""
-    image = picture(32, 40).requires_grad_()
+    image = smooth_picture(32, 40).requires_grad_()
     term = make(["relu1_1"])
-    target = term.target(encoder(picture(24, 24, seed=1), ["relu1_1"]))
+    target = term.target(encoder(smooth_picture(24, 24, seed=1), ["relu1_1"]))
     seen = (slice(0, 21), slice(19, 40))
     unseen = (slice(21, 40), slice(0, 19))
     for mask, inside, outside in zip(halves(32, 40), seen, unseen, strict=True):
@@ -226,10 +214,10 @@ def test_disjoint_regions_do_not_touch_each_other(encoder, make):
 
 @pytest.mark.parametrize("make", [GramLoss, HistogramLoss])
 def test_with_guide_inside_no_layer_reaches_beyond_its_region(encoder, make):
-    image, (left, _) = picture(48, 64).requires_grad_(), halves(48, 64)
+    image, (left, _) = smooth_picture(48, 64).requires_grad_(), halves(48, 64)
     for layer in ("relu1_2", "relu2_1", "relu3_1"):
         term = make([layer])
-        target = term.target(encoder(picture(32, 32, seed=1), [layer]))
+        target = term.target(encoder(smooth_picture(32, 32, seed=1), [layer]))
         reached = {}
         for propagation in ("simple", "inside", "all"):
             loss = term(encoder(image, [layer]), target, guides(left, encoder, [layer], propagation))
@@ -240,7 +228,7 @@ def test_with_guide_inside_no_layer_reaches_beyond_its_region(encoder, make):
 
 def test_guided_gram_matrices_are_those_of_the_region(encoder):
     """Gatys et al. 2017, Eq. 5, for a soft guide: positions count by its square."""
-    x = encoder(picture(32, 40), ["relu2_1"])["relu2_1"].double()
+    x = encoder(smooth_picture(32, 40), ["relu2_1"])["relu2_1"].double()
     guide = guides(rand(32, 40).sigmoid().float(), encoder, ["relu2_1"])["relu2_1"].double()
     f, t = x[0].flatten(1).numpy(), guide.flatten().numpy()
     expected = sum(t[k] ** 2 * np.outer(f[:, k], f[:, k]) for k in range(f.shape[1])) / f.shape[1]
@@ -250,46 +238,16 @@ def test_guided_gram_matrices_are_those_of_the_region(encoder):
 # --------------------------------------------------------------------------------------------------------- whole runs
 
 
-def method(terms=None, weights=None, encoder=None, **settings) -> Gatys:
-    terms = terms or {"content": ContentLoss(["relu3_2"]), "gram": GramLoss(STYLE_LAYERS)}
-    trainer = partial(
-        Trainer,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    settings = {"max_steps": 12, "init": "content", "optimizer": "lbfgs", "margin_px": 4, **settings}
-    losses = LossSet(terms, weights or {"alpha": 1.0, "beta": 1e3})
-    return Gatys(encoder or VGG(random_vgg()), losses, trainer, optimizers=OPTIMIZERS, **settings)
-
-
 def two_styles(size: tuple[int, int], shares: tuple[float, float] = (0.5, 0.5)) -> list[Style]:
     """A dark and a light picture, for the left and the right half."""
-    dark, light = 0.5 * picture(40, 56, seed=1)[0], 1 - 0.5 * picture(44, 36, seed=2)[0]
+    dark, light = 0.5 * smooth_picture(40, 56, seed=1)[0], 1 - 0.5 * smooth_picture(44, 36, seed=2)[0]
     return [Style(image, share, mask) for image, share, mask in zip((dark, light), shares, halves(*size), strict=True)]
-
-
-def finished(gatys: Gatys, content: Tensor, styles: Sequence[Style]) -> PictureOptimization:
-    """The optimization after its last step."""
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        optimization = Gatys._optimize
-        patch.setattr(Gatys, "_optimize", lambda self, run: seen.append(run) or optimization(self, run))
-        gatys.stylize(content, styles, Controls())
-    return seen[-1]
-
-
-def gram_distance(encoder: VGG, image: Tensor, style: Tensor) -> float:
-    term = GramLoss(STYLE_LAYERS)
-    return float(term(encoder(image, STYLE_LAYERS), term.target(encoder(style[None], STYLE_LAYERS))))
 
 
 @pytest.mark.parametrize("guide", ["simple", "inside", "all"])
 def test_each_half_becomes_like_its_own_style(encoder, guide):
-    content, styles = picture(48, 48), two_styles((48, 48))
-    gatys = method(weights={"alpha": 0.01, "beta": 1e3}, max_steps=40, levels=1, guide=guide)
+    content, styles = smooth_picture(48, 48), two_styles((48, 48))
+    gatys = make_gatys(weights={"alpha": 0.01, "beta": 1e3}, max_steps=40, levels=1, guide=guide)
     result = gatys.stylize(content, styles, Controls())
     assert result.shape == content.shape
     for own, other, part in zip(styles, styles[::-1], (slice(0, 24), slice(24, 48)), strict=True):
@@ -326,14 +284,14 @@ def guided_value(name: str, f: np.ndarray, t: np.ndarray, s: np.ndarray) -> floa
 @pytest.mark.parametrize("soft", [False, True])
 def test_the_losses_of_two_styles_are_the_guided_formula(name, soft):
     """No margin and one size, so that the picture is the canvas."""
-    content = picture(48, 40)
+    content = smooth_picture(48, 40)
     styles = two_styles((48, 40), shares=(0.3, 0.9))
     if soft:
         ramp = torch.linspace(0, 1, 40).expand(48, 40)
         styles = [Style(s.image, s.share, mask) for s, mask in zip(styles, (ramp, 1 - ramp), strict=True)]
     terms = {"content": ContentLoss(["relu3_2"]), name: GUIDED_TERMS[name]()}
-    gatys = method(terms, {"alpha": 1.0, "beta": 50.0}, margin_px=0, levels=1, max_steps=4, style_resize="none")
-    run = finished(gatys, content, styles)
+    gatys = make_gatys(terms, {"alpha": 1.0, "beta": 50.0}, margin_px=0, levels=1, max_steps=4, style_resize="none")
+    run = optimizations(gatys, content, styles)[-1]
     found, best = run.final_losses(), run._best[1]
 
     def matrices(image: Tensor) -> dict[str, np.ndarray]:
@@ -355,47 +313,46 @@ def test_the_losses_of_two_styles_are_the_guided_formula(name, soft):
 
 
 def test_what_one_half_should_look_like_does_not_move_the_other():
-    content, styles = picture(32, 40), two_styles((32, 40))
-    other = [styles[0], Style(picture(30, 30, seed=7)[0], styles[1].share, styles[1].mask)]
-    gatys = method({"gram": GramLoss(["relu1_1"])}, {"beta": 1.0}, margin_px=0, levels=1, freeze_share=0)
+    content, styles = smooth_picture(32, 40), two_styles((32, 40))
+    other = [styles[0], Style(smooth_picture(30, 30, seed=7)[0], styles[1].share, styles[1].mask)]
+    gatys = make_gatys({"gram": GramLoss(["relu1_1"])}, {"beta": 1.0}, margin_px=0, levels=1, freeze_share=0)
     gradients = []
     for pair in (styles, other):
-        run = PictureOptimization(gatys, content, pair, Controls())
-        run._targets = run._make_targets()
+        run = with_targets(gatys.optimization(content, pair, Controls()))
         gradients.append(run._image_gradient(content))
     torch.testing.assert_close(gradients[0][..., :19], gradients[1][..., :19])
     assert not torch.allclose(gradients[0][..., 21:], gradients[1][..., 21:])
 
 
 def test_a_style_that_applies_everywhere_is_a_style_without_a_mask():
-    content, (one, other) = picture(48, 40), two_styles((48, 40), shares=(1.0, 1.0))
-    plain = method(max_steps=4, levels=2).stylize(content, [Style(one.image)], Controls())
+    content, (one, other) = smooth_picture(48, 40), two_styles((48, 40), shares=(1.0, 1.0))
+    plain = make_gatys(max_steps=4, levels=2).stylize(content, [Style(one.image)], Controls())
     everywhere = Style(one.image, mask=torch.ones(48, 40))
     nowhere = Style(other.image, mask=torch.zeros(48, 40))
     for styles in ([everywhere], [everywhere, nowhere], [nowhere, everywhere]):
-        masked = method(max_steps=4, levels=2).stylize(content, styles, Controls())
+        masked = make_gatys(max_steps=4, levels=2).stylize(content, styles, Controls())
         torch.testing.assert_close(masked, plain, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("guide", ["simple", "inside", "all"])
 @pytest.mark.parametrize("size", [(47, 61), (33, 130)])
 def test_masks_follow_the_margin_and_every_level(guide, size):
-    gatys = method(max_steps=9, levels=3, coarse_steps=3, margin_px=5, guide=guide)
+    gatys = make_gatys(max_steps=9, levels=3, coarse_steps=3, margin_px=5, guide=guide)
     sizes, normal = [], []
-    make = PictureOptimization._guides
+    make = TargetMaker._guides
 
-    def watch(run: PictureOptimization, style: Style):
-        (found,) = make(run, style)
-        sizes.append(tuple(found[IMAGE].shape))
-        level = run.levels[run.level_index].size
+    def watch(maker: TargetMaker, style: Style, level: tuple[int, int]):
+        (found,) = make(maker, style, level)
+        assert tuple(found[IMAGE].shape) == level
+        sizes.append(level)
         for name in STYLE_LAYERS:
-            assert tuple(found[name].shape) == run.encoder.shape(name, level)[1:]
+            assert tuple(found[name].shape) == maker.encoder.shape(name, level)[1:]
         normal.extend(float(guide.square().mean()) for guide in found.values())
         return (found,)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PictureOptimization, "_guides", watch)
-        run = finished(gatys, picture(*size), two_styles(size))
+        patch.setattr(TargetMaker, "_guides", watch)
+        run = optimizations(gatys, smooth_picture(*size), two_styles(size))[-1]
     assert [level.size for level in run.levels] == list(dict.fromkeys(sizes))
     assert len(run.levels) > 1
     assert normal == pytest.approx([1.0] * len(normal), rel=1e-5)
@@ -409,17 +366,15 @@ def test_masks_follow_the_margin_and_every_level(guide, size):
 
 def test_the_start_of_the_other_method_goes_by_the_same_regions(tmp_path):
     encoder = VGG(random_vgg(), pad="reflect")
-    torch.manual_seed(0)
-    file = tmp_path / "decoder.safetensors"
-    save_decoder(Decoder.mirror(encoder, "relu4_1"), decoder_info(encoder, "relu4_1"), file)
+    file = saved_decoder(encoder, "relu4_1", tmp_path / "decoder.safetensors")
 
     def adain(dtype: torch.dtype) -> AdaIN:
         assert dtype == torch.float32
-        return AdaIN(VGG(random_vgg(), pad="reflect"), None, None, "relu4_1", decoder=str(file), style_px=None)
+        return AdaIN(VGG(random_vgg(), pad="reflect"), layer="relu4_1", decoder=file, style_px=None)
 
-    content, styles = picture(48, 64), two_styles((48, 64))
-    gatys = method(init="adain", adain=adain, max_steps=2, levels=1, margin_px=8, style_resize="none")
-    run = finished(gatys, content, styles)
+    content, styles = smooth_picture(48, 64), two_styles((48, 64))
+    gatys = make_gatys(init="adain", adain=adain, max_steps=2, levels=1, margin_px=8, style_resize="none")
+    run = optimizations(gatys, content, styles)[-1]
     expected = adain(torch.float32).stylize(run.canvas.content, run.styles, Controls())
     torch.testing.assert_close(run.start, expected)
     assert run.styles[0].mask.shape == run.canvas.size

@@ -5,13 +5,17 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from gatys_runs import OPTIMIZERS, STYLE_LAYERS, BecomesNan, gram_distance, make_gatys, optimizations, with_targets
 from hydra.core.global_hydra import GlobalHydra
-from pytorch_lightning import Callback, Trainer
+from networks import saved_decoder
+from pictures import smooth_picture
+from pytorch_lightning import Callback
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,83 +23,41 @@ import nstexp.cli as cli
 from nstexp.core.color import color_moments
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, HistogramLoss, LaplacianLoss, MomentsLoss, TotalVariation
-from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.model_files import decoder_info, save_decoder
 from nstexp.core.networks.pretrained import random_vgg
 from nstexp.core.networks.vgg import VGG
-from nstexp.core.optim.lbfgs import LBFGS
 from nstexp.core.resize import resize
 from nstexp.media.images import load_image, save_image
 from nstexp.methods import canvas as optimize
 from nstexp.methods.adain import AdaIN
 from nstexp.methods.base import Controls, Style
-from nstexp.methods.gatys import Gatys, PictureOptimization
+from nstexp.methods.gatys import Gatys
+from nstexp.methods.picture import PictureOptimization
 from nstexp.outputs import RunFolder
 from nstexp.tasks.color import prepare_colors
+from nstexp.tasks.request import Request
 from nstexp.tasks.stylize import stylize
 
-STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1"]
-OPTIMIZERS = {"lbfgs": LBFGS, "adam": partial(torch.optim.Adam, lr=0.02), "sgd": partial(torch.optim.SGD, lr=1e-3)}
 BARE = {"levels": 1, "margin_px": 0, "style_resize": "none"}  # the picture is the canvas, the styles are as they are
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
-    """Random, but smooth enough to have structure at every scale."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, 6, 6, generator=generator)
-    fine = functional.interpolate(coarse, size=(height, width), mode="bicubic")
-    return (fine + 0.1 * torch.rand(fine.shape, generator=generator)).clamp(0, 1)
-
-
-CONTENT, ONE, TWO = picture(48, 40), picture(40, 56, seed=1)[0], 1 - 0.5 * picture(44, 36, seed=2)[0]
+CONTENT, ONE = smooth_picture(48, 40), smooth_picture(40, 56, seed=1)[0]
+TWO = 1 - 0.5 * smooth_picture(44, 36, seed=2)[0]
 FINE = torch.rand(3, 52, 44, generator=torch.Generator().manual_seed(5))  # strokes of one pixel
-
-
-def method(terms=None, weights=None, callbacks=(), **settings) -> Gatys:
-    terms = terms or {"content": ContentLoss(["relu3_2"]), "gram": GramLoss(STYLE_LAYERS)}
-    trainer = partial(
-        Trainer,
-        accelerator="cpu",
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    settings = {"max_steps": 12, "init": "content", "optimizer": "lbfgs", "margin_px": 4, **settings}
-    losses = LossSet(terms, weights or {"alpha": 1.0, "beta": 1e3})
-    return Gatys(VGG(random_vgg()), losses, trainer, optimizers=OPTIMIZERS, **settings)
-
-
-def all_finished(gatys: Gatys, styles: Sequence[Style], **controls) -> list[PictureOptimization]:
-    """Every optimization, of fine strokes and of the picture, after its last step."""
-    seen = []
-    with pytest.MonkeyPatch.context() as patch:
-        optimization = Gatys._optimize
-        patch.setattr(Gatys, "_optimize", lambda self, run: seen.append(run) or optimization(self, run))
-        gatys.stylize(CONTENT, styles, Controls(**controls))
-    return seen
 
 
 def finished(gatys: Gatys, styles: Sequence[Style], **controls) -> PictureOptimization:
     """The optimization of the picture, after its last step."""
-    return all_finished(gatys, styles, **controls)[-1]
-
-
-def gram_distance(encoder: VGG, image: Tensor, style: Tensor, layers: Sequence[str]) -> float:
-    term = GramLoss([encoder.canonical(name) for name in layers])
-    return float(term(encoder(image, term.layers), term.target(encoder(style[None], term.layers))))
+    return optimizations(gatys, CONTENT, styles, **controls)[-1]
 
 
 # --------------------------------------------------------------------------------------------------- layers of a style
 
 
 def test_each_style_counts_at_its_own_layers_only():
-    gatys = method(max_steps=3, **BARE)
+    gatys = make_gatys(max_steps=3, **BARE)
     styles = [Style(ONE, 0.3, layers=("conv1_1",)), Style(TWO, 0.9, layers=("relu2_1", "relu3_1"))]
     run = finished(gatys, styles)
     found, best = run.final_losses(), run._best[1]
@@ -105,7 +67,7 @@ def test_each_style_counts_at_its_own_layers_only():
 
 
 def test_layers_where_no_style_counts_are_not_computed():
-    gatys = method({"content": ContentLoss(["relu2_2"]), "gram": GramLoss(STYLE_LAYERS)}, max_steps=2, **BARE)
+    gatys = make_gatys({"content": ContentLoss(["relu2_2"]), "gram": GramLoss(STYLE_LAYERS)}, max_steps=2, **BARE)
     asked = []
     gatys.encoder.register_forward_hook(lambda module, args, out: asked.append(set(args[1])))
     run = finished(gatys, [Style(ONE, 0.5, layers=("relu1_1",)), Style(TWO, 0.5, layers=("conv1_1", "relu2_1"))])
@@ -115,10 +77,10 @@ def test_layers_where_no_style_counts_are_not_computed():
 
 
 def test_statistics_are_averaged_where_several_styles_count():
-    gatys = method(max_steps=2, **BARE)
+    gatys = make_gatys(max_steps=2, **BARE)
     styles = [Style(ONE, 3.0, layers=("relu1_1", "relu2_1")), Style(TWO, 1.0, layers=("relu2_1", "relu3_1"))]
     run = finished(gatys, styles, combine="mean_gram")
-    ((share, target),) = run._targets["gram"]
+    ((share, target),) = run._targets.goals["gram"]
     one, two = (gatys.losses.terms["gram"].target(gatys.encoder(image[None], STYLE_LAYERS)) for image in (ONE, TWO))
     assert share == 1
     torch.testing.assert_close(target["relu1_1"], one["relu1_1"])
@@ -130,8 +92,8 @@ def test_a_term_with_no_layer_left_is_refused_unless_it_is_logged_only():
     terms = {"gram": GramLoss(STYLE_LAYERS), "histogram": HistogramLoss(["relu3_1"])}
     style = Style(ONE, layers=("relu1_1",))
     with pytest.raises(UserError, match=r"^style_layers: the loss term 'histogram' has none of these layers"):
-        finished(method(terms, {"beta": 1.0}, max_steps=2, **BARE), [style])
-    run = finished(method(terms, {"beta": 1.0, "histogram": 0.0}, max_steps=2, **BARE), [style])
+        finished(make_gatys(terms, {"beta": 1.0}, max_steps=2, **BARE), [style])
+    run = finished(make_gatys(terms, {"beta": 1.0, "histogram": 0.0}, max_steps=2, **BARE), [style])
     assert run.final_losses()["histogram"] == 0
     assert run.final_losses()["gram"] > 0
 
@@ -140,7 +102,7 @@ def test_a_term_with_no_layer_left_is_refused_unless_it_is_logged_only():
     ("content", "style", "settings"),
     [
         ((100, 100), Style(ONE), {"style_scale": 0.5}),
-        ((128, 128), Style(picture(30, 200)[0]), {}),
+        ((128, 128), Style(smooth_picture(30, 200)[0]), {}),
         ((48, 40), Style(ONE, layers=("relu1_1",)), {}),
         ((48, 48), Style(ONE, fine=FINE), {}),
     ],
@@ -148,25 +110,23 @@ def test_a_term_with_no_layer_left_is_refused_unless_it_is_logged_only():
 )
 def test_coarse_levels_at_which_a_style_would_vanish_are_left_out(content, style, settings):
     terms = {"content": ContentLoss(["relu3_2"]), "gram": GramLoss([*STYLE_LAYERS, "relu4_1", "relu5_1"])}
-    gatys = method(terms, levels=4, coarse_steps=2, fine_steps=2, max_steps=9, **settings)
-    assert gatys.stylize(picture(*content), [style], Controls()).shape[-2:] == content
+    gatys = make_gatys(terms, levels=4, coarse_steps=2, fine_steps=2, max_steps=9, **settings)
+    assert gatys.stylize(smooth_picture(*content), [style], Controls()).shape[-2:] == content
 
 
 def test_strokes_are_made_once_for_pictures_of_one_size():
-    gatys, style = method(fine_steps=2, max_steps=2, **BARE), Style(ONE, fine=FINE)
-    made = [len(all_finished(gatys, [style])) for _ in range(2)]
+    gatys, style = make_gatys(fine_steps=2, max_steps=2, **BARE), Style(ONE, fine=FINE)
+    made = [len(optimizations(gatys, CONTENT, [style])) for _ in range(2)]
     assert made == [2, 1]
 
 
 @pytest.mark.parametrize("combine", ["weighted_loss", "mean_gram"])
 def test_the_other_methods_start_takes_styles_with_layers_of_their_own(tmp_path, combine):
     encoder = VGG(random_vgg(), pad="reflect")
-    torch.manual_seed(0)
-    file = tmp_path / "decoder.safetensors"
-    save_decoder(Decoder.mirror(encoder, "relu4_1"), decoder_info(encoder, "relu4_1"), file)
-    gatys = method(
+    file = saved_decoder(encoder, "relu4_1", tmp_path / "decoder.safetensors")
+    gatys = make_gatys(
         init="adain",
-        adain=lambda dtype: AdaIN(VGG(random_vgg(), pad="reflect"), None, None, "relu4_1", decoder=str(file)),
+        adain=lambda dtype: AdaIN(VGG(random_vgg(), pad="reflect"), layer="relu4_1", decoder=file),
         max_steps=2,
         levels=1,
     )
@@ -178,14 +138,13 @@ def test_the_other_methods_start_takes_styles_with_layers_of_their_own(tmp_path,
 
 
 def test_fine_strokes_give_the_style_the_shallow_statistics_of_another_picture():
-    gatys = method(fine_steps=60)
+    gatys = make_gatys(fine_steps=60)
     mixed = gatys._with_fine_strokes(Style(ONE, 0.7, fine=FINE), (48, 40), Controls())
-    size = gatys.style_size(ONE, (48, 40))
+    size = gatys.settings.style_size(ONE, (48, 40))
     assert (mixed.share, mixed.fine, tuple(mixed.image.shape[-2:])) == (0.7, None, size)
-    coarse, fine = resize(ONE[None], size), resize(FINE[None], gatys.style_size(FINE, (48, 40)))
-    before, after = (
-        gram_distance(gatys.encoder, image, fine[0], gatys.fine_layers) for image in (coarse, mixed.image[None])
-    )
+    coarse, fine = resize(ONE[None], size), resize(FINE[None], gatys.settings.style_size(FINE, (48, 40)))
+    layers = gatys.settings.fine_layers
+    before, after = (gram_distance(gatys.encoder, image, fine[0], layers) for image in (coarse, mixed.image[None]))
     assert after < 0.2 * before
     # What is large stays where it was.
     layouts = [functional.avg_pool2d(image.mean(1, keepdim=True), 8).flatten() for image in (coarse, mixed.image[None])]
@@ -196,7 +155,7 @@ def test_the_result_gets_the_strokes_of_the_fine_picture():
     settings = {"weights": {"alpha": 0.0, "beta": 1e3}, "max_steps": 40, "fine_steps": 60, **BARE}
     found = {}
     for name, style in {"plain": Style(ONE), "fine": Style(ONE, fine=FINE)}.items():
-        gatys = method(**settings)
+        gatys = make_gatys(**settings)
         result = gatys.stylize(CONTENT, [style], Controls())
         found[name] = gram_distance(gatys.encoder, result, FINE, ["relu1_1"])
     assert found["fine"] < 0.4 * found["plain"]
@@ -210,8 +169,8 @@ def test_only_the_fine_layers_and_the_style_terms_make_the_strokes():
         "tv": TotalVariation("mean", 1),
     }
     weights = {"alpha": 1.0, "beta": 1e3, "laplacian": 1.0, "tv": 0.5}
-    gatys = method(terms, weights, fine_layers=["conv1_1"], fine_steps=3)
-    first, second = all_finished(gatys, [Style(ONE, fine=FINE)], log_prefix="photo/")
+    gatys = make_gatys(terms, weights, fine_layers=["conv1_1"], fine_steps=3)
+    first, second = optimizations(gatys, CONTENT, [Style(ONE, fine=FINE)], log_prefix="photo/")
     assert set(first.final_losses()) == {"total", "gram", "tv", "gram_trace_ratio"}
     assert first.layers == ("relu1_1",)
     assert (first.recorded, second.recorded) == (False, True)
@@ -225,7 +184,7 @@ def test_strokes_keep_the_mask_the_layers_and_the_share():
         Style(ONE, 0.6, left, layers=("relu1_1", "relu2_1"), fine=FINE),
         Style(TWO, 0.4, 1 - left, layers=("relu3_1",)),
     ]
-    run = finished(method(fine_steps=2, max_steps=2, **BARE), styles)
+    run = finished(make_gatys(fine_steps=2, max_steps=2, **BARE), styles)
     for used, given in zip(run.styles, styles, strict=True):
         assert (used.share, used.layers, used.fine) == (given.share, given.layers, None)
         assert torch.equal(used.mask, given.mask)
@@ -236,7 +195,7 @@ def test_strokes_keep_the_mask_the_layers_and_the_share():
 @pytest.mark.parametrize("style_scale", [1.0, 2.0])
 @pytest.mark.parametrize("style_resize", ["area", "squash", "none"])
 def test_strokes_do_not_change_the_size_of_the_style(style_resize, style_scale):
-    gatys = method(style_resize=style_resize, style_scale=style_scale, fine_steps=1, max_steps=1)
+    gatys = make_gatys(style_resize=style_resize, style_scale=style_scale, fine_steps=1, max_steps=1)
     sizes = []
     for style in (Style(ONE), Style(ONE, fine=FINE)):
         run = finished(gatys, [style])
@@ -245,26 +204,15 @@ def test_strokes_do_not_change_the_size_of_the_style(style_resize, style_scale):
 
 
 def test_strokes_are_made_with_a_list_of_coarse_steps_too():
-    gatys = method(levels=3, coarse_steps=[3, 2], fine_steps=4)
-    strokes, run = all_finished(gatys, [Style(ONE, fine=FINE)])
+    gatys = make_gatys(levels=3, coarse_steps=[3, 2], fine_steps=4)
+    strokes, run = optimizations(gatys, CONTENT, [Style(ONE, fine=FINE)])
     assert (strokes.steps_done, run.steps_done) == (4, 12)
     assert (len(strokes.levels), len(run.levels)) == (1, 3)
 
 
-class Poison(TotalVariation):
-    """A term that is NaN from its second evaluation on."""
-
-    def __init__(self):
-        super().__init__("mean", 1)
-        self.calls = 0
-
-    def forward(self, feats, target):
-        self.calls += 1
-        return super().forward(feats, target) * (float("nan") if self.calls >= 2 else 1)
-
-
 def test_strokes_that_fail_are_told_and_leave_no_picture():
-    gatys = method({"gram": GramLoss(STYLE_LAYERS), "broken": Poison()}, {"beta": 1e3, "broken": 1.0}, levels=1)
+    terms = {"gram": GramLoss(STYLE_LAYERS), "broken": BecomesNan(2)}
+    gatys = make_gatys(terms, {"beta": 1e3, "broken": 1.0}, levels=1)
     with pytest.raises(Stopped, match="'broken' became nan at step 2 of the fine strokes") as stopped:
         gatys.stylize(CONTENT, [Style(ONE, fine=FINE)], Controls())
     assert stopped.value.image is None
@@ -291,6 +239,8 @@ def test_fine_pictures_are_recolored_as_their_styles_are(color):
 class Recorder:
     """A method that keeps the styles it was given."""
 
+    accepts = frozenset({"layers", "fine", "combine", "masks"})
+
     def __init__(self) -> None:
         self.given: list[Style] = []
 
@@ -309,7 +259,7 @@ def files(tmp_path, monkeypatch):
 
 def recorded(style: str | list[str], **options) -> Recorder:
     recorder = Recorder()
-    stylize(recorder, RunFolder("run"), "photo.png", style, **options)
+    stylize(recorder, RunFolder("run"), Request("photo.png", style, **options))
     return recorder
 
 
@@ -383,19 +333,19 @@ class WithoutGuides(GramLoss):
 
 MASKED = [Style(ONE, mask=torch.ones(48, 40)), Style(TWO, mask=torch.zeros(48, 40))]
 REFUSED_SETTINGS = {
-    "project with lbfgs": ({"clamp": "project"}, "method.clamp=project: L-BFGS has to see the loss and gradient"),
-    "unknown clamp": ({"clamp": "always"}, "method.clamp=always is unknown, choose one of on_save, project"),
-    "normalized with lbfgs": ({"normalize_gradients": True}, "method.normalize_gradients=true: L-BFGS has to see"),
-    "unknown guide": ({"guide": "outside"}, "method.guide=outside is unknown, choose one of simple, inside, all"),
-    "no fine steps": ({"fine_steps": 0}, "method.fine_steps=0: give a whole number, 1 or larger"),
-    "too few numbers": ({"levels": 3, "coarse_steps": [4]}, "method.coarse_steps=[4] has 1 numbers for the 2 coarser"),
-    "too many numbers": ({"levels": 1, "coarse_steps": [4]}, "method.coarse_steps=[4] has 1 numbers for the 0 coarser"),
-    "no steps left": ({"levels": 3, "coarse_steps": [6, 6]}, "method.coarse_steps=[6, 6] leaves nothing of method.max"),
-    "a negative number": ({"levels": 3, "coarse_steps": [6, -1]}, "method.coarse_steps[1]=-1: give a whole number"),
-    "a fraction": ({"levels": 2, "coarse_steps": [1.5]}, "method.coarse_steps[0]=1.5: give a whole number"),
-    "one fraction": ({"coarse_steps": 1.5}, "method.coarse_steps=1.5"),
-    "one truth": ({"coarse_steps": True}, "method.coarse_steps=True: give a whole number, 0 or larger"),
-    "none at all": ({"coarse_steps": None}, "method.coarse_steps=None"),
+    "project with lbfgs": ({"clamp": "project"}, "clamp=project: L-BFGS has to see the loss and gradient"),
+    "unknown clamp": ({"clamp": "always"}, "clamp=always is unknown, choose one of on_save, project"),
+    "normalized with lbfgs": ({"normalize_gradients": True}, "normalize_gradients=true: L-BFGS has to see"),
+    "unknown guide": ({"guide": "outside"}, "guide=outside is unknown, choose one of simple, inside, all"),
+    "no fine steps": ({"fine_steps": 0}, "fine_steps=0: give a whole number, 1 or larger"),
+    "too few numbers": ({"levels": 3, "coarse_steps": [4]}, "coarse_steps=[4] has 1 numbers for the 2 coarser"),
+    "too many numbers": ({"levels": 1, "coarse_steps": [4]}, "coarse_steps=[4] has 1 numbers for the 0 coarser"),
+    "no steps left": ({"levels": 3, "coarse_steps": [6, 6]}, "coarse_steps=[6, 6] leaves nothing of method.max"),
+    "a negative number": ({"levels": 3, "coarse_steps": [6, -1]}, "coarse_steps[1]=-1: give a whole number"),
+    "a fraction": ({"levels": 2, "coarse_steps": [1.5]}, "coarse_steps[0]=1.5: give a whole number"),
+    "one fraction": ({"coarse_steps": 1.5}, "coarse_steps=1.5"),
+    "one truth": ({"coarse_steps": True}, "coarse_steps=True: give a whole number, 0 or larger"),
+    "none at all": ({"coarse_steps": None}, "coarse_steps=None"),
 }
 
 
@@ -403,7 +353,7 @@ REFUSED_SETTINGS = {
 def test_a_bad_setting_is_one_sentence_that_names_its_key(case):
     settings, message = REFUSED_SETTINGS[case]
     with pytest.raises(UserError) as refused:
-        method(**settings)
+        make_gatys(**settings)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
 
@@ -449,23 +399,59 @@ REFUSED_STYLES = {
 def test_styles_that_do_not_fit_are_refused_in_one_sentence_with_the_key(case):
     styles, settings, controls, message = REFUSED_STYLES[case]
     with pytest.raises(UserError) as refused:
-        method(**settings).stylize(CONTENT, styles, Controls(**controls))
+        make_gatys(**settings).stylize(CONTENT, styles, Controls(**controls))
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
 
 
 def test_a_term_without_blend_or_guides_works_with_one_style_and_with_weighted_losses():
     for term in (WithoutBlend, WithoutGuides):
-        gatys = method({"own": term(STYLE_LAYERS)}, {"beta": 1}, max_steps=1, levels=1)
+        gatys = make_gatys({"own": term(STYLE_LAYERS)}, {"beta": 1}, max_steps=1, levels=1)
         for styles in ([Style(ONE)], [Style(ONE, 0.5), Style(TWO, 0.5)]):
             assert gatys.stylize(CONTENT, styles, Controls()).isfinite().all()
 
 
-def test_the_other_method_refuses_what_it_cannot_do():
-    adain = AdaIN(VGG(random_vgg(), pad="reflect"), None, None, "relu4_1")
-    for style in (Style(ONE, layers=("relu1_1",)), Style(ONE, fine=TWO)):
-        with pytest.raises(UserError, match=r"^style_layers and fine_style are for method=gatys"):
-            adain.stylize(CONTENT, [style], Controls())
+AT_ONE_LAYER = "AdaIN exchanges statistics at one layer; method=gatys takes it"
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("options", "key", "reason"),
+    [
+        ({"style_layers": [["relu1_1"]]}, "style_layers", AT_ONE_LAYER),
+        ({"fine_style": "fine.png"}, "fine_style", AT_ONE_LAYER),
+        (
+            {"style_combine": "mean_gram"},
+            "style_combine=mean_gram",
+            "AdaIN averages by style_weights; method=gatys takes it",
+        ),
+    ],
+)
+def test_what_another_method_does_not_take_is_refused_before_the_work(options, key, reason):
+    folder = RunFolder("run")
+    folder.summary.method = "adain"
+    adain = AdaIN(VGG(random_vgg(), pad="reflect"), layer="relu4_1")
+    with pytest.raises(UserError) as refused:
+        stylize(adain, folder, Request("photo.png", "one.png", **options))
+    assert str(refused.value) == f"{key} does not work with method=adain: {reason}"
+    assert not Path("run").exists()
+
+
+class TakesPicturesOnly:
+    """A method from outside, which says nothing of what it takes."""
+
+    def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
+        return content
+
+
+@pytest.mark.usefixtures("files")
+def test_a_method_that_says_nothing_takes_pictures_and_shares_only():
+    folder, both = RunFolder("run"), ["one.png", "two.png"]
+    for key, value in {"style_layers": [["relu1_1"]] * 2, "fine_style": "fine.png", "masks": both}.items():
+        wanted = f"^{key} does not work with method=TakesPicturesOnly: leave it out, or choose another method$"
+        with pytest.raises(UserError, match=wanted):
+            stylize(TakesPicturesOnly(), folder, Request("photo.png", both, **{key: value}))
+    assert stylize(TakesPicturesOnly(), folder, Request("photo.png", both, style_weights=[1, 3])).is_file()
 
 
 # ------------------------------------------------------------------------------------------------------------ clamping
@@ -490,7 +476,7 @@ def test_project_keeps_every_image_in_its_range(optimizer):
     found = {}
     for clamp in ("on_save", "project"):
         watch = Watch()
-        result = method(callbacks=[watch], clamp=clamp, **settings).stylize(CONTENT, [Style(ONE)], Controls())
+        result = make_gatys(callbacks=[watch], clamp=clamp, **settings).stylize(CONTENT, [Style(ONE)], Controls())
         found[clamp] = watch.ranges
         assert 0 <= result.min() <= result.max() <= 1
     assert len(found["project"]) >= 10
@@ -500,7 +486,7 @@ def test_project_keeps_every_image_in_its_range(optimizer):
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 51)])
 def test_a_pyramid_is_clamped_and_what_is_in_range_stays(size):
-    start = 3 * picture(*size) - 1
+    start = 3 * smooth_picture(*size) - 1
     image = optimize.PyramidImage(start, levels=4)
     with torch.no_grad():
         for number, offset in enumerate(image.offsets):
@@ -519,10 +505,9 @@ def test_a_pyramid_is_clamped_and_what_is_in_range_stays(size):
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_normalized_gradients_lower_the_losses(optimizer):
     settings = {"optimizer": optimizer, "normalize_gradients": True, "init": "noise", "max_steps": 40, **BARE}
-    gatys = method(weights={"alpha": 1.0, "beta": 2.0}, **settings)
-    gatys.make_optimizer = {"adam": OPTIMIZERS["adam"], "sgd": partial(torch.optim.SGD, lr=1.0)}[optimizer]
-    run = PictureOptimization(gatys, CONTENT, [Style(ONE)], Controls())
-    run._targets = run._make_targets()
+    optimizers = OPTIMIZERS | {"sgd": partial(torch.optim.SGD, lr=1.0)}
+    gatys = make_gatys(weights={"alpha": 1.0, "beta": 2.0}, optimizers=optimizers, **settings)
+    run = with_targets(gatys.optimization(CONTENT, [Style(ONE)], Controls()))
     with torch.no_grad():
         before = run._evaluate(run.start).numbers()
     after = finished(gatys, [Style(ONE)]).final_losses()
@@ -535,11 +520,11 @@ def test_normalized_gradients_keep_the_newest_picture():
     """The total may rise while every term does what its weight says."""
     settings = {"optimizer": "adam", "normalize_gradients": True, "max_steps": 12, **BARE}
     history = []
-    gatys = method(weights={"alpha": 1.0, "beta": 20.0}, **settings)
-    run = PictureOptimization(gatys, CONTENT, [Style(ONE)], Controls())
+    gatys = make_gatys(weights={"alpha": 1.0, "beta": 20.0}, **settings)
+    run = gatys.optimization(CONTENT, [Style(ONE)], Controls())
     keep = run._keep
     run._keep = lambda image, values: (history.append(image.detach().clone()), keep(image, values))
-    run.settings.trainer().fit(run, [0] * 100)
+    gatys.trainer().fit(run, [0] * 100)
     assert len(history) == 12
     assert torch.equal(run.best_picture(), history[-1].clamp(0, 1))
 
@@ -549,7 +534,8 @@ def test_normalized_gradients_give_each_layer_its_own_weight():
     for weights in ([1, 1, 1], [1, 1, 100]):
         terms = {"content": ContentLoss(["relu3_2"]), "gram": GramLoss(STYLE_LAYERS, layer_weights=weights)}
         settings = {"optimizer": "adam", "normalize_gradients": True, "max_steps": 3, **BARE}
-        changes.append(finished(method(terms, {"alpha": 1.0, "beta": 1.0}, **settings), [Style(ONE)]).best_picture())
+        gatys = make_gatys(terms, {"alpha": 1.0, "beta": 1.0}, **settings)
+        changes.append(finished(gatys, [Style(ONE)]).best_picture())
     assert not torch.allclose(changes[0], changes[1], atol=1e-3)
 
 
@@ -561,9 +547,8 @@ def test_normalized_gradients_make_the_weights_forget_the_size_of_a_loss():
         for form in ("gatys", "mse_hw"):
             terms = {"content": ContentLoss(["relu3_2"]), "gram": GramLoss(STYLE_LAYERS, form)}
             settings = {"optimizer": "adam", "normalize_gradients": normalize, "init": "noise", **BARE}
-            gatys = method(terms, {"alpha": 1.0, "beta": 1.0}, **settings)
-            run = PictureOptimization(gatys, CONTENT, [Style(ONE)], Controls())
-            run._targets = run._make_targets()
+            gatys = make_gatys(terms, {"alpha": 1.0, "beta": 1.0}, **settings)
+            run = with_targets(gatys.optimization(CONTENT, [Style(ONE)], Controls()))
             pair.append(run._image_gradient(run.start))
         found.append(float((pair[0] - pair[1]).norm() / pair[0].norm()))
     assert found[0] < 1e-4 < 0.1 < found[1]
@@ -580,14 +565,14 @@ def sizes_seen(gatys: Gatys) -> list[tuple[int, int]]:
         if args[0].requires_grad:
             seen.append(tuple(args[0].shape[-2:]))
 
-    gatys.freeze_share = 0
+    gatys.settings = replace(gatys.settings, freeze_share=0)
     gatys.encoder.register_forward_hook(note)
     gatys.stylize(CONTENT, [Style(ONE)], Controls())
     return seen
 
 
 def test_a_list_gives_each_coarser_level_its_own_steps():
-    seen = sizes_seen(method(levels=3, coarse_steps=[5, 2], max_steps=10))
+    seen = sizes_seen(make_gatys(levels=3, coarse_steps=[5, 2], max_steps=10))
     assert seen == [(14, 12)] * 5 + [(28, 24)] * 2 + [(56, 48)] * 3
 
 
@@ -596,7 +581,7 @@ def test_a_list_gives_each_coarser_level_its_own_steps():
     [([0, 3], [(28, 24)] * 3 + [(56, 48)] * 7), ([3, 0], [(14, 12)] * 3 + [(56, 48)] * 7), ([0, 0], [(56, 48)] * 10)],
 )
 def test_a_level_without_steps_is_left_out(coarse_steps, expected):
-    assert sizes_seen(method(levels=3, coarse_steps=coarse_steps, max_steps=10)) == expected
+    assert sizes_seen(make_gatys(levels=3, coarse_steps=coarse_steps, max_steps=10)) == expected
 
 
 def test_levels_too_small_for_the_encoder_take_the_first_numbers_with_them():
@@ -608,7 +593,8 @@ def test_levels_too_small_for_the_encoder_take_the_first_numbers_with_them():
 
 def test_a_loss_with_a_smallest_picture_leaves_smaller_levels_out():
     terms = {"laplacian": LaplacianLoss([4]), "gram": GramLoss(["relu1_1"])}
-    run = finished(method(terms, {"beta": 1e3, "laplacian": 0.01}, levels=3, coarse_steps=2, margin_px=0), [Style(ONE)])
+    gatys = make_gatys(terms, {"beta": 1e3, "laplacian": 0.01}, levels=3, coarse_steps=2, margin_px=0)
+    run = finished(gatys, [Style(ONE)])
     assert [level.size for level in run.levels] == [(24, 20), (48, 40)], "the next has sides below 12 px"
     assert run.encoder.min_side_px(run.layers) < 10
 
@@ -617,7 +603,7 @@ def test_a_loss_with_a_smallest_picture_leaves_smaller_levels_out():
 
 
 def test_one_style_has_no_losses_of_its_own_and_its_energy_is_compared():
-    gatys = method(max_steps=6, **BARE)
+    gatys = make_gatys(max_steps=6, **BARE)
     run = finished(gatys, [Style(ONE, 0.4)])
     found = run.final_losses()
     assert set(found) == {"total", "content", "gram", "gram_trace_ratio"}
@@ -632,13 +618,13 @@ def test_one_style_has_no_losses_of_its_own_and_its_energy_is_compared():
 
 
 def test_an_encoder_of_double_precision_is_recorded_too():
-    gatys = method(max_steps=1, **BARE)
+    gatys = make_gatys(max_steps=1, **BARE)
     gatys.encoder = gatys.encoder.double()
     assert set(finished(gatys, [Style(ONE)]).final_losses()) == {"total", "content", "gram", "gram_trace_ratio"}
 
 
 def test_the_energy_of_several_styles_is_averaged_by_their_shares():
-    gatys = method(max_steps=2, **BARE)
+    gatys = make_gatys(max_steps=2, **BARE)
     found = {}
     for shares in ((3.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
         run = finished(gatys, [Style(ONE, shares[0]), Style(TWO, shares[1])], combine="mean_gram")
@@ -662,7 +648,7 @@ def test_every_style_term_is_told_against_each_style_alone(combine):
         "palette": MomentsLoss(["image"]),
         "tv": TotalVariation("mean", 1),
     }
-    gatys = method(terms, {"alpha": 1.0, "beta": 1e3, "palette": 1.0, "tv": 0.0}, max_steps=3, **BARE)
+    gatys = make_gatys(terms, {"alpha": 1.0, "beta": 1e3, "palette": 1.0, "tv": 0.0}, max_steps=3, **BARE)
     run = finished(gatys, [Style(ONE, 0.3), Style(TWO, 0.7)], combine=combine)
     found = run.final_losses()
     alone = {f"{name}_style{number}" for name in ("gram", "palette") for number in (1, 2)}
@@ -676,10 +662,10 @@ def test_every_style_term_is_told_against_each_style_alone(combine):
 
 
 def test_summed_gram_matrices_are_twice_the_mean_and_ask_for_more_energy():
-    gatys = method(weights={"alpha": 0.0, "beta": 1e3}, max_steps=60, **BARE)
+    gatys = make_gatys(weights={"alpha": 0.0, "beta": 1e3}, max_steps=60, **BARE)
     styles = [Style(ONE, 0.5), Style(TWO, 0.5)]
     runs = {combine: finished(gatys, styles, combine=combine) for combine in ("mean_gram", "sum_gram")}
-    (mean,), (total,) = (runs[combine]._targets["gram"] for combine in ("mean_gram", "sum_gram"))
+    (mean,), (total,) = (runs[combine]._targets.goals["gram"] for combine in ("mean_gram", "sum_gram"))
     parts = [gatys.losses.terms["gram"].target(gatys.encoder(image[None], STYLE_LAYERS)) for image in (ONE, TWO)]
     for layer in STYLE_LAYERS:
         torch.testing.assert_close(total[1][layer], parts[0][layer] + parts[1][layer])

@@ -2,12 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from hydra.utils import get_method
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
@@ -17,7 +20,9 @@ from nstexp.core.errors import Stopped, UserError
 from nstexp.media.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
 from nstexp.outputs import RunFolder
+from nstexp.run import request_of
 from nstexp.tasks.color import finish_colors, prepare_colors
+from nstexp.tasks.request import Request
 from nstexp.tasks.stylize import stylize
 
 ROUNDING = 0.5 / 255 + 1e-5  # of the saved picture
@@ -26,6 +31,8 @@ STYLES = ["style_1.png", "style_2.png"]
 
 class Recorder:
     """A method that keeps what it was given and answers with `answer(content)`."""
+
+    accepts = frozenset({"masks"})
 
     def __init__(self, answer: Callable[[Tensor], Tensor] = lambda content: content) -> None:
         self.answer, self.contents, self.given = answer, [], []
@@ -61,7 +68,7 @@ def inputs(tmp_path, monkeypatch):
 
 def run(method: Recorder, content: str | list[str] = "photo.png", style: str | list[str] = "style_1.png", **options):
     """The finished picture (1, 3, H, W), or the folder's path for several contents."""
-    path = stylize(method, RunFolder("run"), content, style, **options)
+    path = stylize(method, RunFolder("run"), Request(content, style, **options))
     return load_image(path)[None] if path.suffix else path
 
 
@@ -385,11 +392,25 @@ def test_a_bad_value_is_one_sentence_before_any_work(options, sentence):
     assert not Path("run").exists()
 
 
-def test_every_option_comes_from_the_key_of_its_name():
-    config = yaml.safe_load((CONF / "task/stylize.yaml").read_text(encoding="utf-8"))
-    options = set(inspect.signature(stylize).parameters) - {"method", "folder", "scorer"}
-    assert config.pop("_target_") == "nstexp.tasks.stylize.stylize"
-    assert config == {name: f"${{{name}}}" for name in options}
-    defaults = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
-    for name in ("masks", "color", "color_strength"):
-        assert defaults[name] == inspect.signature(stylize).parameters[name].default
+def test_every_field_of_a_request_comes_from_the_key_of_its_name():
+    """And none has another default there, but for what only the command line has: pictures that come with nstexp."""
+    config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
+    options = {field.name: field.default for field in fields(Request)}
+    differing = {name for name, default in options.items() if config[name] != default}
+    assert differing == {"content", "style"}
+    given = {name: f"{name} of the user" for name in ("content", "style", "output", "masks", "fine_style")}
+    given |= {"style_weights": [1, 2], "style_combine": "mean_gram", "style_layers": [["relu1_1"]], "seed": 7}
+    given |= {"color": "match", "color_strength": 0.5, "image_px": 9, "max_input_megapixels": 3}
+    assert set(given) == set(options)
+    request = request_of(OmegaConf.create(config | given))
+    assert {name: getattr(request, name) for name in options} == given
+    assert type(request.style_layers) is list and type(request.style_layers[0]) is list
+
+
+@pytest.mark.parametrize("task", ["stylize", "video", "evaluate", "train", "export"])
+def test_a_task_gets_what_is_asked_for_as_one_request(task):
+    """And not line by line, where one could be forgotten."""
+    config = yaml.safe_load((CONF / f"task/{task}.yaml").read_text(encoding="utf-8"))
+    own = config.get("task", config)
+    assert not set(own) & {field.name for field in fields(Request)}
+    assert "request" in inspect.signature(get_method(own["_target_"])).parameters

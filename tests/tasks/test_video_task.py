@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 from collections import Counter
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,15 +20,20 @@ from nstexp.core.errors import Stopped, UserError
 from nstexp.media.video import Encoding, open_source, open_writer, read_frames
 from nstexp.methods.base import Controls
 from nstexp.outputs import RunFolder
-from nstexp.tasks.video import task as task
-from nstexp.tasks.video.task import Settings, video
+from nstexp.tasks.request import Request
+from nstexp.tasks.video import task
+from nstexp.tasks.video.settings import Settings
+from nstexp.tasks.video.task import video
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (48, 64)
+ASKED = {field.name for field in fields(Request)}
 
 
 class Flickering:
     """Feed-forward: the photo with the first style's mean color, and noise that is new for every call."""
+
+    accepts = frozenset({"masks"})
 
     def __init__(self, noise: float = 0.2) -> None:
         self.noise, self.calls, self.batches = noise, [], []
@@ -100,7 +106,8 @@ def make(folder):
         run.path.mkdir(exist_ok=True)
         call.run = run
         options = {"output": "out", "identity": "same", "device": torch.device("cpu"), **options}
-        return video(method, run, content, style, settings or Settings(), **options)
+        asked = {name: options.pop(name) for name in ASKED & set(options)}
+        return video(method, run, Request(content, style, **asked), settings or Settings(), **options)
 
     return call
 

@@ -59,6 +59,7 @@ class Settings:
             whole("batch", self.batch, 1)
         if self.fade is not None and not _is_list_of_numbers(self.fade):
             raise ArgumentError("fade", f"={self.fade}: give a list of two or more positions, such as [0,1]")
+        _ = self.rate
 
     @property
     def encoding(self) -> Encoding:
