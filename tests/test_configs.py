@@ -362,3 +362,93 @@ def test_the_check_finds_a_target_that_is_not_there(target):
 def test_the_check_reaches_lists_and_every_depth():
     cfg = {"a": [{"b": {"_target_": "x", "c": {"_target_": "y"}}}], "d": 3}
     assert [path for path, _ in nodes(cfg)] == ["a.0.b", "a.0.b.c"]
+
+
+# ----------------------------------------------------------------------------------------------- one default, one place
+
+
+def own_defaults(target: str) -> dict[str, Any]:
+    """The defaults that code of nstexp has for the settings of an object, lists as lists."""
+    if not target.startswith("nstexp."):
+        return {}
+    found = get_object(target)
+    signatures = [inspect.signature(each) for each in (found, getattr(found, "settings_type", found))]
+    if found in PASSES_KEYWORDS_ON:
+        signatures.append(inspect.signature(PASSES_KEYWORDS_ON[found]))
+    defaults = {p.name: p.default for each in signatures for p in each.parameters.values() if p.default is not p.empty}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+
+
+def values_of(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Target and plain settings of every object that a file describes, other objects left out.
+
+    What a file overrides in another one has no target.
+    """
+    written = nodes(OmegaConf.to_container(OmegaConf.load(file)))
+    return [
+        (node["_target_"], {key: value for key, value in node.items() if is_plain(key, value)}) for _, node in written
+    ]
+
+
+def is_plain(key: str, value: Any) -> bool:
+    return key not in HYDRAS_OWN and not isinstance(value, dict) and "${" not in str(value)
+
+
+def contradictions(conf: Path) -> list[str]:
+    """Values that differ from the signature's default, where no other option of the group has the default."""
+    found = []
+    for group in sorted({file.parent for file in conf.rglob("*.yaml")}):
+        objects = [(file, *each) for file in sorted(group.glob("*.yaml")) for each in values_of(file)]
+        for file, target, values in objects:
+            alike = [other for _, name, other in objects if name == target and other is not values]
+            for key, default in own_defaults(target).items():
+                value = values.get(key, default)
+                if is_same(value, default) or any(is_same(other.get(key, default), default) for other in alike):
+                    continue
+                found.append(f"{file.relative_to(conf)}: {key}={value}, and {target} has {default}")
+    return found
+
+
+def is_same(value: Any, default: Any) -> bool:
+    """Whether they are equal, and 1 is not True."""
+    return value == default and isinstance(value, bool) == isinstance(default, bool)
+
+
+def test_a_default_has_one_value():
+    """An object made from Python is the one of the command line. Experiments and presets override other files."""
+    objects = [each for file in FILES for each in values_of(file)]
+    compared = [key for target, values in objects for key in values.keys() & own_defaults(target)]
+    assert len(compared) > 100
+    assert contradictions(CONF) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "found"),
+    [
+        (
+            "method/gatys.yaml",
+            "max_steps: 200",
+            "max_steps: 300",
+            "max_steps=300, and nstexp.methods.gatys.Gatys has 2",
+        ),
+        ("method/adain.yaml", "unbiased: false", "unbiased: 0", "unbiased=0, and nstexp.methods.adain.AdaIN has False"),
+        ("method/gatys.yaml", "[relu1_1, relu2_1]", "[relu1_1]", "fine_layers=['relu1_1'], and nstexp.methods.gatys."),
+        ("task/video.yaml", "fps: 25", "fps: 24", "fps=24, and nstexp.tasks.video.Settings has 25"),
+        ("loss/swd.yaml", "seed: 0", "seed: 7", "seed=7, and nstexp.core.losses.SlicedWassersteinLoss has 0"),
+    ],
+)
+def test_another_default_is_found(tmp_path, file, old, new, found):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    text = (conf / file).read_text(encoding="utf-8")
+    assert old in text
+    (conf / file).write_text(text.replace(old, new), encoding="utf-8")
+    (only,) = set(contradictions(conf)) - set(contradictions(CONF))
+    assert only.startswith(f"{file}: {found}")
+
+
+@pytest.mark.parametrize("task", ["train", "video"])
+def test_numbers_of_every_run_have_the_same_default_in_the_tasks(task):
+    config = compose(f"task={task}", "method=adain")
+    parameters = inspect.signature(get_object(config.task._target_)).parameters
+    assert parameters["log_every_n_steps"].default == config.log_every_n_steps
