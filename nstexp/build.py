@@ -25,7 +25,7 @@ MOVED = {
     "nstexp.core.features": "nstexp.core.networks.vgg",
     "nstexp.core.pretrained": "nstexp.core.networks.pretrained",
     "nstexp.core.generators": "nstexp.core.networks.generators",
-    "nstexp.core.metrics": "nstexp.core.measures.scorer",
+    "nstexp.core.metrics": "nstexp.core.measures",
     "nstexp.core.lbfgs": "nstexp.core.optim.lbfgs",
     "nstexp.core.muon": "nstexp.core.optim.muon",
     "nstexp.core.schedules": "nstexp.core.optim.schedules",

@@ -1,11 +1,8 @@
 """Lightning callbacks: what a person sees while a picture is made, and how it is stopped."""
 
-import contextlib
 import logging
 import math
 import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -16,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nstexp import loggers
+from nstexp.console import SignalHandlers, progress
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.terms import Shapes
 from nstexp.outputs import RunFolder
@@ -85,15 +83,7 @@ class ProgressBar(Callback):
         self._bar: tqdm | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
-        seconds = 0.5 if sys.stderr.isatty() else 10.0  # a log file wants few lines
-        self._bar = tqdm(
-            total=pl_module.max_steps,
-            desc=pl_module.name,
-            unit="step",
-            file=sys.stderr,
-            mininterval=seconds,
-            leave=pl_module.recorded,
-        )
+        self._bar = progress(pl_module.max_steps, pl_module.name, "step", leave=pl_module.recorded)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch, batch_idx
@@ -158,14 +148,12 @@ class TrainingProgress(Callback):
         self._next = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:
-        seconds = 0.5 if sys.stderr.isatty() else 30.0
-        self._bar = tqdm(
-            total=pl_module.max_steps,
+        self._bar = progress(
+            pl_module.max_steps,
+            pl_module.name,
+            "step",
+            seconds_in_a_log=30.0,
             initial=pl_module.steps_done,
-            desc=pl_module.name,
-            unit="step",
-            file=sys.stderr,
-            mininterval=seconds,
             disable=not trainer.is_global_zero,
         )
 
@@ -375,21 +363,18 @@ class StopOnInterrupt(Callback):
 
     def __init__(self, warnings: Sequence[int] = ()) -> None:
         self.warnings = tuple(warnings)
-        self._previous: dict[int, Any] = {}
+        self._handlers = SignalHandlers()
 
-    def on_train_start(
-        self, trainer: Trainer, pl_module: PictureModule | TrainingModule
-    ) -> None:  # later than Lightning installs its own
+    # Later than Lightning installs its own.
+    def on_train_start(self, trainer: Trainer, pl_module: PictureModule | TrainingModule) -> None:
         def stop(signum, frame) -> None:
             pl_module.interrupted = True
             if self.warnings and signum != signal.SIGINT:
                 pl_module.requeue = True
             else:
-                self._restore()
+                self._handlers.restore()
 
-        if threading.current_thread() is threading.main_thread():
-            signals = (signal.SIGINT, signal.SIGTERM, *self.warnings)
-            self._previous = {s: signal.signal(s, stop) for s in signals}
+        self._handlers.install(stop, (signal.SIGINT, signal.SIGTERM, *self.warnings))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: PictureModule | TrainingModule, outputs, batch, batch_idx
@@ -407,15 +392,9 @@ class StopOnInterrupt(Callback):
     # Not in teardown: Lightning has taken its own handlers back by then, and to install them again would keep the
     # trainer and its picture alive.
     def on_train_end(self, trainer: Trainer, pl_module: PictureModule | TrainingModule) -> None:
-        self._restore()
+        self._handlers.restore()
 
     def on_exception(
         self, trainer: Trainer, pl_module: PictureModule | TrainingModule, exception: BaseException
     ) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
-        for signum, handler in self._previous.items():
-            with contextlib.suppress(TypeError):  # a handler that was not installed from Python reads as None
-                signal.signal(signum, handler)
-        self._previous = {}
+        self._handlers.restore()

@@ -10,10 +10,11 @@ def check(cfg: DictConfig) -> None:
     """Raise a UserError for a command that cannot work, whatever method and task do with it."""
     check_values(cfg)
     request = request_of(cfg)
-    for key in ("content", "fine_style", "masks"):
-        for spec in as_list(getattr(request, key)):
-            check_exists(spec, key)
-    # A word may be the name of a style that the network behind `model` has learned; only the network knows.
-    if "model" not in cfg.method:
-        for spec in as_list(request.style):
-            check_exists(spec, "style")
+    checked = {"content": request.content, "fine_style": request.fine_style, "masks": request.masks}
+    if "video" in cfg and not isinstance(request.content, str):
+        del checked["content"]  # the task has more to say about several clips
+    if "model" not in cfg.method:  # a word may be the name of a style that the network of `model` has learned
+        checked["style"] = request.style
+    for key, spec in checked.items():
+        for each in as_list(spec):
+            check_exists(each, key)

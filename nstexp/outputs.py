@@ -71,6 +71,8 @@ class Summary:
     references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     # Measure -> the network, weights and layers behind it.
     measured_with: dict[str, str] = field(default_factory=dict)
+    # The measures of which more is better; None: not recorded, and then only `ssim` is one.
+    higher_is_better: list[str] | None = None
 
 
 class RunFolder:

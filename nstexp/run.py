@@ -24,8 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from nstexp import loggers
 from nstexp.build import build, check_values, prepared, request_of
-from nstexp.core.errors import Stopped, UserError
+from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
+from nstexp.core.measures import Scorer
 from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.outputs import RunFolder, Summary
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method nee
 log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
 MOST_KEPT = 4
+MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
 T = TypeVar("T")
 _KEPT: LRUCache[str, Any] = LRUCache(MOST_KEPT)
 
@@ -147,7 +149,7 @@ def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, Dic
         "log_every_n_steps": lambda: cfg.log_every_n_steps,
         "measure": lambda: cfg.measure,
         "data": lambda: build(cfg.data),
-        "scorer": lambda: _scorer(cfg.metrics, cfg) if cfg.measure and cfg.metrics.names else None,
+        "scorer": lambda: _scorer(parts) if cfg.measure else None,
     }
     pieces = {name: make() for name, make in offered.items() if name in asked and name not in cfg.task}
     if "methods" in asked:
@@ -268,17 +270,38 @@ def _with(known: str | None, more: str) -> str:
     return ", ".join(dict.fromkeys([*(known.split(", ") if known else []), more]))
 
 
-def _scorer(metrics: DictConfig, cfg: DictConfig) -> Any:
-    device = Parts(cfg, RunFolder("."), []).device
-    dtype = encoder_dtype(cfg.precision, device)
+def _scorer(parts: Parts) -> Scorer | None:
+    """What measures finished pictures, its directions recorded; None without measures."""
+    metrics, device, dtype = parts.cfg.metrics, parts.device, parts.dtype
+    names = _measure_names(metrics)
 
-    def make() -> Any:
+    def make() -> Scorer:
         # Not one of a method's: Lightning moves those about.
         encoder = build(metrics.encoder, dtype=dtype)
-        settings = {key: value for key, value in metrics.items() if key != "encoder"}
-        return build(settings, encoder=encoder).to(device)
+        measures = {name: build(metrics[name]) for name in names}
+        with under("metrics"):
+            return Scorer(encoder, measures, metrics.longer_side_px).to(device)
 
-    return kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {cfg.precision} {device}", make)
+    if not names:
+        return None
+    scorer = kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {dtype} {device}", make)
+    parts.summary.higher_is_better = scorer.higher_is_better
+    return scorer
+
+
+def _measure_names(metrics: DictConfig) -> list[str]:
+    """Of the measures of a configuration: all besides the settings of the measuring itself, or those of its `names`."""
+    known = [name for name in metrics if name not in MEASURING]
+    names = known if metrics.names is None else list(dict.fromkeys(metrics.names))
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(
+            f"metrics.names: '{unknown[0]}' is not among the measures of this run ({', '.join(known) or 'none'}): "
+            f"choose any by the group instead, 'metrics=[{','.join(map(str, names))}]'"
+        )
+    for name in names:
+        if "_target_" not in (metrics[name] if OmegaConf.is_dict(metrics[name]) else {}):
+            raise UserError(f"metrics.{name} has settings, but the measure is not in metrics=[...]: add it there")
+    return names
 
 
 def kept(key: str, make: Callable[[], T]) -> T:

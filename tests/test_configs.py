@@ -180,14 +180,16 @@ def chosen(file: Path) -> str | None:
     return f"{'optimization@method' if group == 'optimization' else group}={file.stem}"
 
 
-def defaults_of(text: str) -> list[str]:
-    """Groups that a file's defaults list takes options from, such as `loss` and `hydra/output`."""
-    entries = yaml.safe_load(text).get("defaults", [])
-    keys = [str(key) for entry in entries if isinstance(entry, dict) for key in entry]
-    return [key.removeprefix("override ").strip("/").partition("@")[0] for key in keys]
+def entries_of(conf: Path, file: Path) -> Iterator[tuple[str, str]]:
+    """(group, option) of every entry in a file's defaults list; one without a group is of the file's own."""
+    own = file.parent.relative_to(conf).as_posix()
+    for entry in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
+        for key, options in entry.items() if isinstance(entry, dict) else [(own, entry)]:
+            group = str(key).removeprefix("override ").strip("/").partition("@")[0]
+            yield from ((group, str(option)) for option in (options if isinstance(options, list) else [options]))
 
 
-def names_of(conf: Path) -> str:
+def text_of(conf: Path) -> str:
     """All that a reader finds options in: the configuration itself, and the documentation."""
     documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     return "\n".join(file.read_text(encoding="utf-8") for file in [*conf.rglob("*.yaml"), *documents])
@@ -195,18 +197,18 @@ def names_of(conf: Path) -> str:
 
 def strays(conf: Path) -> list[str]:
     """Files that nothing leads to: of another kind, in a folder that is no group, or under a name that nobody says."""
-    known, found = names_of(conf), []
-    groups = {group for file in conf.rglob("*.yaml") for group in defaults_of(file.read_text(encoding="utf-8"))}
+    entries = {entry for file in conf.rglob("*.yaml") for entry in entries_of(conf, file)}
+    groups, text, found = {group for group, _ in entries} | OF_HYDRA, text_of(conf), []
     for file in sorted(path for path in conf.rglob("*") if path.is_file()):
         group, place = file.parent.relative_to(conf).as_posix(), file.relative_to(conf).as_posix()
-        said = rf"(?<!\w){re.escape(group)}(@[\w.]+)?(=|: )['\[]*([\w]+, ?)*{re.escape(file.stem)}(?![\w-])"
+        said = rf"(?<!\w){re.escape(group)}(@[\w.]+)?(=|: )['\[]*(\w+, ?)*{re.escape(file.stem)}(?![\w-])"
+        if place == "config.yaml":
+            continue
         if file.suffix != ".yaml":
             found.append(f"{place}: not a .yaml file")
-        elif group == ".":
-            found += [] if place == "config.yaml" else [f"{place}: in no group"]
-        elif group not in groups | OF_HYDRA:
+        elif group not in groups or group == ".":
             found.append(f"{place}: no defaults list names the group {group}")
-        elif not re.search(said, known):
+        elif (group, file.stem) not in entries and not re.search(said, text):
             found.append(f"{place}: nothing says {group}={file.stem}")
     return found
 
@@ -224,7 +226,7 @@ def test_every_file_is_named_where_a_reader_finds_it():
         ("layers/style_first2.yaml", "layers/style_frist2.yaml", "nothing says layers=style_frist2"),
         ("generator/pyramid.yaml", "generators/pyramid.yaml", "no defaults list names the group generators"),
         ("hydra/launcher/ray.yaml", "hydra/lancher/ray.yaml", "no defaults list names the group hydra/lancher"),
-        ("loss/tv.yaml", "tv.yaml", "in no group"),
+        ("loss/tv.yaml", "tv.yaml", "no defaults list names the group ."),
         ("loss/tv.yaml", "loss/tv.yml", "not a .yaml file"),
         ("loss/tv.yaml", "loss/tv.yaml~", "not a .yaml file"),
     ],
@@ -322,6 +324,8 @@ def test_loggers_combine(logger):
         ("task=video ~task.settings", "task"),
         ("+method.encoder=x", "method"),
         ("+image_pxx=512", "config"),
+        ("+metrics.cfsd.layers=x", "metrics.cfsd"),
+        ("metrics=[default,fid] +metrics.fid.side=75", "metrics.fid"),
         ("method=texture_net +generator.widht=2", "generator"),
         ("method=adain task=train +data.batchsize=2", "data"),
         ("method=cin +method.balanced=true", "method"),
@@ -434,7 +438,7 @@ def test_a_default_has_one_value():
         ("method/adain.yaml", "unbiased: false", "unbiased: 0", "unbiased=0, and nstexp.methods.adain.AdaIN has False"),
         ("method/gatys.yaml", "[relu1_1, relu2_1]", "[relu1_1]", "fine_layers=['relu1_1'], and nstexp.methods.gatys."),
         ("task/video.yaml", "fps: 25", "fps: 24", "fps=24, and nstexp.tasks.video.Settings has 25"),
-        ("loss/swd.yaml", "seed: 0", "seed: 7", "seed=7, and nstexp.core.losses.SlicedWassersteinLoss has 0"),
+        ("data/shards.yaml", "retries: 5", "retries: 6", "retries=6, and nstexp.data.shards.ShardPairs has 5"),
     ],
 )
 def test_another_default_is_found(tmp_path, file, old, new, found):

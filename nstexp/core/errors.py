@@ -141,10 +141,3 @@ def flag(argument: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ArgumentError(argument, f"={value}: give true or false")
     return value
-
-
-def check_integers(section: str, smallest: int, **values: Any) -> None:
-    """Raise a UserError for a value that is no integer of at least `smallest`, naming it as `section.key`."""
-    for key, value in values.items():
-        if not is_whole(value) or value < smallest:
-            raise UserError(f"{section}.{key}={value}: give a whole number, {smallest} or larger")

@@ -126,7 +126,9 @@ class Pairs(LightningDataModule):
         if pairs and "style" not in self.specs:
             raise UserError("data.style has no value yet: give it one with data.style=...")
         if not pairs and "style" in self.specs:
-            raise UserError("data.style is for method=adain: the pictures of fixed styles are style=...")
+            raise UserError(
+                "data.style: this method takes no pairs, the pictures of its styles are style=...; leave data.style out"
+            )
 
 
 def counted(training: Mapping[str, Sequence[Any]], what: str, validation: Mapping[str, Sequence[Any]]) -> str:

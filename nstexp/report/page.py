@@ -23,7 +23,6 @@ from urllib.parse import quote
 from plotly.offline import get_plotlyjs
 from tqdm import tqdm
 
-from nstexp.core.measures.scorer import HIGHER_IS_BETTER
 from nstexp.core.runtime.files import write_atomically
 from nstexp.media.sheet import thumbnail
 from nstexp.report.jobs import (
@@ -49,6 +48,7 @@ MOST_NAMED = 12  # jobs in one sentence
 MOST_REFERENCES = 24  # rows; more would hide the runs
 SHARED = ("task", "method", "encoder", "precision", "device", "seed")
 COMPARED_VERSIONS = ("nstexp", "torch")
+HIGHER_IS_BETTER = ("ssim",)  # of records that do not say which measures are better when they are higher
 
 
 def write_page(jobs: Sequence[Job], path: Path, folders: Sequence[Path] = ()) -> None:
@@ -323,6 +323,12 @@ def _described(job: Job, name: str) -> str | None:
     return str(measured[name]) if isinstance(measured, dict) and name in measured else None
 
 
+def _higher_is_better(job: Job) -> Sequence[str]:
+    """The job's measures of which more is better."""
+    recorded = job.recorded("higher_is_better")
+    return recorded if isinstance(recorded, list) else HIGHER_IS_BETTER
+
+
 def _direction(jobs: Sequence[Job], name: str, group: str, described: Sequence[str]) -> tuple[str | None, str | None]:
     """(better, title): "lower", "higher", or None for what has no direction or is not comparable between the jobs."""
     title = "; ".join(described) or None
@@ -334,7 +340,10 @@ def _direction(jobs: Sequence[Job], name: str, group: str, described: Sequence[s
         return None, "unweighted; not comparable between these runs, whose settings of the term or encoders differ"
     if len(described) > 1:
         return None, f"not comparable, as the runs were measured differently: {title}"
-    better = "higher" if name in HIGHER_IS_BETTER else "lower"
+    directions = unique(name in _higher_is_better(job) for job in jobs if _described(job, name) is not None)
+    if len(directions) > 1:
+        return None, f"not comparable, as the runs do not agree on which direction is better: {title}"
+    better = "higher" if (directions or [name in HIGHER_IS_BETTER])[0] else "lower"
     return better, f"{title or ('unweighted' if group == 'losses' else name)}; {better} is better"
 
 

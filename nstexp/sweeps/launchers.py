@@ -7,7 +7,6 @@ Hydra admits launchers only from packages of its own namespace, so the plugins' 
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,8 +17,8 @@ from typing import Any
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from omegaconf import OmegaConf, open_dict
-from tqdm import tqdm
 
+from nstexp.console import progress
 from nstexp.core.errors import JobFailed
 from nstexp.sweeps.slurm import Watcher
 
@@ -187,8 +186,7 @@ def _await(
     from nstexp.outputs import record_death
 
     results: dict[int, JobReturn] = {}
-    seconds = 0.5 if sys.stderr.isatty() else 30.0
-    with tqdm(total=len(job_overrides), desc="jobs", unit="job", file=sys.stderr, mininterval=seconds) as bar:
+    with progress(len(job_overrides), "jobs", "job", seconds_in_a_log=30.0) as bar:
         while len(results) < len(job_overrides):
             for number in [n for n in range(len(job_overrides)) if n not in results]:
                 found = take(number)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError, choice, whole
-from nstexp.core.measures.scorer import Scorer
+from nstexp.core.measures import Scorer
 from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_side
 from nstexp.media.images import load_image
 from nstexp.media.paths import find_images, unique_names
@@ -111,7 +111,7 @@ def _check(
     if crop == "square" and image_px is None:
         raise UserError("task.crop=square needs a side: set image_px, such as image_px=512")
     if curve_every_n_steps and not measured:
-        raise UserError("task.curve_every_n_steps needs measures: set measure=true and choose some in metrics.names")
+        raise UserError("task.curve_every_n_steps needs measures: set measure=true and choose some by metrics=[...]")
     for label in methods:
         if label in REFERENCES or not re.fullmatch(r"[\w.+=-]+", label):
             raise UserError(f"task.methods: '{label}' cannot name a method here, take another word")
@@ -195,7 +195,7 @@ class _Evaluation:
         if self.scorer is not None:
             numbers |= self.scorer(picture[0], content.image, [(style.image, 1.0)])
         if label in self.sets:
-            self.sets[label].add(picture[0], numbers.get("lpips"))
+            self.sets[label].add(picture[0], numbers)
         self.folder.record_metrics(name, numbers)
         self.rows.append({**labels, **numbers})
         self._write()
@@ -227,7 +227,7 @@ class _Evaluation:
             return
         found = self.scorer.references(content.image, [(style.image, 1.0)])
         if "photo" in self.sets:
-            self.sets["photo"].add(content.image, found["photo"].get("lpips"))
+            self.sets["photo"].add(content.image, found["photo"])
         for label, numbers in found.items():
             self.rows.append({"content": content.name, "style": style.name, "method": label, **numbers})
         for label in self.methods:
@@ -246,8 +246,8 @@ class _Evaluation:
         for label, scores in self.sets.items():
             means.setdefault(label, {}).update(scores.compute())
             self.folder.summary.measured_with |= scores.described()
-        if self.sets and not any("fid" in scores for scores in means.values()):
-            log.warning("fid needs two or more results and paintings")
+        for name, least in min((scores.too_few() for scores in self.sets.values()), key=len, default={}).items():
+            log.warning("%s needs %d or more results and paintings", name, least)
         for label in self.methods:
             if label in means:
                 self.folder.record_metrics(f"{MEAN_OF}{label}", means[label])

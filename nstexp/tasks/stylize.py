@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError
-from nstexp.core.measures.scorer import Scorer, luminance_statistics
+from nstexp.core.measures import Scorer, luminance_statistics
 from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.media.images import load_image, save_image
 from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names

@@ -15,7 +15,7 @@ from helpers import SMOKE, picture, run_folders
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from nstexp.core.measures.scorer import DEFAULT_NAMES
+from nstexp.core.measures import DEFAULT_NAMES
 from nstexp.core.networks.vgg import VGG
 from nstexp.methods.gatys import PictureOptimization
 from nstexp.outputs import read_summary

@@ -702,7 +702,11 @@ ALL, ONE = "style=paintings", "style=paintings/sun.jpg"
 BAD_COMMANDS = {
     "no style": ("cin", [], "style has no value yet: the network learns its pictures, such as style=painting.jpg"),
     "no photos": ("cin", [ALL, NO_CONTENT], "data.content has no value yet: give it one with data.content=..."),
-    "pairs": ("cin", [ALL, "data.style=paintings"], "data.style is for method=adain: the pictures of fixed styles are"),
+    "pairs": (
+        "cin",
+        [ALL, "data.style=paintings"],
+        "data.style: this method takes no pairs, the pictures of its styles are",
+    ),
     "several": ("texture_net", [ALL], "style has 3 pictures, and this network learns one: method=cin learns many"),
     "names": ("cin", [ALL, "style_names=[a,b]"], "style_names=['a', 'b']: give 3 different names, not taken"),
     "number for a name": ("cin", [ALL, "style_names=1890"], "give 3 different names"),

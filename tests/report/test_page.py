@@ -113,6 +113,19 @@ def test_a_number_is_marked_by_its_direction_and_only_where_it_compares(sweep, t
     assert "network 0; network 1" in numbers["gram2"]["title"]
 
 
+def test_the_record_says_which_measures_are_better_when_higher(tmp_path):
+    numbers = {"ssim": 0.5, "mine": 2.0, "disputed": 1.0}
+    for number, higher in enumerate((["mine", "disputed"], ["mine"])):
+        known = dict.fromkeys(numbers, "as described")
+        make_job(tmp_path, number, {"seed": number}, measured_with=known, higher_is_better=higher)
+        (tmp_path / str(number) / "metrics.json").write_text(json.dumps({"output": numbers}))
+    report.write_report(tmp_path)
+    found = {number["name"]: number for number in data_of(tmp_path)["numbers"]}
+    assert {name: found[name]["better"] for name in numbers} == {"ssim": "lower", "mine": "higher", "disputed": None}
+    assert found["mine"]["title"] == "as described; higher is better"
+    assert "do not agree on which direction is better" in found["disputed"]["title"]
+
+
 def test_references_are_one_row_where_all_share_them(sweep, tmp_path):
     found = data_of(sweep)["references"]
     assert [(row["kind"], row["numbers"]["style_gram"]) for row in found] == [("photo", 30.0), ("painting", 0.0)]

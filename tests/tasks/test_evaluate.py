@@ -16,7 +16,7 @@ from helpers import SCRIPTS, picture, run_folders
 from PIL import Image
 
 from nstexp.core.errors import UserError
-from nstexp.core.measures.scorer import DEFAULT_NAMES
+from nstexp.core.measures import DEFAULT_NAMES
 from nstexp.outputs import objective, read_summary
 from nstexp.tasks.evaluate import mean_scores, table_lines
 
@@ -118,6 +118,32 @@ def test_square_pictures(nstexp):
     assert float(painting["style_gram"]) == 0, "photo and painting have one size, so nothing was resized"
 
 
+def test_some_of_the_measures(nstexp):
+    """By the group, and of the group by names, which the others do not cost anything then."""
+    for chosen in (["metrics=[cfsd,ssim]"], ["metrics.names=[cfsd,ssim]"]):
+        result = nstexp.bare(*SMALL, *GATYS, *chosen, "content=photo.png", "style=painting.jpg")
+        assert result.code == 0, result.err
+        assert list(rows(result.path)[0]) == [
+            "content",
+            "style",
+            "method",
+            "new_style",
+            "stylize_seconds",
+            "cfsd",
+            "ssim",
+        ]
+        summary = read_summary(result.path.parent)
+        assert list(summary.measured_with) == ["cfsd", "ssim"] and summary.higher_is_better == ["ssim"]
+
+
+@pytest.mark.parametrize("none", ["metrics.names=[]", "measure=false"])
+def test_no_measures_at_all(nstexp, none):
+    result = nstexp.bare(*SMALL, *GATYS, none, "content=photo.png", "style=painting.jpg")
+    assert result.code == 0, result.err
+    assert len(rows(result.path)) == 1
+    assert read_summary(result.path.parent).higher_is_better is None
+
+
 def test_without_measures_only_time_is_taken(nstexp):
     result = nstexp.bare(*SMALL[:3], *SMALL[4:], *GATYS, "metrics=none", "content=photo.png", "style=painting.jpg")
     assert result.code == 0, result.err
@@ -143,7 +169,20 @@ def test_without_measures_only_time_is_taken(nstexp):
             ["method=[gatys,gtays]"],
             "task.methods, gtays: Could not find 'method/gtays': method=... takes adain, cin, gatys, texture_net",
         ),
-        (["metrics.names=[ssim,sism]"], "metrics.names: 'sism' is unknown, choose from style_gram"),
+        (
+            ["metrics.names=[ssim,lpips]"],
+            "metrics.names: 'lpips' is not among the measures of this run (style_gram, style_moments, style_swd, "
+            "content_loss, cfsd, ssim, color_mean, color_cov, palette_distance): choose any by the group instead, "
+            "'metrics=[ssim,lpips]'",
+        ),
+        (["metrics.longer_side_px=0"], "metrics.longer_side_px=0: give a whole number, 1 or larger"),
+        (["metrics.cfsd.layer=relu9_1"], "metrics.cfsd: unknown layer 'relu9_1': vgg19-random-0 has "),
+        (["metrics=[ssim,fid]", "metrics.fid.weights=no.pth"], "metrics.fid.weights=no.pth: there is no such file"),
+        (["metrics=[ssim,fid]", "metrics.fid.side_px=74"], "metrics.fid.side_px=74: give a whole number, 75 or"),
+        (
+            ["+metrics.fid.side_px=75"],
+            "metrics.fid has settings, but the measure is not in metrics=[...]: add it there",
+        ),
         (["content=nowhere"], "content=nowhere: there is no such file"),
     ],
 )
@@ -246,7 +285,7 @@ def test_measures_of_the_whole_set(nstexp, tmp_path, monkeypatch):
     torch.manual_seed(0)
     net = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
     torch.save(net.state_dict(), "inception.pth")
-    args = ("metrics.names=[ssim,fid]", "metrics.fid.weights=inception.pth", "metrics.fid.side_px=75")
+    args = ("metrics=[ssim,fid]", "metrics.fid.weights=inception.pth", "metrics.fid.side_px=75")
     result = nstexp.bare(*SMALL, *GATYS, *INPUTS, *args)
     assert result.code == 0, result.err
     summary = read_summary(result.path.parent)
@@ -257,10 +296,20 @@ def test_measures_of_the_whole_set(nstexp, tmp_path, monkeypatch):
     assert float(line[2]) > 0 and line[3] == "-", "the photos', and none of the paintings"
 
 
+def test_a_set_that_is_too_small_is_told(nstexp):
+    net = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
+    torch.save(net.state_dict(), "inception.pth")
+    args = ("metrics=[ssim,fid]", "metrics.fid.weights=inception.pth", "metrics.fid.side_px=75")
+    result = nstexp.bare(*SMALL, *GATYS, "content=photo.png", "style=painting.jpg", *args)
+    assert result.code == 0, result.err
+    assert "fid needs 2 or more results and paintings" in result.err
+    assert "fid" not in read_summary(result.path.parent).metrics["mean of gatys"]
+
+
 def test_missing_weights_are_one_sentence(nstexp, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", "hub")
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no network")))
-    result = nstexp.bare(*SMALL, "content=photo.png", "style=painting.jpg", "metrics.names=[lpips]")
+    result = nstexp.bare(*SMALL, "content=photo.png", "style=painting.jpg", "metrics=[lpips]")
     assert (result.code, run_folders()) == (2, [])
     assert "leave" in result.sentences[-1] and "lpips" in result.sentences[-1] and "hub" in result.sentences[-1]
 

@@ -603,7 +603,7 @@ def test_a_sweep_over_stabilize_ends_in_a_report_with_warping_errors(folder, nst
 BAD = [
     (["content=missing.mp4"], "content=missing.mp4"),
     (["content=photo.png"], "this is one picture"),
-    (["content=[clip.mp4,frames]"], "-m content=a.mp4,b.mp4"),
+    (["content=[a.mp4,b.mp4]"], "-m content=a.mp4,b.mp4"),
     (["content=clip.mp4", "video.start=9"], "video.start=9"),
     (["content=clip.mp4", "video.start=0.05", "video.end=0.01"], "must be after video.start"),
     (["content=clip.mp4", "video.quality=fine"], "video.quality=fine"),

@@ -1,0 +1,58 @@
+"""What a finished picture is measured by, and a Scorer that applies it.
+
+Pictures are RGB in [0, 1]. No measure ranks methods by itself: a style measure is lowest for the method that optimizes
+it (Gram matrices: Gatys; means and standard deviations: AdaIN), and a content measure is best for a picture in which
+nothing has changed. That is why there are several of each, and `Scorer.references`.
+
+A measure is a term, like a loss: a class with a role, layers, `target` and `forward` (see `Measure`, and `SetMeasure`
+for measures of many pictures together), and a YAML file of the group metrics that names it.
+"""
+
+from nstexp.core.measures.color import (
+    ColorCovariance,
+    ColorMean,
+    PaletteDistance,
+    color_distance,
+    luminance_statistics,
+    palette,
+    palette_distance,
+)
+from nstexp.core.measures.features import content_loss, style_gram, style_moments, style_swd
+from nstexp.core.measures.learned import LPIPS, InceptionFeatures
+from nstexp.core.measures.scorer import DEFAULT_NAMES, Scorer, default_measures
+from nstexp.core.measures.sets import FID, ArtFID, SetScorer, art_fid, frechet_distance, inception_fid
+from nstexp.core.measures.structure import CFSD, SSIM, cfsd, ssim
+from nstexp.core.measures.terms import LossMeasure, Measure, SetMeasure, about
+
+__all__ = [
+    "CFSD",
+    "DEFAULT_NAMES",
+    "FID",
+    "LPIPS",
+    "SSIM",
+    "ArtFID",
+    "ColorCovariance",
+    "ColorMean",
+    "InceptionFeatures",
+    "LossMeasure",
+    "Measure",
+    "PaletteDistance",
+    "Scorer",
+    "SetMeasure",
+    "SetScorer",
+    "about",
+    "art_fid",
+    "cfsd",
+    "color_distance",
+    "content_loss",
+    "default_measures",
+    "frechet_distance",
+    "inception_fid",
+    "luminance_statistics",
+    "palette",
+    "palette_distance",
+    "ssim",
+    "style_gram",
+    "style_moments",
+    "style_swd",
+]

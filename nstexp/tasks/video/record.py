@@ -1,7 +1,6 @@
 """What is counted, shown and recorded while a clip is made."""
 
 import logging
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from nstexp import loggers
+from nstexp.console import progress
 from nstexp.core.pixels import from_array, to_array
 from nstexp.media.flow import Flicker
 from nstexp.outputs import RunFolder
@@ -61,10 +60,7 @@ class Record:
     def begin(self, done: int) -> None:
         self.done, self._begun = done, time.perf_counter()
         self._poster = min(max(self._poster, done), self.total - 1)
-        seconds = 0.5 if sys.stderr.isatty() else 10.0
-        self._bar = tqdm(
-            total=self.total, initial=done, desc="video", unit="frame", file=sys.stderr, mininterval=seconds
-        )
+        self._bar = progress(self.total, "video", "frame", initial=done)
 
     def add(self, shot: Shot, seconds: float, picture: np.ndarray, plain: np.ndarray) -> None:
         """Count a frame that is ready, and took `seconds` to stylize."""

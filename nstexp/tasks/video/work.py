@@ -4,18 +4,17 @@ import contextlib
 import itertools
 import logging
 import signal
-import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from nstexp.console import SignalHandlers
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.runtime.threads import WriteBehind, prefetch
 from nstexp.media.flow import MotionEstimator
@@ -176,16 +175,14 @@ class _Interruption:
 
     def __init__(self) -> None:
         self._asked = False
-        self._previous: dict[int, Any] = {}
+        self._handlers = SignalHandlers()
 
     def __enter__(self) -> "_Interruption":
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._handlers.install(self._stop, (signal.SIGINT, signal.SIGTERM))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler or signal.SIG_DFL)
+        self._handlers.restore()
 
     def _stop(self, signum, frame) -> None:
         if self._asked:

@@ -1,0 +1,112 @@
+"""Measures of the content's structure: how much of the photo is still there."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nstexp.core.color import luminance
+from nstexp.core.errors import UserError
+from nstexp.core.measures.terms import Role
+from nstexp.core.networks.encoder import IMAGE, Features
+
+SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
+CFSD_LAYER = "relu3_1"  # Chung et al. 2024
+
+
+def ssim(a: Tensor, b: Tensor) -> float:
+    """Structural similarity of the luminance of two pictures (..., 3, H, W) in [0, 1] -> [-1, 1], 1 for equal ones.
+
+    Wang et al. 2004, Eq. 13: windows of 11x11 px with Gaussian weights (sigma 1.5 px), C1 = 0.01^2, C2 = 0.03^2, biased
+    variances; the mean over all windows that lie inside the picture, as the authors' code and scikit-image have it
+    (torchmetrics also counts windows that overlap a mirrored border).
+
+    Raises:
+        UserError: different sizes, or a side shorter than 11 px, where no window fits.
+    """
+    if a.shape != b.shape:
+        raise UserError(f"ssim: the pictures have different sizes, {tuple(a.shape)} and {tuple(b.shape)}")
+    if min(a.shape[-2:]) < SSIM_WINDOW_PX:
+        raise UserError(f"ssim: the pictures have {a.shape[-1]}x{a.shape[-2]} px, at least {SSIM_WINDOW_PX} are needed")
+    return _ssim(_gray(a), _gray(b))
+
+
+def _gray(picture: Tensor) -> Tensor:
+    """(B, 1, H, W) float64 on the CPU: TF32 convolutions would be coarser than C2."""
+    return luminance(picture).cpu().double().reshape(-1, 1, *picture.shape[-2:])
+
+
+def _ssim(x: Tensor, y: Tensor) -> float:
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    var_x = _window_mean(x * x) - mean_x.square()
+    var_y = _window_mean(y * y) - mean_y.square()
+    cov = _window_mean(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    alike = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
+    return float((alike / ((mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2))).mean())
+
+
+def _window_mean(x: Tensor) -> Tensor:
+    at = torch.arange(SSIM_WINDOW_PX, dtype=x.dtype) - SSIM_WINDOW_PX // 2
+    weights = torch.exp(-0.5 * (at / SSIM_SIGMA_PX).square())
+    weights = weights / weights.sum()
+    return F.conv2d(F.conv2d(x, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+
+
+class SSIM:
+    """`ssim` of the picture and the photo."""
+
+    role: Role = "content"
+    layers = ()
+    unit = f"luminance, Gaussian windows of {SSIM_WINDOW_PX} px inside the picture"
+    higher_is_better = True
+    min_side_px = SSIM_WINDOW_PX
+
+    def target(self, feats: Features) -> Tensor:
+        return _gray(feats[IMAGE])
+
+    def forward(self, feats: Features, target: Tensor) -> float:
+        return _ssim(_gray(feats[IMAGE]), target)
+
+
+def cfsd(content_feats: Tensor, result_feats: Tensor) -> float:
+    """Content feature structural distance of two feature maps (C, h, w) of one size -> 0 or larger.
+
+    Chung et al. 2024 (StyleID): with S = softmax over the rows of (F/C)(F/C)^T, how similar every position is to every
+    other, the Kullback-Leibler divergence KL(S_content || S_result), summed over the rows, neither averaged over them
+    nor divided by h w. It does not see colors or textures that change everywhere alike.
+
+    The softmax makes the value depend on the scale of the features: published values are of torchvision's VGG-19 at
+    relu3_1; a VGG of layers with mean activation 1 is in the same range, the plain Caffe one far out of it.
+
+    Rows are taken a block at a time, so that 128x128 positions need about 100 MB, not 4 GB.
+    """
+    channels = content_feats.shape[0]
+    content, result = (f.flatten(1).float() / channels for f in (content_feats, result_feats))  # (C, N)
+    rows = max(1, 2**22 // content.shape[1])
+    total = 0.0
+    for start in range(0, content.shape[1], rows):
+        block = slice(start, start + rows)
+        log_s = (content[:, block].T @ content).log_softmax(1)  # (rows, N)
+        difference = log_s - (result[:, block].T @ result).log_softmax(1)
+        total += float(difference.mul_(log_s.exp_()).sum(1).cpu().double().sum())
+    return max(0.0, total)
+
+
+class CFSD:
+    """`cfsd` of the photo and the picture.
+
+    Args:
+        layer: whose features are compared; the paper's is relu3_1.
+    """
+
+    role: Role = "content"
+    unit = "Kullback-Leibler divergence summed over rows"
+
+    def __init__(self, layer: str = CFSD_LAYER) -> None:
+        self.layers = (layer,)
+
+    def target(self, feats: Features) -> Tensor:
+        return feats[self.layers[0]]
+
+    def forward(self, feats: Features, target: Tensor) -> float:
+        return cfsd(target[0], feats[self.layers[0]][0])
