@@ -2,8 +2,8 @@
 
 import inspect
 import re
-from collections import Counter
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 
 import hydra
 import pytest
-import pytorch_lightning.loggers
 import pytorch_lightning.strategies
 import torch
 import wandb
+import yaml
+from helpers import ROOT
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -24,35 +25,8 @@ from nstexp.core.losses.loss_set import LossSet
 from nstexp.data.batches import Pairs
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs
-from nstexp.tasks.evaluate import evaluate
-from nstexp.tasks.export import export
-from nstexp.tasks.stylize import stylize
-from nstexp.tasks.train import train
-from nstexp.tasks.video.task import video
 
-# How many files each group has; a new one is added here, so that no file can be missed in silence.
-COUNTS = {
-    ".": 1,
-    "backbone": 9,
-    "data": 2,
-    "experiment": 44,
-    "generator": 4,
-    "hydra/callbacks": 1,
-    "hydra/help": 1,
-    "hydra/hydra_logging": 1,
-    "hydra/job_logging": 1,
-    "hydra/launcher": 3,
-    "hydra/output": 1,
-    "layers": 12,
-    "logger": 4,
-    "loss": 13,
-    "method": 4,
-    "metrics": 14,
-    "optimization": 1,
-    "task": 5,
-    "trainer": 2,
-    "weights": 3,
-}
+OF_HYDRA = {"hydra/launcher", "hydra/sweeper"}  # groups that need no line in a defaults list
 FILES = sorted(CONF.rglob("*.yaml"))
 # What a file needs beside it: values that only the user can give, and groups that only some methods and tasks have.
 NEEDED = {
@@ -67,24 +41,21 @@ NEEDED = {
 NETWORKS = {"layers=efficientnet": "efficientnet_lite0", "experiment=efficientnet": "efficientnet_lite0"}
 # What run.py adds when it builds the objects; the first part of a key's path that matches decides.
 RUNTIME = {
-    r"method": ("encoder", "losses", "trainer"),
-    r"task": ("folder",),
     r"trainer": ("logger", "default_root_dir", "callbacks"),
     r"logger\.\w+": ("save_dir",),
 }
-ADDED = {
-    train: ("method", "data"),
-    stylize: ("method", "scorer"),
-    evaluate: ("scorer",),
-    export: ("method",),
-    video: ("method", "identity", "device", "active_loggers"),
-}
+# What run.py gives tasks and methods that ask for it by the names of their arguments.
+OF_TASKS = {
+    "request", "method", "methods", "folder", "scorer", "data", "device", "identity", "active_loggers",
+    "log_every_n_steps", "measure",
+}  # fmt: skip
+OF_METHODS = {"encoder", "make_encoder", "losses", "trainer", "device", "dtype"}
 PASSES_KEYWORDS_ON = {
     FolderPairs: Pairs,
     ShardPairs: Pairs,
-    pytorch_lightning.loggers.WandbLogger: wandb.init,
     pytorch_lightning.strategies.DDPStrategy: torch.nn.parallel.DistributedDataParallel,
 }
+TAKES_A_TABLE = {(wandb.init, "settings"): wandb.Settings}
 # Values at the top level that only some tasks and methods have.
 OF_TASK = {"train": {"data", "resume_from", "add_style", "style_names"}, "video": {"video"}}
 OF_METHOD = {"texture_net": {"generator"}, "cin": {"generator"}}
@@ -126,7 +97,13 @@ def check(path: str, node: dict[str, Any]) -> None:
     """Raises TypeError unless the target can be called with exactly these keys and what run.py adds."""
     target = get_object(node["_target_"])
     given = {key: value for key, value in node.items() if key not in HYDRAS_OWN}
-    signature = inspect.signature(target)
+    for key in given:
+        check_table(f"{path}.{key}", TAKES_A_TABLE.get((target, key)), given[key])
+    settings = {}
+    if hasattr(target, "settings_type"):
+        settings = {key: given.pop(key) for key in set(given) - set(inspect.signature(target).parameters)}
+        bind(path, inspect.signature(target.settings_type), settings)
+    signature = without_settings(target)
     if target in PASSES_KEYWORDS_ON:
         unknown = set(given) - set(signature.parameters) - set(inspect.signature(PASSES_KEYWORDS_ON[target]).parameters)
         if unknown:
@@ -135,12 +112,38 @@ def check(path: str, node: dict[str, Any]) -> None:
         unknown = set(given) - set(signature.parameters)
         if unknown:
             raise TypeError(f"{path}: nothing says whether {target} takes {sorted(unknown)}")
-    runtime = next((names for pattern, names in RUNTIME.items() if re.fullmatch(pattern, path)), ())
-    runtime += ADDED.get(target, ())
-    bind = signature.bind_partial if node.get("_partial_") else signature.bind
+    bind(path, signature, given, added_to(path, signature, given), partial=bool(node.get("_partial_")))
+
+
+def without_settings(target: Any) -> inspect.Signature:
+    """The signature, without `**settings` of a method, which are checked by themselves."""
+    signature = inspect.signature(target)
+    if not hasattr(target, "settings_type"):
+        return signature
+    return signature.replace(parameters=[p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD])
+
+
+def added_to(path: str, signature: inspect.Signature, given: Mapping[str, Any]) -> set[str]:
+    """Names of the arguments that run.py adds to those of the configuration."""
+    if path == "task":
+        return OF_TASKS & set(signature.parameters) - set(given)
+    if path == "method":
+        return OF_METHODS & set(signature.parameters)
+    return set(next((names for pattern, names in RUNTIME.items() if re.fullmatch(pattern, path)), ()))
+
+
+def bind(path: str, signature: inspect.Signature, given: Mapping[str, Any], added=(), partial: bool = False) -> None:
     try:
-        bind(**given, **dict.fromkeys(runtime))
+        (signature.bind_partial if partial else signature.bind)(**given, **dict.fromkeys(added))
     except TypeError as error:
+        raise TypeError(f"{path}: {error}") from error
+
+
+def check_table(path: str, kind: Any, table: Any) -> None:
+    """Raises TypeError for keys of a plain table that what it is made into does not take."""
+    try:
+        _ = kind and isinstance(table, dict) and kind(**table)
+    except ValueError as error:
         raise TypeError(f"{path}: {error}") from error
 
 
@@ -177,9 +180,70 @@ def chosen(file: Path) -> str | None:
     return f"{'optimization@method' if group == 'optimization' else group}={file.stem}"
 
 
-def test_every_group_has_as_many_files_as_counted():
-    assert Counter(file.parent.relative_to(CONF).as_posix() for file in FILES) == COUNTS
-    assert not list(CONF.rglob("*.yml"))
+def entries_of(conf: Path, file: Path) -> Iterator[tuple[str, str]]:
+    """(group, option) of every entry in a file's defaults list; one without a group is of the file's own."""
+    own = file.parent.relative_to(conf).as_posix()
+    for entry in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", []):
+        for key, options in entry.items() if isinstance(entry, dict) else [(own, entry)]:
+            group = str(key).removeprefix("override ").strip("/").partition("@")[0]
+            yield from ((group, str(option)) for option in (options if isinstance(options, list) else [options]))
+
+
+def text_of(conf: Path) -> str:
+    """All that a reader finds options in: the configuration itself, and the documentation."""
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    return "\n".join(file.read_text(encoding="utf-8") for file in [*conf.rglob("*.yaml"), *documents])
+
+
+def strays(conf: Path) -> list[str]:
+    """Files that nothing leads to: of another kind, in a folder that is no group, or under a name that nobody says."""
+    entries = {entry for file in conf.rglob("*.yaml") for entry in entries_of(conf, file)}
+    groups, text, found = {group for group, _ in entries} | OF_HYDRA, text_of(conf), []
+    for file in sorted(path for path in conf.rglob("*") if path.is_file()):
+        group, place = file.parent.relative_to(conf).as_posix(), file.relative_to(conf).as_posix()
+        said = rf"(?<!\w){re.escape(group)}(@[\w.]+)?(=|: )['\[]*(\w+, ?)*{re.escape(file.stem)}(?![\w-])"
+        if place == "config.yaml":
+            continue
+        if file.suffix != ".yaml":
+            found.append(f"{place}: not a .yaml file")
+        elif group not in groups or group == ".":
+            found.append(f"{place}: no defaults list names the group {group}")
+        elif (group, file.stem) not in entries and not re.search(said, text):
+            found.append(f"{place}: nothing says {group}={file.stem}")
+    return found
+
+
+def test_every_file_is_named_where_a_reader_finds_it():
+    assert len(FILES) > 100
+    assert strays(CONF) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("loss/swd.yaml", "loss/sdw.yaml", "nothing says loss=sdw"),
+        ("experiment/inits.yaml", "experiment/init.yaml", "nothing says experiment=init"),
+        ("layers/style_first2.yaml", "layers/style_frist2.yaml", "nothing says layers=style_frist2"),
+        ("generator/pyramid.yaml", "generators/pyramid.yaml", "no defaults list names the group generators"),
+        ("hydra/launcher/ray.yaml", "hydra/lancher/ray.yaml", "no defaults list names the group hydra/lancher"),
+        ("loss/tv.yaml", "tv.yaml", "no defaults list names the group ."),
+        ("loss/tv.yaml", "loss/tv.yml", "not a .yaml file"),
+        ("loss/tv.yaml", "loss/tv.yaml~", "not a .yaml file"),
+    ],
+)
+def test_a_misspelt_file_is_found(tmp_path, old, new, why):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    (conf / new).parent.mkdir(exist_ok=True)
+    (conf / old).rename(conf / new)
+    assert strays(conf) == [f"{new}: {why}"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(CONF).as_posix())
+def test_every_file_introduces_itself(file):
+    lines = file.read_text(encoding="utf-8").splitlines()
+    first = lines[1] if lines[0].startswith("# @package") else lines[0]
+    assert re.match(r"# \w.{20,}", first), "a comment at the top says what the file is for"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(CONF).as_posix())
@@ -255,8 +319,9 @@ def test_loggers_combine(logger):
         ("+logger.wandb.base_ulr=x", "logger.wandb"),
         ("+logger.wandb.logger.projekt=x", "logger.wandb.logger"),
         ("+logger.wandb.logger.settings.silnt=true", "logger.wandb.logger.settings"),
-        ("~method.max_steps", "method"),
-        ("~task.content", "task"),
+        ("~method.optimizers", "method"),
+        ("method=adain ~method.layer", "method"),
+        ("task=video ~task.settings", "task"),
         ("+method.encoder=x", "method"),
         ("+image_pxx=512", "config"),
         ("+metrics.cfsd.layers=x", "metrics.cfsd"),
@@ -301,3 +366,93 @@ def test_the_check_finds_a_target_that_is_not_there(target):
 def test_the_check_reaches_lists_and_every_depth():
     cfg = {"a": [{"b": {"_target_": "x", "c": {"_target_": "y"}}}], "d": 3}
     assert [path for path, _ in nodes(cfg)] == ["a.0.b", "a.0.b.c"]
+
+
+# ----------------------------------------------------------------------------------------------- one default, one place
+
+
+def own_defaults(target: str) -> dict[str, Any]:
+    """The defaults that code of nstexp has for the settings of an object, lists as lists."""
+    if not target.startswith("nstexp."):
+        return {}
+    found = get_object(target)
+    signatures = [inspect.signature(each) for each in (found, getattr(found, "settings_type", found))]
+    if found in PASSES_KEYWORDS_ON:
+        signatures.append(inspect.signature(PASSES_KEYWORDS_ON[found]))
+    defaults = {p.name: p.default for each in signatures for p in each.parameters.values() if p.default is not p.empty}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+
+
+def values_of(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Target and plain settings of every object that a file describes, other objects left out.
+
+    What a file overrides in another one has no target.
+    """
+    written = nodes(OmegaConf.to_container(OmegaConf.load(file)))
+    return [
+        (node["_target_"], {key: value for key, value in node.items() if is_plain(key, value)}) for _, node in written
+    ]
+
+
+def is_plain(key: str, value: Any) -> bool:
+    return key not in HYDRAS_OWN and not isinstance(value, dict) and "${" not in str(value)
+
+
+def contradictions(conf: Path) -> list[str]:
+    """Values that differ from the signature's default, where no other option of the group has the default."""
+    found = []
+    for group in sorted({file.parent for file in conf.rglob("*.yaml")}):
+        objects = [(file, *each) for file in sorted(group.glob("*.yaml")) for each in values_of(file)]
+        for file, target, values in objects:
+            alike = [other for _, name, other in objects if name == target and other is not values]
+            for key, default in own_defaults(target).items():
+                value = values.get(key, default)
+                if is_same(value, default) or any(is_same(other.get(key, default), default) for other in alike):
+                    continue
+                found.append(f"{file.relative_to(conf)}: {key}={value}, and {target} has {default}")
+    return found
+
+
+def is_same(value: Any, default: Any) -> bool:
+    """Whether they are equal, and 1 is not True."""
+    return value == default and isinstance(value, bool) == isinstance(default, bool)
+
+
+def test_a_default_has_one_value():
+    """An object made from Python is the one of the command line. Experiments and presets override other files."""
+    objects = [each for file in FILES for each in values_of(file)]
+    compared = [key for target, values in objects for key in values.keys() & own_defaults(target)]
+    assert len(compared) > 100
+    assert contradictions(CONF) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "found"),
+    [
+        (
+            "method/gatys.yaml",
+            "max_steps: 200",
+            "max_steps: 300",
+            "max_steps=300, and nstexp.methods.gatys.Gatys has 2",
+        ),
+        ("method/adain.yaml", "unbiased: false", "unbiased: 0", "unbiased=0, and nstexp.methods.adain.AdaIN has False"),
+        ("method/gatys.yaml", "[relu1_1, relu2_1]", "[relu1_1]", "fine_layers=['relu1_1'], and nstexp.methods.gatys."),
+        ("task/video.yaml", "fps: 25", "fps: 24", "fps=24, and nstexp.tasks.video.Settings has 25"),
+        ("data/shards.yaml", "retries: 5", "retries: 6", "retries=6, and nstexp.data.shards.ShardPairs has 5"),
+    ],
+)
+def test_another_default_is_found(tmp_path, file, old, new, found):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    text = (conf / file).read_text(encoding="utf-8")
+    assert old in text
+    (conf / file).write_text(text.replace(old, new), encoding="utf-8")
+    (only,) = set(contradictions(conf)) - set(contradictions(CONF))
+    assert only.startswith(f"{file}: {found}")
+
+
+@pytest.mark.parametrize("task", ["train", "video"])
+def test_numbers_of_every_run_have_the_same_default_in_the_tasks(task):
+    config = compose(f"task={task}", "method=adain")
+    parameters = inspect.signature(get_object(config.task._target_)).parameters
+    assert parameters["log_every_n_steps"].default == config.log_every_n_steps

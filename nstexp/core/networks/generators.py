@@ -250,7 +250,7 @@ class Pyramid(Generator):
         scales: int = 6,
         channels: int = 8,
         pad: Pad = "replicate",
-        gamma: Gamma = "ones",
+        gamma: Gamma = "uniform",
     ) -> None:
         super().__init__()
         choice("pad", pad, get_args(Pad))
