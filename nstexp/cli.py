@@ -1,11 +1,14 @@
 """The command line: Hydra's entry point and the exit codes. torch is imported inside the job, so help is fast."""
 
+import contextlib
 import logging
 import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import hydra
@@ -17,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nstexp import early, outputs
+from nstexp.build import build, prepared
 from nstexp.core.errors import JobFailed, Stopped, UserError
 from nstexp.processes import is_first_process
 from nstexp.sweeps import cluster, hooks
@@ -37,6 +41,10 @@ def main() -> None:
     if sys.argv[1:2] == ["samples"]:
         _print_samples()
         return
+    try:
+        early.check_words(sys.argv[1:])
+    except UserError as error:
+        _leave(str(error), EXIT_BAD_INPUT)
     sys.argv[1:] = _one_method(sys.argv[1:])
     command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)
     if "HYDRA_FULL_ERROR" in os.environ:
@@ -119,11 +127,24 @@ def _work(cfg: DictConfig, hydra_cfg: DictConfig, run_dir: Path, sweep: bool) ->
         logging.getLogger(__name__).info("finished before: %s", run_dir)
         _print_result(finished)
         return
+    _warm_up(cfg)
     from nstexp import run  # with torch, which takes seconds
 
     overrides = list(hydra_cfg.overrides.task)
     variants = _variants(cfg, overrides)
     run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result)
+
+
+def _warm_up(cfg: DictConfig) -> None:
+    """Let loggers prepare for their runs beside the import of torch: half of W&B's start is waiting."""
+    for entry in (prepared(cfg).get("logger") or {}).values():
+        if "setup" in entry:
+            Thread(target=_quietly, args=(build(entry.setup),), daemon=True).start()
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):  # it is said where the logger starts
+        call()
 
 
 def _print_result(path: Path) -> None:

@@ -1,9 +1,26 @@
 """What can be refused before torch is imported, which takes seconds: wrong values, and files that are not there."""
 
+import re
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
 
 from nstexp.build import check_values, request_of
 from nstexp.media.paths import as_list, check_exists
+
+PLAIN_PATH = re.compile(r"(content|fine_style|masks)=([\w./~:@+-]*[\w/])")  # neither a list nor anything to resolve
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise a UserError for a file that is not there, before the configuration is composed, which takes half a second.
+
+    Only what is plainly one path is looked at; `check` looks at the rest.
+    """
+    if any(word.startswith("-") for word in words):
+        return  # a sweep, or a question about the configuration
+    for found in filter(None, map(PLAIN_PATH.fullmatch, words)):
+        if found[2] != "null":
+            check_exists(found[2], found[1])
 
 
 def check(cfg: DictConfig) -> None:
