@@ -1,7 +1,9 @@
 """When W&B is asked and when not, and what its tables get; with stand-ins for W&B."""
 
 import os
+import pickle
 import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -52,51 +54,133 @@ def test_without_a_server_it_is_offline(monkeypatch):
     assert why_offline(ACCOUNT) is None, "only W&B knows the way through a proxy"
 
 
-class Made:
-    """A logger that, as Lightning's, sets the environment when an offline run starts."""
+class Run:
+    """What `wandb.init` returns, as far as it is used: it notes all that it is told."""
 
-    def __init__(self, save_dir: str, offline: bool, mode: str | None = None) -> None:
-        self.offline, self.mode = offline, mode
+    id = "abc"
 
-    @property
-    def experiment(self):
-        if self.offline:
-            os.environ["WANDB_MODE"] = "dryrun"
-        return self
+    def __init__(self, dir: str, mode: str, **more: object) -> None:
+        self.dir, self.mode, self.more = dir, mode, more
+        self.told: list[tuple] = []
+        self.config = SimpleNamespace(update=lambda values, allow_val_change: self.told.append(("config", values)))
+        RUNS.append(self)
+
+    def log(self, values: dict) -> None:
+        self.told.append(("log", values))
+
+    def define_metric(self, *names: str, **how: object) -> None:
+        self.told.append(("metric", *names))
+
+    def log_artifact(self, file: str, name: str, type: str) -> None:
+        self.told.append(("file", file, name, type))
+
+    def finish(self, exit_code: int) -> None:
+        self.told.append(("finish", exit_code))
+
+
+RUNS: list[Run] = []
+NOBODY = SimpleNamespace(settings=SimpleNamespace(base_url="", api_key=None))
+SHOWN = {"picture": lambda file: ("picture", file), "table": dict, "video": lambda file: ("video", file)}
+
+
+def begin(start=Run, settings=NOBODY) -> loggers.WandbRun:
+    RUNS.clear()
+    return online_or_offline(start, "here", lambda: settings, **SHOWN)
 
 
 @pytest.mark.parametrize("before", [None, "offline", "disabled"])
 def test_an_offline_run_leaves_the_environment_as_it_was(monkeypatch, before):
     if before:
         monkeypatch.setenv("WANDB_MODE", before)
-    nobody = SimpleNamespace(settings=SimpleNamespace(base_url="", api_key=None))
-    built = online_or_offline(Made, "here", lambda: nobody)
-    assert built.offline and built.mode == ("disabled" if before == "disabled" else "offline")
+    begin().finish("completed")
+    (run,) = RUNS
+    assert (run.dir, run.mode) == ("here", "disabled" if before == "disabled" else "offline")
     assert os.environ.get("WANDB_MODE") == before
 
 
+def test_with_an_account_the_run_is_online(reachable):
+    begin(settings=SimpleNamespace(settings=ACCOUNT)).finish("completed")
+    assert [run.mode for run in RUNS] == ["online"]
+
+
 def test_a_refused_run_goes_offline(reachable, caplog):
-    class Refused(Made):
-        def __init__(self, save_dir: str, offline: bool, mode: str | None = None) -> None:
-            if not offline:
-                raise RuntimeError("no")
-            super().__init__(save_dir, offline, mode)
+    def refuse(dir: str, mode: str) -> Run:
+        if mode == "online":
+            raise RuntimeError("no")
+        return Run(dir, mode)
 
     with caplog.at_level("INFO"):
-        built = online_or_offline(Refused, "here", lambda: SimpleNamespace(settings=ACCOUNT))
-    assert built.offline
+        begin(refuse, SimpleNamespace(settings=ACCOUNT)).finish("completed")
+    assert [run.mode for run in RUNS] == ["offline"]
     assert "wandb.example refused the run (RuntimeError)" in caplog.text
 
 
+def test_the_run_is_told_everything_in_order_and_nobody_waits_for_its_start():
+    may_start = threading.Event()
+
+    def slowly(dir: str, mode: str) -> Run:
+        may_start.wait(10)
+        return Run(dir, mode)
+
+    run = begin(slowly)
+    run.log_hyperparams({"seed": 0})
+    run.log_metrics({"loss": 2.0}, step=7)
+    run.log_metrics({"seconds": 1.0})
+    run.log_image("picture", ["pixels"], step=7)
+    run.log_video("clip", ["clip.mp4"])
+    run.log_file("report.html", "report", "kind")
+    assert not RUNS, "all of this came back before the run had started"
+    may_start.set()
+    run.finish("failed")
+    assert RUNS[0].told == [
+        ("metric", "trainer/global_step"),
+        ("metric", "*"),
+        ("config", {"seed": 0}),
+        ("log", {"loss": 2.0, "trainer/global_step": 7}),
+        ("log", {"seconds": 1.0}),
+        ("log", {"picture": [("picture", "pixels")], "trainer/global_step": 7}),
+        ("log", {"clip": [("video", "clip.mp4")]}),
+        ("file", "report.html", "report", "kind"),
+        ("finish", 1),
+    ]
+
+
+def test_what_it_refuses_is_one_warning_and_the_run_goes_on(caplog):
+    class Full(Run):
+        def log(self, values: dict) -> None:
+            raise OSError("the disk is full")
+
+    run = begin(Full)
+    for step in range(3):
+        run.log_metrics({"loss": 1.0}, step=step)
+    run.finish("completed")
+    assert [record.message for record in caplog.records] == ["W&B failed (OSError: the disk is full): it gets no more"]
+
+
+def start(dir: str = "here", mode: str = "offline", **more: object) -> Run:
+    return Run(dir, mode, **more)
+
+
+def test_another_process_of_a_training_goes_on_in_the_same_run():
+    RUNS.clear()
+    first = loggers.WandbRun(start, "here", str, dict, str)
+    second = pickle.loads(pickle.dumps(first))
+    second.log_metrics({"loss": 1.0}, step=1)
+    for run in (first, second):
+        run.finish("completed")
+    assert [run.more for run in RUNS] == [{}, {"id": "abc", "resume": "allow"}]
+    assert ("log", {"loss": 1.0, "trainer/global_step": 1}) in RUNS[1].told
+
+
 def test_a_table_has_every_column_once_and_empty_cells(tmp_path):
-    told = {}
-    logger = SimpleNamespace(as_picture=lambda file: ("shown", file), log_table=lambda key, **table: told.update(table))
-    plain = SimpleNamespace()
+    run = begin()
     files = {"a": tmp_path / "a.png", "b": tmp_path / "b.png"}
     numbers = {"a": {"picture": "output", "ssim": 0.5}, "b": {"total": 2.0}, "mean": {"ssim": 1.0}}
-    loggers.log_pictures([plain, logger], "results", files, numbers)
-    assert told["columns"] == ["name", "picture", "ssim", "total"]
-    assert told["data"] == [
-        ["a", ("shown", str(files["a"])), 0.5, None],
-        ["b", ("shown", str(files["b"])), None, 2.0],
+    loggers.log_pictures([SimpleNamespace(), run], "results", files, numbers)
+    run.finish("completed")
+    ((_, values),) = (told for told in RUNS[0].told if told[0] == "log")
+    assert values["results"]["columns"] == ["name", "picture", "ssim", "total"]
+    assert values["results"]["data"] == [
+        ["a", ("picture", str(files["a"])), 0.5, None],
+        ["b", ("picture", str(files["b"])), None, 2.0],
     ]

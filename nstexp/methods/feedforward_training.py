@@ -168,7 +168,7 @@ class GeneratorTraining(Training):
         content = self.content
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:
-            content = data.specs["content"][0]
+            content, *_ = getattr(data, "specs", {}).get("content", (content,))  # of a source of one's own maybe none
         return replace(self.made, steps=self.steps_done, content=content)
 
     def difference(self, made: Mapping[str, Any]) -> str | None:

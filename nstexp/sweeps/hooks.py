@@ -8,9 +8,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from nstexp.build import build
 from nstexp.sweeps import launchers
 
 DEAD = "its process ended without a word: killed, or out of memory"
@@ -91,7 +91,7 @@ def _keep(path: Path, folder: Path, config: DictConfig) -> None:
     jobs = report.read_sweep(folder)
     if not any(job.summary for job in jobs):
         return  # every job was refused
-    active = [instantiate(entry, save_dir=str(folder), _convert_="all") for entry in entries]
+    active = [build(entry, save_dir=str(folder)) for entry in entries]
     if active:
         files = {f"{job.number} {name}": file for job in jobs for name, file in job.pictures.items()}
         rows = {f"{row['job']} {row['picture']}": row for row in report.table(jobs)}

@@ -15,6 +15,7 @@ from helpers import ROOT, Result
 from PIL import Image
 
 from nstexp.media.images import load_image
+from nstexp.outputs import read_summary
 
 SECTIONS = {"A loss", "A measure", "A backbone", "A method", "A task", "A data source"}
 TINY = ("backbone=random", "image_px=48", "logger=none", "precision=fp32")
@@ -102,9 +103,9 @@ def test_a_task(run):
     assert done.path.name == "side_by_side.png"
     picture = load_image(done.path)
     photo = load_image("photo.png")
-    assert picture.shape[2] == 2 * 48
+    assert picture.shape[2] == 2 * 48 + 8, "with the gap of the YAML file"
     assert picture.shape[1] == round(48 * photo.shape[1] / photo.shape[2])
-    assert not torch.equal(picture[..., :48], picture[..., 48:])
+    assert not torch.equal(picture[..., :48], picture[..., 56:])
 
 
 SMALL = ("data.batch_size=2", "data.crop_px=32", "data.val_pairs=2", "log_every_n_steps=1")
@@ -131,3 +132,23 @@ def test_a_data_source_draws_other_batches_in_every_process(run):
     batches = [first(rank, step) for step in (0, 1) for rank in (0, 1)]
     assert all(not torch.equal(a, b) for n, a in enumerate(batches) for b in batches[:n])
     assert torch.equal(first(1, 1), batches[3])
+
+
+def test_a_measure(run):
+    done = run("A measure", "backbone@metrics.encoder=random", *STEPS)
+    summary = read_summary(done.path.parent)
+    measured = summary.metrics["output"]
+    picture, painting = load_image("photo.png"), load_image("painting.jpg")
+    warmth = [float((image[0] - image[2]).mean()) for image in (load_image(done.path), painting)]
+    assert measured["warmth"] == pytest.approx(abs(warmth[0] - warmth[1]), abs=0.01)
+    assert "style_gram" in measured and picture.shape == (3, 37, 50)
+    assert "warmth" in summary.measured_with and "warmth" not in summary.higher_is_better
+
+
+def test_a_backbone(run):
+    command = dict(blocks()["A backbone"])["sh"]
+    assert "backbone=edges" in command
+    done = run("A backbone", *STEPS, "backbone=edges")
+    assert read_summary(done.path.parent).encoder == "edges"
+    rows = losses(done.path.parent)
+    assert float(rows[-1]["total"]) < float(rows[0]["total"]) or len(rows) == 1

