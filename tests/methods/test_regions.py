@@ -164,7 +164,7 @@ def test_a_region_too_small_to_see_by_itself_is_kept(encoder, propagation):
 
 
 def test_an_unknown_propagation_is_named(encoder):
-    with pytest.raises(UserError, match=r"^method\.guide=outside is unknown, choose one of simple, inside, all$"):
+    with pytest.raises(UserError, match=r"^propagation=outside is unknown, choose one of simple, inside, all$"):
         guides(torch.ones(8, 8), encoder, ["relu1_1"], "outside")
 
 

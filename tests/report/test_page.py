@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from report.test_report import make_job, make_sweep
+from sweep_folders import make_job, make_sweep
 
 from nstexp import report
 from nstexp.core.errors import UserError

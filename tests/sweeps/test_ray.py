@@ -21,6 +21,7 @@ if os.environ.get("NSTEXP_TEST_RAY") != "1":
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'nstexp[ray]'")
 pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="its launcher is not installed: 'nstexp[ray]'")
 
+pytestmark = pytest.mark.cluster
 PICTURES = (
     *SMOKE, "image_px=64", "content=photo.png", "style=painting.jpg", "logger=csv", "metrics=none",
     "hydra.sweep.dir=sweep",

@@ -29,9 +29,12 @@ TRAINING = (
 PICTURES = (*SMOKE, "content=photo.png", "style=painting.jpg", "logger=none", "metrics=none")
 LAUNCHER = ("hydra/launcher=slurm", "hydra.launcher.partition=main", "hydra.launcher.cpus_per_task=1")
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("NSTEXP_TEST_SLURM") != "1", reason="starts a Slurm of its own: `make test-cluster` runs these"
-)
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        os.environ.get("NSTEXP_TEST_SLURM") != "1", reason="starts a Slurm of its own: `make test-cluster` runs these"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
