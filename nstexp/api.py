@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from nstexp.build import prepared, request_of
+from nstexp.build import prepared
 from nstexp.cli import CONF
 from nstexp.core.errors import ArgumentError
 from nstexp.core.pixels import to_array
 from nstexp.core.resize import resize, size_for_longer_side
+from nstexp.early import request_of
 from nstexp.media.images import load_image, to_tensor
 from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles

@@ -8,15 +8,13 @@ import logging
 import re
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import fields
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from nstexp.core.errors import ArgumentError, UserError, is_whole
-from nstexp.tasks.request import Request
+from nstexp.core.errors import ArgumentError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -31,24 +29,6 @@ MOVED = {
     "nstexp.core.schedules": "nstexp.core.optim.schedules",
     "nstexp.hooks": "nstexp.sweeps.hooks",
 }
-
-
-def request_of(cfg: DictConfig) -> Request:
-    """What the user asks for, of a composed configuration."""
-    values = {field.name: cfg.get(field.name) for field in fields(Request)}
-    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
-    return Request(**plain)
-
-
-def check_values(cfg: DictConfig) -> None:
-    """Raise a UserError for what is wrong with a composed configuration before anything is built of it."""
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        raise UserError(f"{key} has no value yet: give it one with {key}=...")
-    for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
-        value = cfg[key]
-        if not is_whole(value) or not smallest <= value < 2**63:
-            raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
-    request_of(cfg)
 
 
 class Factory:

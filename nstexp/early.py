@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from nstexp.build import check_values, request_of
+from nstexp.core.errors import UserError, is_whole
 from nstexp.media.paths import as_list, check_exists
+from nstexp.tasks.request import Request
 
 PLAIN_PATH = re.compile(r"(content|fine_style|masks)=([\w./~:@+-]*[\w/])")  # neither a list nor anything to resolve
 
@@ -35,3 +37,21 @@ def check(cfg: DictConfig) -> None:
     for key, spec in checked.items():
         for each in as_list(spec):
             check_exists(each, key)
+
+
+def request_of(cfg: DictConfig) -> Request:
+    """What the user asks for, of a composed configuration."""
+    values = {field.name: cfg.get(field.name) for field in fields(Request)}
+    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    return Request(**plain)
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Raise a UserError for what is wrong with a composed configuration before anything is built of it."""
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{key} has no value yet: give it one with {key}=...")
+    for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
+        value = cfg[key]
+        if not is_whole(value) or not smallest <= value < 2**63:
+            raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
+    request_of(cfg)

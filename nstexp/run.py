@@ -23,12 +23,13 @@ from hydra.utils import get_method, get_object
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp import loggers
-from nstexp.build import build, check_values, prepared, request_of
+from nstexp.build import build, prepared
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.measures import Scorer
 from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
+from nstexp.early import check_values, request_of
 from nstexp.outputs import RunFolder, Summary
 from nstexp.processes import is_first_process
 

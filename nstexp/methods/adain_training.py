@@ -9,13 +9,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nstexp.core.errors import UserError
-from nstexp.core.losses.loss_set import LossValues
+from nstexp.core.losses.loss_set import LossSet, LossValues
 from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.adain_decoder import Decoder
-from nstexp.core.networks.encoder import IMAGE
+from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_decoder, save_decoder
 from nstexp.core.networks.ridge import fit_decoder
-from nstexp.methods.adain import LAYER_KEY, AdaIN, decoder_path
+from nstexp.methods.settings import LAYER_KEY, AdaINSettings, decoder_path
 from nstexp.methods.training import Training, for_samples, to_unit_range
 
 
@@ -24,24 +24,28 @@ class DecoderTraining(Training):
     multiples of the layer's stride.
 
     Args:
-        init: see `AdaIN`.
+        encoder, losses, settings: see `AdaIN`.
+        init: see `AdaINSettings`; or the file of `resume_from`.
         key: which config key that is, for messages.
     """
 
     file_name, identity = "decoder.safetensors", "decoder"
 
-    def __init__(self, method: AdaIN, init: str, key: str = "method.init") -> None:
-        super().__init__(method.encoder, method.losses, method.recipe)
-        self.settings, self.layer, self.init, self.key = method.settings, method.layer, init, key
-        self.init_pictures = method.settings.init_pictures if init == "ridge" else 0
-        self.decoder = Decoder.mirror(method.encoder, method.layer)
+    def __init__(
+        self, encoder: Encoder, losses: LossSet, settings: AdaINSettings, init: str, key: str = "method.init"
+    ) -> None:
+        super().__init__(encoder, losses, settings.recipe)
+        self.settings, self.init, self.key = settings, init, key
+        self.layer = encoder.canonical(settings.layer)
+        self.init_pictures = settings.init_pictures if init == "ridge" else 0
+        self.decoder = Decoder.mirror(encoder, self.layer)
         contents = self.losses.layers("content")
         if [self.encoder.canonical(name) for name in contents] != [self.layer]:
             raise UserError(
                 f"layers.content={list(contents)}: AdaIN exchanges statistics at one layer, {self.layer}, and its "
                 "content loss is taken there"
             )
-        if method.settings.compile:
+        if settings.compile:
             self.decoder.compile()
 
     @property

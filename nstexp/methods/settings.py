@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -12,9 +13,11 @@ from nstexp.core.errors import ArgumentError, choice, flag, number, whole, whole
 from nstexp.core.masks import Propagation
 from nstexp.core.networks.layers import Norm
 from nstexp.core.resize import size_for_pixels
+from nstexp.weights import ADAIN_DECODER
 
 StyleResize = Literal["area", "squash", "none"]
 Clamp = Literal["on_save", "project"]
+LAYER_KEY = "layers.content"  # where users set the layer at which AdaIN exchanges statistics
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,11 @@ class AdaINSettings:
     @property
     def recipe(self) -> Recipe:
         return Recipe(self.max_steps, self.optimizer, self.optimizers, self.schedule, self.schedules)
+
+
+def decoder_path(decoder: str) -> Path:
+    """The file of a decoder: `bundled`, or a path as the user gave it."""
+    return ADAIN_DECODER if decoder == "bundled" else Path(str(decoder)).expanduser()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from nstexp.core.runtime.cache import TensorCache
 from nstexp.methods.adain import AdaIN, bundled_adain
 from nstexp.methods.adain_training import DecoderTraining
 from nstexp.methods.base import Controls, Style
+from nstexp.methods.settings import AdaINSettings
 from nstexp.methods.training import Sources
 from nstexp.weights import ADAIN_DECODER
 
@@ -276,4 +277,4 @@ def test_a_decoder_that_is_not_there_is_named_with_its_key(encoder, key):
 def test_training_needs_one_content_layer(encoder):
     losses = losses_at("relu3_1")
     with pytest.raises(UserError, match=r"layers\.content=\['relu3_1'\]: AdaIN exchanges statistics at one layer"):
-        DecoderTraining(AdaIN(encoder, losses, layer=LAYER), "default")
+        DecoderTraining(encoder, losses, AdaINSettings(layer=LAYER), "default")

@@ -17,10 +17,10 @@ from torch import Tensor
 from nstexp.cli import CONF
 from nstexp.core.color import chroma, color_moments, luminance, match_color
 from nstexp.core.errors import Stopped, UserError
+from nstexp.early import request_of
 from nstexp.media.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
 from nstexp.outputs import RunFolder
-from nstexp.run import request_of
 from nstexp.tasks.color import finish_colors, prepare_colors
 from nstexp.tasks.request import Request
 from nstexp.tasks.stylize import stylize
