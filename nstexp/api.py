@@ -31,6 +31,7 @@ from nstexp.tasks.styles import Styles, checked_shares, read_styles
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
+@torch.random.fork_rng(devices=[])  # the caller's random numbers stay as they are, also when networks are loaded
 def stylize(
     content: Picture | Sequence[Picture],
     style: Picture | Sequence[Picture] | None = None,
