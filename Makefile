@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster test-slurm test-ray lint clean
+.PHONY: demo quick test test-cluster test-slurm test-ray lint clean
 
 demo: .venv/.installed
 	$(BIN)/python -m nstexp experiment=demo logger=csv
@@ -11,6 +11,11 @@ test: .venv/.installed-dev
 	$(BIN)/python scripts/install_browser.py
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+
+# At each save: no whole commands, no browser, no cluster. Every module of nstexp has a test among these.
+quick: .venv/.installed-dev
+	$(BIN)/ruff check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not browser and not cluster"
 
 test-cluster: test-slurm test-ray
 

@@ -10,13 +10,16 @@ from hydra.core.global_hydra import GlobalHydra
 
 import nstexp.cli as cli
 
+RUN_COMMANDS_OR_EXPORT = {"nstexp", "cin_file", "adain_file"}  # fixtures
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Markers that follow from what a test does; more of them are at the tests themselves."""
     for item in items:
         if "browser" in item.fixturenames:
             item.add_marker("browser")
-        if "nstexp" in item.fixturenames or "end_to_end" in item.path.parts:  # whole runs
+        long = RUN_COMMANDS_OR_EXPORT & set(item.fixturenames) or "end_to_end" in item.path.parts
+        if long and not item.get_closest_marker("quick"):
             item.add_marker("slow")
 
 

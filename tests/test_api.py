@@ -38,6 +38,7 @@ def test_the_pixels_are_those_of_the_command_line(folder, nstexp, method, more, 
     )
 
 
+@pytest.mark.slow
 def test_a_result_has_the_form_of_the_content(folder):
     picture("photos/a.png", 40, 36, seed=3)
     picture("photos/b.png", 36, 40, seed=4)
@@ -62,6 +63,7 @@ def test_a_result_has_the_form_of_the_content(folder):
     assert len(library.stylize(["photo.png"], method="cin")) == 1
 
 
+@pytest.mark.slow
 def test_styles_may_be_in_memory_with_shares(folder):
     files = library.stylize("photo.png", ["painting.jpg", "photo.png"], method="adain", style_weights=[0.25, 0.75])
     images = [load_image(name) for name in ("painting.jpg", "photo.png")]
@@ -69,6 +71,7 @@ def test_styles_may_be_in_memory_with_shares(folder):
     assert np.array_equal(np.array(files), np.array(memory))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -97,6 +100,7 @@ def test_the_random_numbers_of_the_caller_stay_as_they_are(folder):
     assert torch.equal(torch.rand(4), expected)
 
 
+@pytest.mark.slow
 def test_a_trained_network_needs_no_lightning():
     code = (
         "import sys, nstexp; nstexp.stylize('sample:astronaut', method='cin', image_px=32);"
@@ -105,6 +109,7 @@ def test_a_trained_network_needs_no_lightning():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=240).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme(folder, monkeypatch):
     (block,) = re.findall(r"```python\n(import nstexp\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     picture("photo.jpg", 60, 50, seed=1)

@@ -246,6 +246,7 @@ def test_every_file_introduces_itself(file):
     assert re.match(r"# \w.{20,}", first), "a comment at the top says what the file is for"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(CONF).as_posix())
 def test_file_composes_resolves_and_binds(file):
     override = chosen(file)
@@ -268,6 +269,7 @@ def test_hydra_files_are_in_force():
         assert logging.handlers.console.stream == "ext://sys.stderr"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ("experiment", "layers")], ids=lambda f: f.stem)
 def test_layers_and_weights_fit_the_encoder_and_the_losses(file):
     network = NETWORKS.get(chosen(file), "random")
@@ -299,6 +301,7 @@ def test_trained_methods_share_optimizers_and_have_their_own_values(method, opti
     assert cfg["compile"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logger", ["none", "csv", "tensorboard", "wandb", "[wandb,csv]", "[csv,tensorboard]"])
 def test_loggers_combine(logger):
     cfg = resolve(compose(f"logger={logger}"))
@@ -306,6 +309,7 @@ def test_loggers_combine(logger):
     assert check_all(compose(f"logger={logger}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("misspelt", "path"),
     [
@@ -418,6 +422,7 @@ def is_same(value: Any, default: Any) -> bool:
     return value == default and isinstance(value, bool) == isinstance(default, bool)
 
 
+@pytest.mark.slow
 def test_a_default_has_one_value():
     """An object made from Python is the one of the command line. Experiments and presets override other files."""
     objects = [each for file in FILES for each in values_of(file)]
@@ -426,6 +431,7 @@ def test_a_default_has_one_value():
     assert contradictions(CONF) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new", "found"),
     [

@@ -43,6 +43,7 @@ def test_errors_cost_no_torch(module):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_a_notebook_gets_everything_by_one_import():
     code = "from nstexp.core import *; print(LossSet({'gram': GramLoss(['relu1_1'])}, {'beta': 1.0}).layers())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

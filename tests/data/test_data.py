@@ -144,6 +144,7 @@ def test_thin_and_tiny_pictures_give_crops_too(tmp_path, size):
         assert (crop == torch.tensor([9, 99, 199], dtype=torch.uint8).view(3, 1, 1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", [0, 9, 1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("reduction", [1, 2, 4, 8])
 def test_a_jpeg_decoded_at_a_fraction_is_close_to_the_full_decode(tmp_path, orientation, reduction):
@@ -441,6 +442,7 @@ def fit(data, folder: Path, max_steps: int, checkpoint: Path | None = None, **se
     return module, folder / "stopped.ckpt"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("kind", ["folders", "shards"])
 def test_lightning_stops_resumes_and_starts_shorter_epochs_with_the_same_stream(folders, tmp_path, kind):
@@ -470,6 +472,7 @@ def test_shards_give_the_same_kind_of_batch(shards):
     assert batch["content"].dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_an_epoch_over_two_processes_of_two_workers_has_every_picture_once(shards):
     settings = TARS | {"workers": 2, "batch_size": 6}
     per_rank = [take(ShardPairs(**shards, **settings), 6, trainer(rank=rank, ranks=2)) for rank in (0, 1)]
@@ -484,6 +487,7 @@ def test_an_epoch_over_two_processes_of_two_workers_has_every_picture_once(shard
         assert seen == {n: 72 // count for n in range(count)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_two_real_processes_of_two_workers_see_every_picture_once_an_epoch(shards, tmp_path):
     data = ShardPairs(**shards, **TARS | {"workers": 2, "batch_size": 6}, cache_dir=str(tmp_path / "copies"))
@@ -499,6 +503,7 @@ def test_two_real_processes_of_two_workers_see_every_picture_once_an_epoch(shard
     assert len(list((tmp_path / "copies").glob("*.tar"))) == 8 + 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "step"), [(0, 4), (1, 15), (2, 1), (2, 15), (3, 4)])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_shards_resume_at_their_step(shards, tmp_path, workers, step):

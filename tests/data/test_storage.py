@@ -201,6 +201,7 @@ def test_a_shard_comes_over_http(server, tar):
     assert server.asked == ["/a.tar"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [500, 503, 429, "short", "silent"])
 def test_a_server_that_fails_is_asked_again(server, tar, pauses, fault):
     server.files["/a.tar"] = tar.read_bytes()
@@ -212,6 +213,7 @@ def test_a_server_that_fails_is_asked_again(server, tar, pauses, fault):
     assert pauses == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "reason"), [(404, "Not Found"), (403, "Forbidden")])
 def test_what_is_not_there_is_not_asked_for_again(server, code, reason):
     server.faults["/a.tar"] = [code] * 2
@@ -248,6 +250,7 @@ def test_copies_change_nothing_of_what_is_seen(shards, tmp_path):
     assert len(list((tmp_path / "copies").glob("*.tar"))) == 8 + 6
 
 
+@pytest.mark.slow
 def test_two_workers_of_two_processes_share_the_copies(shards, tmp_path):
     from data.test_data import trainer
 
@@ -288,6 +291,7 @@ def test_a_broken_copy_is_passed_by(tar, tmp_path, pauses):
     assert pauses == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["short", "silent", 503])
 def test_a_copy_is_whole_or_not_there(server, tar, tmp_path, fault):
     server.files["/a.tar"] = tar.read_bytes()

@@ -170,6 +170,7 @@ def test_the_format_follows_the_content_and_not_the_name(tmp_path):
     assert np.allclose(pixels(load_image(tmp_path / "a.jpg")), RGB, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [

@@ -171,6 +171,7 @@ def test_variable_rates_keep_their_times(tmp_path, reader):
     assert numbers(frames) == list(range(COUNT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["auto", "av"])
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
@@ -461,6 +462,7 @@ def test_a_trimmed_clip_has_the_sound_of_its_time(clips, tmp_path):
     assert [p[0] for p in found] == [p[0] - Fraction(1, 5) for p in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "codec"), [("a.webm", "opus"), ("a.avi", "mp3float")])
 def test_sound_that_does_not_fit_is_recoded_and_said(clips, tmp_path, caplog, name, codec):
     clip = open_source(clips / "opus.mkv" if name == "a.avi" else clips / "sound.mp4")
@@ -488,6 +490,7 @@ def test_the_recoded_sound_is_the_same_sound(clips, tmp_path):
     assert best > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (720, 1280)])
 @pytest.mark.parametrize("tags", [None, (6, 1), (1, 1), (1, 2)])
 def test_red_in_is_red_out(tmp_path, size, tags):
@@ -822,6 +825,7 @@ def test_only_one_run_writes_an_output(clips, tmp_path, name):
 # Interruptions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.gif"])
 @pytest.mark.parametrize("stop", [1, 13, COUNT])
 def test_work_goes_on_behind_an_interruption(clips, tmp_path, name, stop):
@@ -846,6 +850,7 @@ def test_work_goes_on_behind_an_interruption(clips, tmp_path, name, stop):
     gone(tmp_path, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [(), (6, 7)])
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_what_a_killed_process_leaves_plays_and_is_gone_on_from(clips, tmp_path, codec, lost):
@@ -912,6 +917,7 @@ def test_of_a_damaged_partial_file_the_complete_frames_are_kept(clips, tmp_path,
     assert numbers(read_frames(result, range(COUNT))) == list(range(COUNT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.avi", "a.gif", "a"])
 @pytest.mark.parametrize("lost", [(6, 7), (0, 12), (11,)])
 def test_frames_that_the_clip_has_lost_leave_a_gap_and_are_not_waited_for(clips, tmp_path, name, lost):
@@ -1126,6 +1132,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(clips, name)
         open_writer(f"/proc/self/{name}", clip, clip.size, range(COUNT), Encoding(), "x")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tmp_path):
     code = """
         import resource, sys

@@ -228,6 +228,7 @@ def test_the_bundled_decoder_is_small_and_says_what_it_is():
     assert info.layer == "relu4_1" and info.steps > 0
 
 
+@pytest.mark.slow
 def test_the_bundled_decoder_stylizes(bundled):
     """Style statistics move from the content's toward the style's; the layout stays the content's."""
     from nstexp.core.resize import resize, size_for_shorter_side

@@ -119,12 +119,14 @@ def following(warped: torch.Tensor, trust: float | torch.Tensor = 1.0) -> Clip:
     return Clip(0.8, warped, trust)
 
 
+@pytest.mark.slow
 def test_a_clips_first_frame_is_the_picture():
     still = stylized(make_gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4))
     first = stylized(make_gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4), clip=Clip(0.8))
     assert torch.equal(first, still)
 
 
+@pytest.mark.slow
 def test_a_frame_begins_with_the_frame_before_where_that_is_trusted():
     content, before = smooth_picture(48, 40), smooth_picture(48, 40, 5)
     trust = torch.zeros(1, 1, 48, 40)
@@ -138,6 +140,7 @@ def test_a_frame_begins_with_the_frame_before_where_that_is_trusted():
     torch.testing.assert_close(result[..., 21:], recolored[..., 21:], atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_temporal_loss_keeps_a_frame_near_the_frame_before():
     content, before = smooth_picture(48, 40), smooth_picture(48, 40, 5)
     distances = []
@@ -147,6 +150,7 @@ def test_the_temporal_loss_keeps_a_frame_near_the_frame_before():
     assert distances[1] < 0.2 * distances[0]
 
 
+@pytest.mark.slow
 def test_frames_that_follow_take_next_steps_at_full_size():
     seen = []
     made = make_gatys(terms=TERMS, weights=WEIGHTS, levels=2, coarse_steps=4, max_steps=9, next_steps=3)

@@ -204,6 +204,7 @@ def test_terms_are_all_or_refused():
     assert len(TERMS) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_home")
 @pytest.mark.parametrize("name", REFUSED)
 def test_terms_of_other_methods_are_refused(name):
@@ -221,6 +222,7 @@ def chosen(name: str) -> str:
     return f"loss=[{','.join(dict.fromkeys(('content', 'gram', name)))}]"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_home")
 @pytest.mark.parametrize("name", TERMS)
 def test_every_loss_term_trains_a_generator(name):
@@ -243,6 +245,7 @@ def test_every_loss_term_trains_a_generator(name):
     assert all((after[key] != before[key]).any(1).all() for key in moved if ".gamma." in key), "all three styles"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_home")
 @pytest.mark.parametrize("draws", [1, 2])
 @pytest.mark.parametrize("name", TERMS)
@@ -267,6 +270,7 @@ def test_every_picture_has_the_target_of_its_photo_and_style(name, draws):
     assert total.item() == pytest.approx(sum(values.total.item() for values in alone) / len(alone), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_home")
 def test_the_total_weighs_every_style_by_its_factor():
     module = training("method=cin", double=True)
@@ -861,6 +865,7 @@ def many(in_home, tmp_path) -> Network:
     return Network(net, ["a", "b", "c"], SOURCES, tmp_path / "m.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(37, 50), (33, 64), (8, 8), (5, 90), (1, 1), (2, 33), (64, 32)])
 @pytest.mark.parametrize("form", ["residual", "pyramid", "start_pad"])
 def test_pictures_of_any_size_come_back_in_their_own(tmp_path, form, size):

@@ -20,6 +20,7 @@ def loss_of(gatys: Gatys, image: torch.Tensor, content: torch.Tensor, style: tor
     return float(losses(encoder(image, losses.layers()), targets).total)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("init", ["content", "noise", "recolored"])
 def test_the_loss_falls(optimizer, init):
@@ -31,6 +32,7 @@ def test_the_loss_falls(optimizer, init):
     assert ended < begun * (0.99 if optimizer == "sgd" else 0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(48, 40), (47, 61), (33, 130)])
 @pytest.mark.parametrize("levels", [1, 3])
 def test_the_result_has_exactly_the_contents_size_and_range(size, levels):
@@ -39,6 +41,7 @@ def test_the_result_has_exactly_the_contents_size_and_range(size, levels):
     assert 0 <= result.min() <= result.max() <= 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits():
     results = [stylized(make_gatys(init="noise", levels=2), seed=seed) for seed in (3, 3, 4)]
     assert torch.equal(results[0], results[1])
@@ -53,6 +56,7 @@ def test_the_best_picture_is_kept_not_the_last():
     assert torch.allclose(stylized(gatys, content, style[0]), content)
 
 
+@pytest.mark.slow
 def test_alpha_zero_ignores_the_content_and_beta_zero_the_style():
     style = smooth_picture(40, 56, seed=1)[0]
     same = {"init": "noise", "levels": 1, "margin_px": 0}
@@ -78,6 +82,7 @@ def test_steps_are_counted_in_evaluations_over_all_levels():
     assert sizes == [(28, 24)] * 10 + [(56, 48)] * 20
 
 
+@pytest.mark.slow
 def test_the_deepest_layer_is_left_out_only_where_it_moves_nothing():
     deep = {"content": ContentLoss(["relu3_2"]), "gram": GramLoss([*STYLE_LAYERS, "relu4_1"])}
     for share, frozen in ((0.0, False), (1e9, True)):
@@ -88,6 +93,7 @@ def test_the_deepest_layer_is_left_out_only_where_it_moves_nothing():
         assert set(run.final_losses()) == {"total", "content", "gram", "gram_trace_ratio"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("terms", "weights"),
     [
@@ -104,6 +110,7 @@ def test_a_layer_that_a_term_needs_is_never_left_out(terms, weights):
     assert run._frozen == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combine", ["weighted_loss", "mean_gram"])
 def test_two_equal_styles_are_one_style(combine):
     content, style = smooth_picture(48, 40), smooth_picture(40, 56, seed=1)[0]
@@ -113,6 +120,7 @@ def test_two_equal_styles_are_one_style(combine):
     assert torch.allclose(one, two, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_nan_names_the_term_and_the_step_and_keeps_the_last_good_picture():
     terms = {"gram": GramLoss(STYLE_LAYERS), "broken": BecomesNan(4)}
     gatys = make_gatys(terms, {"beta": 1e3, "broken": 1.0}, levels=1)
@@ -123,6 +131,7 @@ def test_a_nan_names_the_term_and_the_step_and_keeps_the_last_good_picture():
     assert stopped.value.image.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "style_size", "message"),
     [
@@ -135,6 +144,7 @@ def test_pictures_too_small_for_the_deepest_layer_are_refused(size, style_size, 
         stylized(make_gatys(), smooth_picture(*size), smooth_picture(*style_size)[0])
 
 
+@pytest.mark.slow
 def test_a_picture_too_large_for_the_memory_is_refused_with_a_size_that_fits(monkeypatch):
     monkeypatch.setattr("nstexp.core.runtime.memory.free_bytes", lambda device: 2_000_000)
     sentence = r"^content: a picture of .* px needs about .* GB of memory .* set image_px=\d+ or less"

@@ -84,6 +84,7 @@ def train(module: DecoderTraining, steps: int) -> list[dict[str, float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_alone_trains_the_decoder(name):
     module = training(name)
@@ -106,6 +107,7 @@ def test_a_weight_too_small_for_any_step_moves_nothing():
     assert all(torch.equal(old, new) for old, new in zip(before, module.decoder.parameters(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("styles_per_content", [1, 2])
 @pytest.mark.parametrize("name", TERMS)
 def test_every_sample_has_a_target_of_its_own(name, styles_per_content):
@@ -120,6 +122,7 @@ def test_every_sample_has_a_target_of_its_own(name, styles_per_content):
     assert len({round(value.item(), 9) for value in alone}) >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_falls_when_it_is_trained(name):
     """On one batch, over and over."""

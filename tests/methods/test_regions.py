@@ -99,6 +99,7 @@ def test_half_a_picture_counts_with_the_root_of_2(encoder, propagation):
     torch.testing.assert_close(guide, expected.expand_as(guide))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pad", ["zeros", "reflect", "replicate"])
 @pytest.mark.parametrize("size", [(24, 32), (25, 29)])
 @pytest.mark.parametrize("propagation", ["inside", "all"])
@@ -244,6 +245,7 @@ def two_styles(size: tuple[int, int], shares: tuple[float, float] = (0.5, 0.5)) 
     return [Style(image, share, mask) for image, share, mask in zip((dark, light), shares, halves(*size), strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", ["simple", "inside", "all"])
 def test_each_half_becomes_like_its_own_style(encoder, guide):
     content, styles = smooth_picture(48, 48), two_styles((48, 48))
@@ -280,6 +282,7 @@ def guided_value(name: str, f: np.ndarray, t: np.ndarray, s: np.ndarray) -> floa
     return total / len(f)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GUIDED_TERMS)
 @pytest.mark.parametrize("soft", [False, True])
 def test_the_losses_of_two_styles_are_the_guided_formula(name, soft):
@@ -324,6 +327,7 @@ def test_what_one_half_should_look_like_does_not_move_the_other():
     assert not torch.allclose(gradients[0][..., 21:], gradients[1][..., 21:])
 
 
+@pytest.mark.slow
 def test_a_style_that_applies_everywhere_is_a_style_without_a_mask():
     content, (one, other) = smooth_picture(48, 40), two_styles((48, 40), shares=(1.0, 1.0))
     plain = make_gatys(max_steps=4, levels=2).stylize(content, [Style(one.image)], Controls())
@@ -334,6 +338,7 @@ def test_a_style_that_applies_everywhere_is_a_style_without_a_mask():
         torch.testing.assert_close(masked, plain, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", ["simple", "inside", "all"])
 @pytest.mark.parametrize("size", [(47, 61), (33, 130)])
 def test_masks_follow_the_margin_and_every_level(guide, size):
@@ -364,6 +369,7 @@ def test_masks_follow_the_margin_and_every_level(guide, size):
     assert run.best_picture().shape == (1, 3, *size)
 
 
+@pytest.mark.slow
 def test_the_start_of_the_other_method_goes_by_the_same_regions(tmp_path):
     encoder = VGG(random_vgg(), pad="reflect")
     file = saved_decoder(encoder, "relu4_1", tmp_path / "decoder.safetensors")

@@ -264,6 +264,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_with_the_way_out(sweep,
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.slow
 def test_from_disk_into_another_folder(sweep, tmp_path):
     command = [sys.executable, "-m", "nstexp.report", str(sweep), "--output", str(tmp_path / "new" / "place")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -271,6 +272,7 @@ def test_from_disk_into_another_folder(sweep, tmp_path):
     assert {file.name for file in (tmp_path / "new" / "place").iterdir()} == {"report.html", "table.csv", "grid.png"}
 
 
+@pytest.mark.slow
 def test_a_hundred_runs_are_about_ten_megabytes(tmp_path):
     """With pictures as hard to compress as strong brush strokes."""
     coarse = np.random.default_rng(0).integers(0, 256, (100, 96, 128, 3), dtype=np.uint8)

@@ -129,6 +129,7 @@ def test_a_job_without_a_readable_summary_is_a_row_that_says_so(tmp_path, file, 
     assert report.draw_grid(report.read_sweep(tmp_path), tmp_path / "grid.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["{", "[", "3", "null", "{a: [", "\x00", '{"output": 3, "b": {"total": "x"}}'])
 @pytest.mark.parametrize("file", ["config.yaml", ".hydra/config.yaml", ".hydra/overrides.yaml", "metrics.json"])
 def test_damaged_files_never_raise(tmp_path, file, content):
@@ -495,6 +496,7 @@ def test_the_hook_needs_neither_torch_nor_pil():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_real_sweep(tmp_path, fails):
     """From the command line, with values that an experiment file sweeps; also when a job fails."""

@@ -105,6 +105,7 @@ def test_a_run_stopped_in_the_middle_goes_on(pictures, tmp_path, script, run, mo
     assert len((out / "skipped.txt").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_help_teaches_by_examples():
     text = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True).stdout
     for part in ("coco/train2017", "wikiart", "--per-shard", "skipped.txt", "data=shards", "same command again"):

@@ -116,6 +116,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         assert "not a file of benchmark_scaling.py's --output" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_what_the_plan_wants(tmp_path):
     measured = tmp_path / "scaling.json"
     made = run("benchmark_scaling.py", "--parts", "work", "gradients", "--output", measured)

@@ -25,6 +25,8 @@ SWEEP = (
 )
 MEASURES = ["style_gram", "content_loss", "ssim"]
 
+pytestmark = pytest.mark.slow  # a real sweep, and W&B
+
 
 @pytest.fixture
 def no_network(monkeypatch):

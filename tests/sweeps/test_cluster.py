@@ -73,6 +73,7 @@ def test_without_accounting_the_controller_is_asked(commands):
     assert asked.read_text().splitlines() == ["show job -o 12", "show job -o 20"], "once for all"
 
 
+@pytest.mark.slow
 def test_a_controller_that_does_not_answer_ends_no_job(commands):
     pytest.importorskip("submitit")
     commands("sacct", code=1, error="Slurm accounting storage is disabled\n")
@@ -85,6 +86,7 @@ def test_a_controller_that_does_not_answer_ends_no_job(commands):
     assert watcher.is_done("12_0", mode="force")
 
 
+@pytest.mark.slow
 def test_accounts_go_first_and_their_absence_is_not_a_hiccup(commands):
     pytest.importorskip("submitit")
     commands("sacct", "JobID|State|NodeList\n12_0|COMPLETED|n1\n12_0.batch|COMPLETED|n1\n12_[1-2%2]|PENDING|\n")
@@ -167,6 +169,7 @@ def test_a_launcher_without_m_is_refused(nstexp, folder):
     assert result.sentences == ["hydra/launcher=... is for sweeps: python -m nstexp -m ..., also for a single job"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
@@ -193,6 +196,7 @@ def test_slurm_starts_a_process_per_device(args, expected):
         assert composed.hydra.launcher[key] == value
 
 
+@pytest.mark.slow
 def test_a_killed_process_of_joblib_is_a_failed_row(folder):
     """And one sentence."""
     slow = ("method.max_steps=100000", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")

@@ -66,6 +66,7 @@ def test_each_style_counts_at_its_own_layers_only():
     assert found["gram"] == pytest.approx(0.3 * each[0] + 0.9 * each[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_layers_where_no_style_counts_are_not_computed():
     gatys = make_gatys({"content": ContentLoss(["relu2_2"]), "gram": GramLoss(STYLE_LAYERS)}, max_steps=2, **BARE)
     asked = []
@@ -76,6 +77,7 @@ def test_layers_where_no_style_counts_are_not_computed():
     assert set(run.final_losses()) == {"total", "content", "gram", "gram_style1", "gram_style2", "gram_trace_ratio"}
 
 
+@pytest.mark.slow
 def test_statistics_are_averaged_where_several_styles_count():
     gatys = make_gatys(max_steps=2, **BARE)
     styles = [Style(ONE, 3.0, layers=("relu1_1", "relu2_1")), Style(TWO, 1.0, layers=("relu2_1", "relu3_1"))]
@@ -88,6 +90,7 @@ def test_statistics_are_averaged_where_several_styles_count():
     torch.testing.assert_close(target["relu3_1"], two["relu3_1"])
 
 
+@pytest.mark.slow
 def test_a_term_with_no_layer_left_is_refused_unless_it_is_logged_only():
     terms = {"gram": GramLoss(STYLE_LAYERS), "histogram": HistogramLoss(["relu3_1"])}
     style = Style(ONE, layers=("relu1_1",))
@@ -98,6 +101,7 @@ def test_a_term_with_no_layer_left_is_refused_unless_it_is_logged_only():
     assert run.final_losses()["gram"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "style", "settings"),
     [
@@ -114,12 +118,14 @@ def test_coarse_levels_at_which_a_style_would_vanish_are_left_out(content, style
     assert gatys.stylize(smooth_picture(*content), [style], Controls()).shape[-2:] == content
 
 
+@pytest.mark.slow
 def test_strokes_are_made_once_for_pictures_of_one_size():
     gatys, style = make_gatys(fine_steps=2, max_steps=2, **BARE), Style(ONE, fine=FINE)
     made = [len(optimizations(gatys, CONTENT, [style])) for _ in range(2)]
     assert made == [2, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combine", ["weighted_loss", "mean_gram"])
 def test_the_other_methods_start_takes_styles_with_layers_of_their_own(tmp_path, combine):
     encoder = VGG(random_vgg(), pad="reflect")
@@ -137,6 +143,7 @@ def test_the_other_methods_start_takes_styles_with_layers_of_their_own(tmp_path,
 # --------------------------------------------------------------------------------------------------------- fine strokes
 
 
+@pytest.mark.slow
 def test_fine_strokes_give_the_style_the_shallow_statistics_of_another_picture():
     gatys = make_gatys(fine_steps=60)
     mixed = gatys._with_fine_strokes(Style(ONE, 0.7, fine=FINE), (48, 40), Controls())
@@ -151,6 +158,7 @@ def test_fine_strokes_give_the_style_the_shallow_statistics_of_another_picture()
     assert torch.corrcoef(torch.stack(layouts))[0, 1] > 0.6
 
 
+@pytest.mark.slow
 def test_the_result_gets_the_strokes_of_the_fine_picture():
     settings = {"weights": {"alpha": 0.0, "beta": 1e3}, "max_steps": 40, "fine_steps": 60, **BARE}
     found = {}
@@ -161,6 +169,7 @@ def test_the_result_gets_the_strokes_of_the_fine_picture():
     assert found["fine"] < 0.4 * found["plain"]
 
 
+@pytest.mark.slow
 def test_only_the_fine_layers_and_the_style_terms_make_the_strokes():
     terms = {
         "content": ContentLoss(["relu3_2"]),
@@ -177,6 +186,7 @@ def test_only_the_fine_layers_and_the_style_terms_make_the_strokes():
     assert (first.steps_done, second.steps_done) == (3, 12)
 
 
+@pytest.mark.slow
 def test_strokes_keep_the_mask_the_layers_and_the_share():
     left = torch.zeros(48, 40)
     left[:, :20] = 1
@@ -192,6 +202,7 @@ def test_strokes_keep_the_mask_the_layers_and_the_share():
     assert not torch.equal(run.styles[0].image, ONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style_scale", [1.0, 2.0])
 @pytest.mark.parametrize("style_resize", ["area", "squash", "none"])
 def test_strokes_do_not_change_the_size_of_the_style(style_resize, style_scale):
@@ -203,6 +214,7 @@ def test_strokes_do_not_change_the_size_of_the_style(style_resize, style_scale):
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.slow
 def test_strokes_are_made_with_a_list_of_coarse_steps_too():
     gatys = make_gatys(levels=3, coarse_steps=[3, 2], fine_steps=4)
     strokes, run = optimizations(gatys, CONTENT, [Style(ONE, fine=FINE)])
@@ -210,6 +222,7 @@ def test_strokes_are_made_with_a_list_of_coarse_steps_too():
     assert (len(strokes.levels), len(run.levels)) == (1, 3)
 
 
+@pytest.mark.slow
 def test_strokes_that_fail_are_told_and_leave_no_picture():
     terms = {"gram": GramLoss(STYLE_LAYERS), "broken": BecomesNan(2)}
     gatys = make_gatys(terms, {"beta": 1e3, "broken": 1.0}, levels=1)
@@ -395,6 +408,7 @@ REFUSED_STYLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED_STYLES)
 def test_styles_that_do_not_fit_are_refused_in_one_sentence_with_the_key(case):
     styles, settings, controls, message = REFUSED_STYLES[case]
@@ -404,6 +418,7 @@ def test_styles_that_do_not_fit_are_refused_in_one_sentence_with_the_key(case):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_term_without_blend_or_guides_works_with_one_style_and_with_weighted_losses():
     for term in (WithoutBlend, WithoutGuides):
         gatys = make_gatys({"own": term(STYLE_LAYERS)}, {"beta": 1}, max_steps=1, levels=1)
@@ -469,6 +484,7 @@ class Watch(Callback):
         self.ranges.append((float(image.min()), float(image.max())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_project_keeps_every_image_in_its_range(optimizer):
     """A loud start and two levels; without the projection the image leaves its range at once."""
@@ -502,6 +518,7 @@ def test_a_pyramid_is_clamped_and_what_is_in_range_stays(size):
 # ------------------------------------------------------------------------------------------------ normalized gradients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_normalized_gradients_lower_the_losses(optimizer):
     settings = {"optimizer": optimizer, "normalize_gradients": True, "init": "noise", "max_steps": 40, **BARE}
@@ -529,6 +546,7 @@ def test_normalized_gradients_keep_the_newest_picture():
     assert torch.equal(run.best_picture(), history[-1].clamp(0, 1))
 
 
+@pytest.mark.slow
 def test_normalized_gradients_give_each_layer_its_own_weight():
     changes = []
     for weights in ([1, 1, 1], [1, 1, 100]):
@@ -571,11 +589,13 @@ def sizes_seen(gatys: Gatys) -> list[tuple[int, int]]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_list_gives_each_coarser_level_its_own_steps():
     seen = sizes_seen(make_gatys(levels=3, coarse_steps=[5, 2], max_steps=10))
     assert seen == [(14, 12)] * 5 + [(28, 24)] * 2 + [(56, 48)] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("coarse_steps", "expected"),
     [([0, 3], [(28, 24)] * 3 + [(56, 48)] * 7), ([3, 0], [(14, 12)] * 3 + [(56, 48)] * 7), ([0, 0], [(56, 48)] * 10)],
@@ -591,6 +611,7 @@ def test_levels_too_small_for_the_encoder_take_the_first_numbers_with_them():
     assert [(level.size, level.last_step) for level in levels] == [((32, 24), 30), ((64, 48), 50), ((128, 96), 60)]
 
 
+@pytest.mark.slow
 def test_a_loss_with_a_smallest_picture_leaves_smaller_levels_out():
     terms = {"laplacian": LaplacianLoss([4]), "gram": GramLoss(["relu1_1"])}
     gatys = make_gatys(terms, {"beta": 1e3, "laplacian": 0.01}, levels=3, coarse_steps=2, margin_px=0)
@@ -602,6 +623,7 @@ def test_a_loss_with_a_smallest_picture_leaves_smaller_levels_out():
 # ------------------------------------------------------------------------------------------------------------- records
 
 
+@pytest.mark.slow
 def test_one_style_has_no_losses_of_its_own_and_its_energy_is_compared():
     gatys = make_gatys(max_steps=6, **BARE)
     run = finished(gatys, [Style(ONE, 0.4)])
@@ -617,12 +639,14 @@ def test_one_style_has_no_losses_of_its_own_and_its_energy_is_compared():
     assert found["gram_trace_ratio"] == pytest.approx(sum(ratios) / 3, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_encoder_of_double_precision_is_recorded_too():
     gatys = make_gatys(max_steps=1, **BARE)
     gatys.encoder = gatys.encoder.double()
     assert set(finished(gatys, [Style(ONE)]).final_losses()) == {"total", "content", "gram", "gram_trace_ratio"}
 
 
+@pytest.mark.slow
 def test_the_energy_of_several_styles_is_averaged_by_their_shares():
     gatys = make_gatys(max_steps=2, **BARE)
     found = {}
@@ -640,6 +664,7 @@ def test_the_energy_of_several_styles_is_averaged_by_their_shares():
     assert found[1.0, 0.0] != pytest.approx(found[0.0, 1.0], rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combine", ["weighted_loss", "mean_gram", "sum_gram"])
 def test_every_style_term_is_told_against_each_style_alone(combine):
     terms = {
@@ -661,6 +686,7 @@ def test_every_style_term_is_told_against_each_style_alone(combine):
         assert found["palette"] == pytest.approx(both, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_summed_gram_matrices_are_twice_the_mean_and_ask_for_more_energy():
     gatys = make_gatys(weights={"alpha": 0.0, "beta": 1e3}, max_steps=60, **BARE)
     styles = [Style(ONE, 0.5), Style(TWO, 0.5)]
@@ -678,6 +704,7 @@ def test_summed_gram_matrices_are_twice_the_mean_and_ask_for_more_energy():
 # -------------------------------------------------------------------------------------------------------- command line
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("files")
 def test_everything_together_from_the_command_line(monkeypatch, capfd):
     """The record holds the picture's numbers and nothing of what only prepared it."""

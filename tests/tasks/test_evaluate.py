@@ -144,6 +144,7 @@ def test_no_measures_at_all(nstexp, none):
     assert read_summary(result.path.parent).higher_is_better is None
 
 
+@pytest.mark.quick
 def test_without_measures_only_time_is_taken(nstexp):
     result = nstexp.bare(*SMALL[:3], *SMALL[4:], *GATYS, "metrics=none", "content=photo.png", "style=painting.jpg")
     assert result.code == 0, result.err

@@ -192,6 +192,7 @@ def test_the_run_records_how_close_it_is(cin, cin_file):
 # --------------------------------------------------------------------------------------------------------- texture nets
 
 
+@pytest.mark.slow
 def test_a_pyramid_takes_noise(home):
     generator = Pyramid(scales=3, channels=4, noise_channels=3)
     file = saved(generator, ["painting"], home / "pyramid.safetensors")
@@ -212,6 +213,7 @@ def test_a_pyramid_takes_noise(home):
         assert_same(run(content=content, noise=noise), wanted)
 
 
+@pytest.mark.slow
 def test_a_network_with_other_padding_other_upsampling_and_batch_normalization(home):
     settings = {"pad": "zeros", "start_pad_px": 8, "up": "transposed", "output": "tanh", "space": "caffe"}
     generator = Residual("batch", width=0.25, blocks=1, **settings)

@@ -347,6 +347,7 @@ class StopsAt(Flickering):
         return super().stylize(content, styles, controls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["out.mp4", "out"])
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), Stopped("interrupted at step 3", interrupted=True), Stopped("the loss became nan")]
@@ -431,6 +432,7 @@ def test_a_second_signal_does_not_wait(make):
         make(Slow(signal.SIGINT, 4, times=2), moving(12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("color", ["none", "preserve", "luminance", "match"])
 def test_a_clip_that_was_interrupted_is_the_same_clip(make, color):
     content = pictures([scene(0, seed=2) // 2] * 2 + [scene(2 * n) // (1 + n // 9) for n in range(26)])
@@ -454,6 +456,7 @@ def damaged(path: str) -> str:
     return path
 
 
+@pytest.mark.slow
 def test_a_damaged_clip_gives_what_can_be_read_also_when_it_is_interrupted(make, caplog):
     content = damaged(mp4([scene(2 * n) for n in range(20)]))
     make(Flickering(0), content, output="whole.mp4")
@@ -467,6 +470,7 @@ def test_a_damaged_clip_gives_what_can_be_read_also_when_it_is_interrupted(make,
     assert resumed.times == whole.times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output", "settings"),
     [("out.gif", {}), ("out.mkv", {"batch": 4}), ("out", {"fade": [0, 1]}), ("out.webm", {"start": 0.2})],

@@ -114,6 +114,7 @@ def test_files_that_are_something_else_are_refused(hub, alexnet_state, tmp_path)
         assert caught.value.argument == argument
 
 
+@pytest.mark.slow
 def test_inception_features_are_those_of_torchvision(hub):
     torch.manual_seed(0)
     net = inception.Inception3(aux_logits=False, transform_input=True, init_weights=False).eval()

