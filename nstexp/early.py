@@ -20,7 +20,8 @@ def check_words(words: Sequence[str]) -> None:
     """
     if any(word.startswith("-") for word in words):
         return  # a sweep, or a question about the configuration
-    for found in filter(None, map(PLAIN_PATH.fullmatch, words)):
+    last = {word.partition("=")[0]: word for word in words}  # of several values the last one counts
+    for found in filter(None, map(PLAIN_PATH.fullmatch, last.values())):
         if found[2] != "null":
             check_exists(found[2], found[1])
 

@@ -154,8 +154,8 @@ def test_what_it_refuses_is_one_warning_and_the_run_goes_on(caplog):
     for step in range(3):
         run.log_metrics({"loss": 1.0}, step=step)
     run.finish("completed")
-    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ["W&B failed (OSError: the disk is full): it gets no more"]
+    warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == ["W&B failed (OSError: the disk is full): it gets no more"]
 
 
 def start(dir: str = "here", mode: str = "offline", **more: object) -> Run:

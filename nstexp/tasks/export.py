@@ -174,7 +174,7 @@ def _target(output: str | None, folder: RunFolder) -> Path:
     path = Path(str(output)).expanduser()
     if path.suffix.lower() != ".onnx":
         raise UserError(f"output={output}: the name of an exported file ends in .onnx, such as output=model.onnx")
-    check_place(path.absolute(), "output")
+    check_place(path, "output")
     return path
 
 

@@ -1,12 +1,14 @@
 """Video files in and out, against clips whose frames carry their number as a gray level."""
 
 import logging
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -532,6 +534,26 @@ def test_other_codecs_work_and_are_silent(clips, tmp_path, capfd, codec, name):
     assert seconds(result)[1] - seconds(result)[0] == Fraction(1, 25)
     assert numbers(read_frames(result, range(COUNT))) == list(range(COUNT))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="a matter of Linux")
+def test_no_encoder_gives_this_process_real_time_priority(clips, tmp_path):
+    """SVT-AV1 does, as root: processes that are started later would leave the others no time."""
+
+    def policies() -> set[int]:
+        found = set()
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError):
+                found.add(os.sched_getscheduler(int(thread)))
+        return found
+
+    before, clip = policies(), open_source(clips / "plain.mp4")
+    writer = open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding("libsvtav1"), "")
+    for number, frame in enumerate(read_frames(clip, range(COUNT))):
+        writer.add(frame)
+        assert number > 1 or policies() == before
+    writer.finish()
+    assert policies() == before
 
 
 @pytest.mark.parametrize(

@@ -1104,7 +1104,7 @@ BAD_MODELS = {
     "one under many": ("cin", ["method.model=texture/model.safetensors"], "use it with method=texture_net"),
     "decoder": (
         "cin", [f"method.model={DECODER}"],
-        "a file of something else than a generator of method=texture_net or method=cin",
+        "a file of something else than a generator",
     ),
     "generator as decoder": (
         "adain", ["method.decoder=cin/model.safetensors", "style=paintings/sun.jpg"], "its layers are not those of",

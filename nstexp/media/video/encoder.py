@@ -1,7 +1,8 @@
 """RGB frames into packets of any codec, one at a time, with the colors converted and tagged explicitly."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,8 @@ class Encoder:
             context.max_b_frames = 0
             context.sample_aspect_ratio = source.aspect
             self.colors = _tag(context, source.colors)
-            context.open()
+            with _same_priority():
+                context.open()
         except (av.FFmpegError, ValueError) as error:
             problem = f"={dict(encoding.codec_options)}: {codec} refuses these, or quality={encoding.quality:g}, "
             raise ArgumentError("codec_options", f"{problem}for {size[1]}x{size[0]} px") from error
@@ -152,6 +154,21 @@ class Encoder:
             frame.colorspace = self.colors.matrix  # BT.601 has two numbers and swscale writes the other one
         frame.pts, frame.time_base = number, self._time_base
         return self.stream.encode(frame)
+
+
+@contextmanager
+def _same_priority() -> Iterator[None]:
+    """SVT-AV1 gives all threads of the process real-time priority where it may (as root): they, and every process that
+    they start, would leave others no time at all."""
+    if not hasattr(os, "sched_setscheduler"):  # only Linux lets it
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(OSError):  # it has ended, or may not be changed
+            if os.sched_getscheduler(int(thread)) != policy:
+                os.sched_setscheduler(int(thread), policy, parameters)
 
 
 def _pixel_format(supported: "Sequence[VideoFormat]") -> str:
