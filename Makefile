@@ -15,7 +15,7 @@ test: .venv/.installed-dev
 # At each save: no whole commands, no browser, no cluster. Every module of nstexp has a test among these.
 quick: .venv/.installed-dev
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not browser and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not browser and not cluster"
 
 test-cluster: test-slurm test-ray
 
