@@ -9,21 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor
 
 from nstexp.build import prepared
-from nstexp.cli import CONF
-from nstexp.core.errors import ArgumentError
+from nstexp.cli import CONF, sentence_of
+from nstexp.core.errors import ArgumentError, UserError
 from nstexp.core.pixels import to_array
 from nstexp.core.resize import resize, size_for_longer_side
-from nstexp.early import request_of
+from nstexp.early import check_values
 from nstexp.media.images import load_image, to_tensor
 from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
-from nstexp.run import Parts, kept, quiet_warnings
+from nstexp.run import Parts, identity, kept, quiet_warnings
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
 from nstexp.tasks.styles import Styles, checked_shares, read_styles
@@ -66,15 +68,15 @@ def stylize(
     contents = _listed(content)
     several = len(contents) > 1 or (isinstance(content, Sequence) and not isinstance(content, str))
     in_memory = None if style is None or all(map(_is_file, _as_list(style))) else _as_list(style)
-    cfg = _composed(method, settings or {})
     if unknown := sorted(set(request) - {field.name for field in fields(Request)}):
         raise ArgumentError(unknown[0], ": there is no such argument; settings={...} takes every other key")
+    cfg = _composed(method, settings or {})
     values = {**request, "image_px": image_px, "content": None}
     if style is not None:
         values["style"] = None if in_memory else [str(each) for each in _as_list(style)]
-    wanted = replace(request_of(cfg), **values)
-    parts = Parts(prepared(cfg), RunFolder(tempfile.gettempdir(), writes=False), [])
-    redraws = kept(f"method {OmegaConf.to_yaml(_made_of(cfg), resolve=True)}", parts.method)
+    wanted = replace(check_values(cfg), **values)
+    torch.manual_seed(wanted.seed)
+    redraws = _method(cfg)
     check_learned(wanted.color, learned_styles(redraws) is not None)
     if in_memory is None:
         styles = read_styles(wanted, redraws, method, compared=wanted.color == "match")
@@ -89,8 +91,11 @@ def _composed(method: str, settings: Mapping[str, Any]) -> DictConfig:
     """The configuration of the command line `method=... logger=none` with these settings."""
     groups = {key: value for key, value in settings.items() if (CONF / key).is_dir()}
     options = [f"{key}={_option(value)}" for key, value in {"method": method, "logger": "none", **groups}.items()]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [*options, "measure=false", "picture_every_n_steps=0"])
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", [*options, "measure=false", "picture_every_n_steps=0"])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(sentence_of(error)) from error
     for key, value in settings.items():
         if key not in groups:
             if OmegaConf.select(cfg, key, default=_composed) is _composed:
@@ -103,20 +108,21 @@ def _option(value: Any) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
-def _made_of(cfg: DictConfig) -> DictConfig:
-    """What decides about the method."""
-    parts = ("method", "backbone", "layers", "loss", "weights", "trainer", "precision", "generator")
-    return OmegaConf.masked_copy(cfg, [key for key in parts if key in cfg])
+def _method(cfg: DictConfig) -> Any:
+    """The method; the same one for calls with the same settings and files of networks."""
+    decisive = ("method", "backbone", "layers", "loss", "weights", "precision", "generator")
+    made_of = OmegaConf.masked_copy(cfg, [key for key in decisive if key in cfg])
+    parts = Parts(prepared(cfg), RunFolder(tempfile.gettempdir(), writes=False), [])
+    return kept(f"method {identity(made_of)} {OmegaConf.to_yaml(cfg.trainer, resolve=True)}", parts.method)
 
 
 def _as_list(style: Any) -> list[Any]:
     return list(style) if isinstance(style, Sequence) and not isinstance(style, str) else [style]
 
 
-def _listed(content: Any) -> list[Picture]:
+def _listed(pictures: Any, key: str = "content") -> list[Picture]:
     """Single pictures, or arrays of several; a folder is all that it holds."""
-    given = _as_list(content)
-    return [each for one in given for each in (find_images(one, "content") if _is_file(one) else [one])]
+    return [each for one in _as_list(pictures) for each in (find_images(one, key) if _is_file(one) else [one])]
 
 
 def _is_file(picture: Any) -> bool:
@@ -127,10 +133,11 @@ def _styles_in_memory(pictures: Sequence[Picture], request: Request) -> Styles:
     for field in ("fine_style", "masks", "style_layers"):
         if getattr(request, field) is not None:
             raise ArgumentError(field, ": give the pictures in style as files, too")
-    shares = checked_shares(len(pictures), request.style_weights)
+    images = [image for picture in _listed(pictures, "style") for image in _tensor(picture, request, "style")]
+    shares = checked_shares(len(images), request.style_weights)
     styles = [
-        Style(_tensor(picture, request)[0], share, name=f"style{number}")
-        for number, (picture, share) in enumerate(zip(pictures, shares, strict=True), 1)
+        Style(image, share, name=f"style{number}")
+        for number, (image, share) in enumerate(zip(images, shares, strict=True), 1)
     ]
     return Styles(styles, [], [], request.max_input_megapixels)
 
@@ -142,26 +149,27 @@ def _redrawn(content: Picture, method: Any, styles: Styles, request: Request) ->
     placed = styles.at(tuple(batch.shape[-2:]))
     controls = Controls(seed=request.seed, combine=request.style_combine)
     parts = batch.split(1) if getattr(method, "optimizes", False) else (batch,)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(request.seed)
-        made = [redraw(method, part, placed, controls, request.color, request.color_strength) for part in parts]
+    made = [redraw(method, part, placed, controls, request.color, request.color_strength) for part in parts]
     return _as_given(torch.cat(made).clamp(0, 1).cpu(), content)
 
 
-def _tensor(picture: Picture, request: Request) -> Tensor:
+def _tensor(picture: Picture, request: Request, key: str = "content") -> Tensor:
     """(B, 3, H, W) in [0, 1]."""
     if isinstance(picture, Tensor):
+        if not picture.is_floating_point():
+            raise ArgumentError(key, f": a tensor holds numbers from 0 to 1, and this one {picture.dtype}")
         tensor = picture.float()
     elif isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8:
+            raise ArgumentError(key, f": an array holds bytes (uint8), and this one {picture.dtype}")
         tensor = torch.from_numpy(picture.copy()).float().div_(255).movedim(-1, -3).contiguous()
     elif isinstance(picture, Image.Image):
         tensor = to_tensor(picture)
     else:
-        (path,) = find_images(picture, "style")
-        tensor = load_image(path, request.max_input_megapixels)
+        tensor = load_image(picture, request.max_input_megapixels)
     tensor = tensor if tensor.dim() == 4 else tensor[None]
     if tensor.dim() != 4 or tensor.shape[1] != 3:
-        raise ArgumentError("content", f": a picture has three colors, and this one the shape {tuple(picture.shape)}")
+        raise ArgumentError(key, f": a picture has three colors, and this one the shape {tuple(picture.shape)}")
     return tensor
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nstexp import early, outputs
-from nstexp.build import build, prepared
+from nstexp.build import build, moved, prepared
 from nstexp.core.errors import JobFailed, Stopped, UserError
 from nstexp.processes import is_first_process
 from nstexp.sweeps import cluster, hooks
@@ -59,7 +59,7 @@ def main() -> None:
     try:
         command()
     except (CompactHydraException, JobFailed) as error:
-        _leave(_with_cause(error), EXIT_FAILED)
+        _leave(sentence_of(error), EXIT_FAILED)
     except OSError as error:
         _leave(f"{error.filename or 'the run folder'}: {error.strerror or error}", EXIT_FAILED)
     except KeyboardInterrupt:
@@ -77,7 +77,8 @@ def _leave(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _with_cause(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
+    """What to say of an error about the configuration."""
     group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
     if (group, option) in PLUGINS:
         key, extra = PLUGINS[group, option]
@@ -86,6 +87,8 @@ def _with_cause(error: Exception) -> str:
     known += getattr(error, "options", None) or []  # of Hydra's own groups; of a list's options it knows none
     if group and known:  # Hydra would list its search path, too
         return f"Could not find '{group}/{option}': {group}=... takes {', '.join(sorted({*known}))}"
+    if (missing := re.search(r"Error locating target '([\w.]+)'", str(error))) and moved(missing[1]) != missing[1]:
+        return f"{missing[1]} is now {moved(missing[1])}: change this _target_"
     cause = error.__cause__
     return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
 
@@ -244,7 +247,7 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
         try:
             found[str(label)] = compose("config", [*common, *method, *own])
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(f"task.methods, {label}: {_with_cause(error)}") from None
+            raise UserError(f"task.methods, {label}: {sentence_of(error)}") from None
         for key, value in OmegaConf.to_container(found[str(label)], resolve=True).items():
             needless = key == "style" and None in (value, shared[key])  # of a network that has learned its styles
             if key in shared and value != shared[key] and not needless:

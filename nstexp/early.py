@@ -22,14 +22,13 @@ def check_words(words: Sequence[str]) -> None:
         return  # a sweep, or a question about the configuration
     last = {word.partition("=")[0]: word for word in words}  # of several values the last one counts
     for found in filter(None, map(PLAIN_PATH.fullmatch, last.values())):
-        if found[2] != "null":
+        if found[2].lower() != "null":
             check_exists(found[2], found[1])
 
 
 def check(cfg: DictConfig) -> None:
     """Raise a UserError for a command that cannot work, whatever method and task do with it."""
-    check_values(cfg)
-    request = request_of(cfg)
+    request = check_values(cfg)
     checked = {"content": request.content, "fine_style": request.fine_style, "masks": request.masks}
     if "video" in cfg and not isinstance(request.content, str):
         del checked["content"]  # the task has more to say about several clips
@@ -47,12 +46,16 @@ def request_of(cfg: DictConfig) -> Request:
     return Request(**plain)
 
 
-def check_values(cfg: DictConfig) -> None:
-    """Raise a UserError for what is wrong with a composed configuration before anything is built of it."""
+def check_values(cfg: DictConfig) -> Request:
+    """What the user asks for, if nothing is wrong with a composed configuration before anything is built of it.
+
+    Raises:
+        UserError: a value that is missing, or that nobody can ask for.
+    """
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise UserError(f"{key} has no value yet: give it one with {key}=...")
     for key, smallest in {"seed": 0, "log_every_n_steps": 1, "picture_every_n_steps": 0}.items():
         value = cfg[key]
         if not is_whole(value) or not smallest <= value < 2**63:
             raise UserError(f"{key}={value}: give a whole number, {smallest} or larger")
-    request_of(cfg)
+    return request_of(cfg)

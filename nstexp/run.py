@@ -146,7 +146,7 @@ def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, Dic
         "request": lambda: request_of(cfg),
         "active_loggers": lambda: parts.active,
         "device": lambda: parts.device,
-        "identity": lambda: _identity(cfg),
+        "identity": lambda: identity(cfg),
         "log_every_n_steps": lambda: cfg.log_every_n_steps,
         "measure": lambda: cfg.measure,
         "data": lambda: build(cfg.data),
@@ -194,7 +194,7 @@ class Parts:
     def encoder(self) -> Any:
         """The feature network; one for all runs of this process that have the same."""
         backbone = self.cfg.backbone
-        key = f"encoder {OmegaConf.to_yaml(backbone, resolve=True)} {self.dtype}"
+        key = f"encoder {identity(backbone)} {self.dtype}"
         encoder = kept(key, lambda: build(backbone, dtype=self.dtype)).to(self.device)
         self.summary.encoder = _with(self.summary.encoder, encoder.identity)
         return encoder
@@ -244,7 +244,7 @@ def _check_layers(losses: LossSet, encoder: Encoder) -> None:
                 ) from error
 
 
-def _identity(cfg: DictConfig) -> str:
+def identity(cfg: DictConfig) -> str:
     """The same for all configurations that make the same result, wherever it is written and whatever is logged."""
     resolved = OmegaConf.to_container(cfg, resolve=True)
     others = ("run_dir", "output", "logger", "trainer", "metrics", "measure", "objective", "task", "log_every_n_steps")
@@ -292,6 +292,8 @@ def _scorer(parts: Parts) -> Scorer | None:
 
 def _measure_names(metrics: DictConfig) -> list[str]:
     """Of the measures of a configuration: all besides the settings of the measuring itself, or those of its `names`."""
+    if "_target_" in metrics:
+        raise UserError("metrics._target_: every measure has a _target_ of its own now, such as metrics.ssim._target_")
     known = [name for name in metrics if name not in MEASURING]
     names = known if metrics.names is None else list(dict.fromkeys(metrics.names))
     if unknown := [name for name in names if name not in known]:

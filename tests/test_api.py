@@ -13,6 +13,8 @@ from PIL import Image
 
 import nstexp as library
 from nstexp.core.errors import UserError
+from nstexp.core.networks.generators import Residual
+from nstexp.core.networks.model_files import ModelInfo, save_generator
 from nstexp.media.images import load_image
 
 CHEAP = {"backbone": "random", "method.max_steps": 3, "precision": "fp32"}
@@ -84,12 +86,41 @@ def test_styles_may_be_in_memory_with_shares(folder):
         ({"style_layers": [["relu1_1"]]}, "style_layers"),
         ({"style_weights": [1, 2]}, "style_weights has 2 numbers for 1 style pictures"),
         ({"style": torch.rand(3, 40, 40), "masks": "photo.png"}, "masks: give the pictures in style as files, too"),
-        ({"content": torch.rand(4, 40, 40)}, "a picture has three colors"),
+        ({"content": torch.rand(4, 40, 40)}, "content: a picture has three colors"),
+        ({"style": torch.rand(4, 40, 40)}, "style: a picture has three colors"),
+        ({"content": torch.zeros(3, 40, 40, dtype=torch.uint8)}, "content: a tensor holds numbers from 0 to 1"),
+        ({"content": np.zeros((40, 40, 3))}, "content: an array holds bytes (uint8), and this one float64"),
+        ({"method": "adian"}, "Could not find 'method/adian': method=... takes adain, cin, gatys, texture_net"),
+        ({"settings": {"layers": "nope"}}, "Could not find 'layers/nope': layers=... takes"),
+        ({"settings": {"log_every_n_steps": 0}}, "log_every_n_steps=0: give a whole number, 1 or larger"),
     ],
 )
 def test_what_cannot_work_is_one_sentence(folder, arguments, sentence):
-    with pytest.raises(UserError, match=f"^{re.escape(sentence)}" if sentence[0] != "a" else sentence):
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}"):
         library.stylize(**{"content": "photo.png", "style": "painting.jpg", "method": "adain", **arguments})
+
+
+def test_several_styles_in_one_array_are_several_styles(folder):
+    images = [np.array(Image.open(name).convert("RGB").resize((40, 40))) for name in ("painting.jpg", "photo.png")]
+    together = library.stylize("photo.png", np.stack(images), method="adain", style_weights=[0.25, 0.75])
+    apart = library.stylize("photo.png", images, method="adain", style_weights=[0.25, 0.75])
+    assert np.array_equal(np.array(together), np.array(apart))
+
+
+def test_a_network_whose_file_was_written_again_is_loaded_again(folder):
+    torch.manual_seed(0)
+    network = Residual(norm="instance", width=0.125, blocks=1)
+    info = ModelInfo(network.form, network.settings, ["painting"], [""])
+    settings = {"method.model": "net.safetensors", "precision": "fp32"}
+    made = []
+    for scale in (1.0, 1.0, 3.0):
+        with torch.no_grad():
+            network.last.norm.gamma[0].mul_(scale)
+        if scale > 1 or not made:
+            save_generator(network, info, Path("net.safetensors"))
+        made.append(np.array(library.stylize("photo.png", method="texture_net", settings=settings)).astype(int))
+    assert np.array_equal(made[0], made[1])
+    assert not np.array_equal(made[0], made[2])
 
 
 def test_the_random_numbers_of_the_caller_stay_as_they_are(folder):

@@ -32,7 +32,7 @@ def test_all_of_the_losses_are_there():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"^module 'nstexp\.core' has no attribute 'gramm'$"):
-        core.gramm  # noqa: B018
+        core.gramm  # noqa: B018 (looking it up is the test)
     with pytest.raises(ImportError):
         exec("from nstexp.core import gramm")
 

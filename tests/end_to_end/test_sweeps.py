@@ -220,3 +220,10 @@ def test_a_finished_picture_is_forgotten_and_signals_are_as_before(nstexp, monke
     gc.collect()
     assert [ref() for ref in made] == [None] * 4
     assert [signal.getsignal(number) for number in signals] == handlers
+
+
+def test_a_name_of_before_that_hydra_itself_builds_is_told_the_new_one(nstexp):
+    result = nstexp("-m", *SWEEP, "weights.beta=1,2", "hydra.callbacks.nstexp._target_=nstexp.hooks.SweepReport")
+    assert result.code == 1
+    wanted = "nstexp.hooks.SweepReport is now nstexp.sweeps.hooks.SweepReport: change this _target_"
+    assert wanted in result.sentences
