@@ -25,6 +25,7 @@ from nstexp.core.networks.encoder import (
     fingerprint_of,
     first_filters,
     grown,
+    hold,
 )
 from nstexp.core.runtime.cache import TensorCache
 
@@ -103,10 +104,7 @@ class EfficientNetLite(nn.Module):
         choice("pad", pad, get_args(Pad))
         self.identity, self.pad = weights.identity, pad
         self.preprocessing = weights.preprocessing
-        for name, (weight, bias) in weights.convs.items():
-            weight = weight.detach().to(dtype or weight.dtype, memory_format=torch.channels_last)
-            self.register_buffer(f"{name}_weight", weight, persistent=False)  # see VGG
-            self.register_buffer(f"{name}_bias", bias.detach().to(weight.dtype), persistent=False)
+        hold(self, weights, dtype)
         self.steps = _steps({name: tuple(getattr(self, f"{name}_weight").shape) for name in weights.convs})
         self.memory = TensorCache(MEMORY_BYTES)
         self.eval()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.runtime.cache import TensorCache
@@ -169,6 +169,15 @@ class EncoderWeights:
     convs: Mapping[str, tuple[Tensor, Tensor]]
     preprocessing: Preprocessing = IDENTITY
     identity: str = "unnamed"
+
+
+def hold(module: nn.Module, weights: EncoderWeights, dtype: torch.dtype | None) -> None:
+    """Give a module the convolutions of `weights` as buffers `<name>_weight` and `<name>_bias`, in this dtype."""
+    for name, (weight, bias) in weights.convs.items():
+        weight = weight.detach().to(dtype or weight.dtype, memory_format=torch.channels_last)
+        # Not persistent: a checkpoint of what is trained with an encoder does not carry its 80 MB.
+        module.register_buffer(f"{name}_weight", weight, persistent=False)
+        module.register_buffer(f"{name}_bias", bias.detach().to(weight.dtype), persistent=False)
 
 
 def grown(unmarked: Tensor, kernel: int, stride: int = 1, before: int = 0, after: int = 0) -> Tensor:

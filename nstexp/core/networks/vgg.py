@@ -19,6 +19,7 @@ from nstexp.core.networks.encoder import (
     fingerprint_of,
     first_filters,
     grown,
+    hold,
 )
 from nstexp.core.runtime.cache import TensorCache
 
@@ -65,11 +66,7 @@ class VGG(nn.Module):
         self.pool_factor = {"max": 1.0, "avg": 2.0, "l2": 0.78}[pool] if pool_rescale else 1.0
         self.preprocessing = weights.preprocessing
         self.conv_names = tuple(weights.convs)
-        for name, (weight, bias) in weights.convs.items():
-            weight = weight.detach().to(dtype or weight.dtype, memory_format=torch.channels_last)
-            # Not persistent: a checkpoint of what is trained with an encoder does not carry its 80 MB.
-            self.register_buffer(f"{name}_weight", weight, persistent=False)
-            self.register_buffer(f"{name}_bias", bias.detach().to(weight.dtype), persistent=False)
+        hold(self, weights, dtype)
         self.steps = _steps(self.conv_names)
         self.memory = TensorCache(MEMORY_BYTES)
         self.eval()
