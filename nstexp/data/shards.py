@@ -33,7 +33,7 @@ from nstexp.data.batches import (
 )
 from nstexp.data.pictures import Cropping, Unusable, random_crop
 from nstexp.data.storage import Storage, describe, is_address, is_transient, pause
-from nstexp.media.listing import digest_of_names
+from nstexp.media.listing import digest_of_names, is_input, list_files
 from nstexp.media.paths import READABLE, find_images
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def members(shard: str, problems: list[str], storage: Storage) -> Iterator[Membe
     for attempt in count():
         try:
             with storage.open(shard, attempt) as file:
-                pictures = tar_file_iterator(file, select_files=lambda name: name.lower().endswith(READABLE))
+                pictures = tar_file_iterator(file, select_files=_is_picture)
                 for member in islice(pictures, given, None):
                     given += 1
                     yield f"{shard}/{member['fname']}", member["data"]
@@ -302,11 +302,12 @@ def _local(path: str, key: str) -> list[str]:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return [str(folder)]
-    found = sorted(str(p) for p in folder.rglob("*") if _is_shard(p))
+    found = sorted(map(str, list_files(folder, TAR_SUFFIXES)))
     if not found:
         raise UserError(f"{key}={path}: the folder holds no shard ({', '.join(TAR_SUFFIXES)})")
     return found
 
 
-def _is_shard(path: Path) -> bool:
-    return path.name.lower().endswith(TAR_SUFFIXES) and not path.name.startswith(".") and path.is_file()
+def _is_picture(name: str) -> bool:
+    """Whether a member of a shard is one; archives made on a Mac hold a `._photo.jpg` beside each photo."""
+    return name.lower().endswith(READABLE) and is_input(name)

@@ -21,10 +21,38 @@ LEAST_FILES = 10_000  # fewer are searched faster than their list is worth
 FRESH_S = 2.0  # of a folder changed less than this before it was read, later changes may have the same time
 WAIT_S = 600.0
 UNREAD = 2**63  # later than any change, so that such a list is not kept
+# What systems and programs leave beside the user's files, in lower case; they also use names that begin with a dot.
+CLUTTER = {
+    "__macosx",
+    "@eadir",
+    "@tmp",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+}
+
+
+def is_input(name: str) -> bool:
+    """Whether what is found under this name in a folder or an archive can be meant as an input.
+
+    What begins with a dot cannot, nor what systems leave beside the user's files (`CLUTTER`), nor anything below such a
+    folder. What the user names is taken whatever its name.
+
+    Args:
+        name: of a file or a folder, or a path that begins where the user points to.
+    """
+    parts = name.replace("\\", "/").split("/")
+    return not any((part[:1] == "." and part not in (".", "..")) or part.lower() in CLUTTER for part in parts)
 
 
 def list_files(folder: Path, suffixes: Sequence[str], lists: str | Path | None = None) -> list[Path]:
     """Files with one of these suffixes in a folder and the folders below it, sorted; links to folders are not followed.
+
+    Names that are no inputs (`is_input`) are left out.
 
     Args:
         folder: where to search.
@@ -37,7 +65,7 @@ def list_files(folder: Path, suffixes: Sequence[str], lists: str | Path | None =
     """
     if lists is None:
         return _search(folder, suffixes)[0]
-    place = Path(lists).expanduser() / f"{_digest([os.path.realpath(folder), *suffixes])}.json"
+    place = Path(lists).expanduser() / f"{_digest([os.path.realpath(folder), *suffixes, *sorted(CLUTTER)])}.json"
     with _alone(place.parent):
         found = _read(place, folder)
         if found is None:
@@ -65,9 +93,11 @@ def _search(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], dict[str
             times[os.path.relpath(here, folder)] = os.stat(here).st_mtime_ns
             with os.scandir(here) as entries:
                 for entry in entries:
+                    if not is_input(entry.name):
+                        continue
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-                    elif os.path.splitext(entry.name)[1].lower() in suffixes and entry.is_file():
+                    elif entry.name.lower().endswith(tuple(suffixes)) and entry.is_file():
                         found.append(entry.path)
         except OSError as error:
             log.warning("%s: the folder cannot be read (%s) and is left out", here, error.strerror)

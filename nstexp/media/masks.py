@@ -14,7 +14,7 @@ from nstexp.media.images import load_image
 
 log = logging.getLogger(__name__)
 
-ASPECT_TOLERANCE = 0.02
+ASPECT_TOLERANCE = 0.03
 COVERED = 5 / 255  # darker is black: JPEG leaves a few levels of noise there
 
 
@@ -52,8 +52,8 @@ def _load_mask(path: Path, size: tuple[int, int], max_input_megapixels: float) -
     image = load_image(path, max_input_megapixels)
     height, width = image.shape[-2:]
     ratio = (height * size[1]) / (width * size[0])
-    # A small size is rounded to whole pixels: one pixel on the shorter side may be more than 2 %.
-    if max(ratio, 1 / ratio) - 1 > max(ASPECT_TOLERANCE, 1 / min(size)):
+    # A small size is rounded to whole pixels: one pixel on the shorter side may be more than that.
+    if 1 - min(ratio, 1 / ratio) > max(ASPECT_TOLERANCE, 1 / min(size)) + 1e-9:
         raise UserError(
             f"masks: {path} is {width}x{height} px, another aspect than the picture's {size[1]}x{size[0]} px "
             f"(they may differ by {ASPECT_TOLERANCE:.0%})"

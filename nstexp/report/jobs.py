@@ -14,6 +14,7 @@ from natsort import natsorted
 from tqdm import tqdm
 
 from nstexp.core.errors import UserError
+from nstexp.media.listing import is_input
 from nstexp.media.paths import WRITABLE, find_images
 from nstexp.media.samples import is_builtin
 from nstexp.outputs import Summary, read_summary
@@ -92,7 +93,9 @@ def job_folders(folder: Path) -> list[Path]:
     found = [
         entry
         for entry in folder.iterdir()
-        if entry.is_dir() and (entry.name.isdecimal() or (entry / ".hydra").is_dir() or _has_record(entry))
+        if is_input(entry.name)
+        and entry.is_dir()
+        and (entry.name.isdecimal() or (entry / ".hydra").is_dir() or _has_record(entry))
     ]
     return natsorted(found, key=lambda entry: entry.name)
 
@@ -343,7 +346,7 @@ def _is_file(name: str) -> bool:
 def _progress(path: Path) -> dict[str, tuple[Path, int]]:
     """The newest picture of each name in images/."""
     newest: dict[str, tuple[Path, int]] = {}
-    for file in sorted((path / "images").glob("*.jpg")):
+    for file in sorted(file for file in (path / "images").glob("*.jpg") if is_input(file.name)):
         name, _, step = file.stem.rpartition("_")
         if name and step.isdecimal() and int(step) >= newest.get(name, (file, -1))[1]:
             newest[name] = (file, int(step))

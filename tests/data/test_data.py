@@ -552,6 +552,23 @@ def test_bad_members_and_damaged_shards_are_replaced_and_named(shards, workers):
     assert seen == set(range(24)) - {2 + 16, 4, 12, 20}
 
 
+def test_what_a_mac_packs_beside_pictures_is_none(shards):
+    whole = take(ShardPairs(**shards, **TARS), 12)
+    folder = Path(shards["content"])
+    for name in (".DS_Store", "._part-000.tar", "__MACOSX/._part-000.tar"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("of a Mac")
+    for tar in folder.glob("part-*.tar"):
+        with tarfile.open(tar, "a") as file:
+            for name in ("._00.png", "./__MACOSX/00.png", "a/.hidden.jpg"):
+                entry = tarfile.TarInfo(name)
+                entry.size = 5
+                file.addfile(entry, io.BytesIO(b"hello"))
+    again = take(ShardPairs(**shards, **TARS), 12)
+    assert same(whole, again)
+    assert not any(batch["skipped"] for batch in again)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_shards_without_any_picture_end_in_one_sentence(shards, tmp_path, workers):
     (tmp_path / "none").mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nstexp.media import listing
-from nstexp.media.listing import digest_of_names, list_files
+from nstexp.media.listing import digest_of_names, is_input, list_files
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def find(folder: Path, lists: Path | None = None) -> list[str]:
     return [str(path.relative_to(folder)) for path in list_files(folder, (".jpg", ".png", ".webp"), lists)]
 
 
-EVERY = ["4.webp", "a/1.jpg", "a/b/2.JPG", "a-b/3.png", "b/.5.jpg", "b/6.jpg"]
+EVERY = ["4.webp", "a/1.jpg", "a/b/2.JPG", "a-b/3.png", "b/6.jpg"]
 
 
 def test_files_are_found_by_their_suffix_and_sorted_by_folder(pictures, tmp_path):
@@ -49,17 +49,52 @@ def test_files_are_found_by_their_suffix_and_sorted_by_folder(pictures, tmp_path
     assert find(pictures) == ["4.webp", "7.jpg", *EVERY[1:]]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "._1.jpg",
+        ".trash/1.jpg",
+        "__MACOSX/a/._1.jpg",
+        "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg",
+        ".ipynb_checkpoints/1-checkpoint.jpg",
+        "$RECYCLE.BIN/1.jpg",
+        "a/.writing-1.png",
+    ],
+)
+def test_what_systems_leave_beside_pictures_is_no_input(pictures, name):
+    (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+    (pictures / name).touch()
+    assert find(pictures) == EVERY
+    assert not is_input(name)
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store", "__macosx/1.jpg", "a\\.b.jpg"])
+def test_names_that_are_no_inputs(name):
+    assert not is_input(name)
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "./1.jpg", "../a/1.jpg", "a.b/c..d.jpg", "_MACOSX.jpg", "@home/1.jpg"])
+def test_names_that_are_inputs(name):
+    assert is_input(name)
+
+
+def test_what_the_user_names_is_an_input_whatever_its_name(tmp_path):
+    (tmp_path / ".photos").mkdir()
+    (tmp_path / ".photos" / "1.jpg").touch()
+    assert find(tmp_path / ".photos") == ["1.jpg"]
+
+
 def test_the_second_time_no_folder_is_searched(pictures, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     assert find(pictures, tmp_path / "lists") == EVERY
     (kept,) = (tmp_path / "lists").glob("*.json")
-    assert f"{pictures}: 6 files, listed in {kept} for the next time" in caplog.text
+    assert f"{pictures}: 5 files, listed in {kept} for the next time" in caplog.text
     looked = []
     stat = os.stat
     monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} is searched"))
     monkeypatch.setattr(os, "stat", lambda path, **how: looked.append(str(path)) or stat(path, **how))
     assert find(pictures, tmp_path / "lists") == EVERY
-    assert f"{pictures}: 6 files, as listed in {kept}" in caplog.text
+    assert f"{pictures}: 5 files, as listed in {kept}" in caplog.text
     assert not [path for path in looked if path.endswith((".JPG", ".png", ".webp")) or path.endswith("1.jpg")]
 
 

@@ -317,9 +317,11 @@ def shown_at(frame: "VideoFrame") -> int | None:
 
 def _open_folder(folder: Path, key: str, fps: Fraction, max_input_megapixels: float) -> Source:
     from nstexp.media import images, paths
+    from nstexp.media.listing import is_input
 
+    named = (path for path in folder.iterdir() if is_input(path.name) and path.suffix.lower() in paths.READABLE)
     pictures = sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in paths.READABLE and p.is_file() and p.name[0] != "."),
+        filter(Path.is_file, named),
         key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)],
     )
     if not pictures:
