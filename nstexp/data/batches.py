@@ -1,6 +1,7 @@
 """What both data modules hand to Lightning: endless training batches, and a few fixed validation batches."""
 
 import logging
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -179,10 +180,17 @@ def worker_loader(dataset: Any, workers: int, sampler: Iterable[int] | None = No
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
+        multiprocessing_context=_way_to_start_workers() if workers else None,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_quiet_worker,
         generator=torch.Generator(),  # else each iteration draws from torch's global state
     )
+
+
+def _way_to_start_workers() -> str | None:
+    """None: Python's usual one. joblib's processes start theirs in a way of joblib's own, which torch's workers lack."""
+    known = multiprocessing.get_all_start_methods()
+    return None if multiprocessing.get_start_method() in known else known[0]
 
 
 def position(trainer: Trainer | None) -> tuple[int, int, int]:

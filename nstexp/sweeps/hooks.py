@@ -3,17 +3,22 @@ report, so that `--help` stays fast."""
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp.build import build
+from nstexp.core.errors import is_whole
 from nstexp.sweeps import launchers
 
 DEAD = "its process ended without a word: killed, or out of memory"
+EXIT_BAD_INPUT = 2
 
 
 class SweepReport(Callback):
@@ -30,7 +35,14 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember the sweep: Hydra leaves out on_multirun_end after a failed job and after Ctrl-C. And see to it that
-        its launcher does not give up at a job that dies."""
+        its launcher does not give up at a job that dies.
+
+        Raises:
+            SystemExit: the sweep would have no jobs. Of all other errors in a callback Hydra makes warnings.
+        """
+        for problem in _why_no_jobs(config):
+            print(problem, file=sys.stderr)
+            sys.exit(EXIT_BAD_INPUT)
         launchers.install(_launcher(config))
         if os.environ.get("LOCAL_RANK", "0") in ("", "0"):
             self._config = config.copy()
@@ -63,6 +75,23 @@ class SweepReport(Callback):
             _explain(folder, "interrupted")
         except Exception as error:  # a bug of the report's must not pass for a failure of the sweep
             _explain(folder, str(error) or type(error).__name__)
+
+
+def _why_no_jobs(config: DictConfig) -> Iterator[str]:
+    """A sentence for each setting by which a sweep has no jobs: a number of them, or a range or pattern that is empty,
+    which is shown as it was typed."""
+    sweeper = config.hydra.sweeper
+    for key in ("max_batch_size", "n_trials", "n_jobs"):
+        value = sweeper.get(key)
+        if value is not None and not (is_whole(value) and value >= 1):
+            yield f"hydra.sweeper.{key}={value}: give a whole number, 1 or larger"
+    params = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create({}))
+    given = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    last = {override.get_key_element(): override for override in parser.parse_overrides(given)}  # it counts
+    for override in last.values():
+        if override.is_discrete_sweep() and not any(True for _ in override.sweep_iterator()):
+            yield f"{override.input_line} has no values: this sweep has no jobs"
 
 
 def _launcher(config: DictConfig) -> str:

@@ -227,3 +227,35 @@ def test_a_name_of_before_that_hydra_itself_builds_is_told_the_new_one(nstexp):
     assert result.code == 1
     wanted = "nstexp.hooks.SweepReport is now nstexp.sweeps.hooks.SweepReport: change this _target_"
     assert wanted in result.sentences
+
+
+@pytest.mark.parametrize(
+    ("args", "key"),
+    [
+        (["weights.beta=range(0,0)"], "weights.beta=range(0,0)"),
+        (["weights.alpha=1,2", "weights.beta=range(5, 1)"], "weights.beta=range(5, 1)"),
+        (["weights.beta=range(3,3)", "hydra.sweeper.max_batch_size=2"], "weights.beta=range(3,3)"),
+        (["layers=glob(nothing_*)"], "layers=glob(nothing_*)"),
+        (["weights.beta=1,2", "hydra.sweeper.max_batch_size=0"], "hydra.sweeper.max_batch_size=0"),
+    ],
+)
+def test_a_sweep_without_jobs_is_refused(nstexp, args, key):
+    result = nstexp("-m", *SWEEP, *args)
+    assert result.code == 2
+    assert len(result.sentences) == 1 and key in result.sentences[0]
+    assert not Path("sweep").exists()
+
+
+def test_only_the_last_value_of_a_key_counts(nstexp):
+    assert nstexp("-m", *SWEEP, "weights.beta=range(0,0)", "weights.beta=1").code == 0
+
+
+def test_trainings_at_once_have_processes_that_read(tmp_path):
+    for n in range(4):
+        picture(f"photos/{n}.png", 60, 50, seed=n)
+    command = [sys.executable, "-m", "nstexp", "-m", "experiment=smoke_adain", "hydra.sweep.dir=sweep"]
+    data = ("data.content=photos", "data.style=photos", "data.workers=1", "method.max_steps=2", "seed=1,2")
+    sweep = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = subprocess.run([*command, *data, *sweep], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [read_summary(Path("sweep", n)).status for n in "01"] == ["completed", "completed"]
