@@ -1,0 +1,298 @@
+"""A trial: one command in a folder with a user's files, and what has to be true when the command has ended."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SMALL = ("image_px=64", "logger=none")
+INSTANT = ("method=cin", "style=irises", *SMALL)  # the quickest way from a photo to a picture
+LONGEST_SENTENCE, MOST_LINES = 700, 3  # of what a refused command says
+LIMIT_S = 420.0  # a command that takes longer hangs
+PROGRESS = re.compile(r"\d+%\||; configuration in |^picture \d+ of |^\[sweep\] |^loss: ")
+
+Check = Callable[["Outcome"], "str | None"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One command.
+
+    Args:
+        kind: the row of the table that the trial counts in.
+        name: what the trial is called in a list of what went wrong.
+        words: the arguments behind `python -m nstexp`.
+        check: says what is wrong with the outcome, or None. `wrong_with` is asked before, for every trial.
+        prepare: makes the files that the command meets, in the folder that is given to it.
+        env: variables of the environment; None takes a variable away.
+        shell: a command line for bash in the place of `words`; "$NSTEXP" stands for `python -m nstexp`.
+        file: whether a file is what is tried, and not the command.
+        may_change: names of files of the user's that the command may replace, because it names them as its output.
+    """
+
+    kind: str
+    name: str
+    words: Sequence[str]
+    check: Check
+    prepare: Callable[[Path], object] = lambda folder: None
+    env: Mapping[str, str | None] = field(default_factory=dict)
+    shell: str | None = None
+    file: bool = False
+    may_change: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended.
+
+    Args:
+        folder: where the command ran.
+        code: its exit code; a negative one is the signal that ended it.
+        out, err: what the command wrote.
+        seconds: wall time.
+        peak_mb: the largest memory that the process had, in megabytes.
+        before, after: {name in the folder: digest of the contents} of all files, before and after the command.
+    """
+
+    folder: Path
+    code: int
+    out: str
+    err: str
+    seconds: float
+    peak_mb: float
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The lines on stderr that are no progress."""
+        lines = re.split(r"[\r\n]", self.err.replace("\x1b[A", ""))
+        return [line for line in lines if line.strip() and not PROGRESS.search(line)]
+
+    @property
+    def result(self) -> Path | None:
+        """The path on the last line of stdout."""
+        lines = [line for line in self.out.splitlines() if line.strip()]
+        return self.folder / lines[-1] if lines else None
+
+    @property
+    def new(self) -> list[str]:
+        """Names of the files that were not there before."""
+        return sorted(set(self.after) - set(self.before))
+
+
+def attempt(trial: Trial, keep: Path | None = None) -> tuple[Outcome, str | None]:
+    """Run a trial in a folder of its own; returns the outcome and what is wrong with it, or None.
+
+    Args:
+        keep: a folder in which the trial's folder stays afterwards; None: the folder is removed.
+    """
+    folder = Path(tempfile.mkdtemp(dir=keep))
+    try:
+        trial.prepare(folder)
+        outcome = run(trial, folder)
+        try:
+            return outcome, wrong_with(trial, outcome) or trial.check(outcome)
+        except OSError as error:  # a file that the check wants to read
+            return outcome, f"{type(error).__name__}: {error}"
+    finally:
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(trial: Trial, folder: Path) -> Outcome:
+    """Run a trial's command in a folder and wait for its end."""
+    before = digests(folder)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        started = time.monotonic()
+        process = subprocess.Popen(
+            command(trial), cwd=folder, env=environment(folder, trial.env), stdin=subprocess.DEVNULL,
+            stdout=out, stderr=err, start_new_session=True,
+        )  # fmt: skip
+        code, peak = _wait(process, started)
+        seconds = time.monotonic() - started
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode("utf-8", "backslashreplace"))
+    return Outcome(folder, code, *texts, seconds, peak, before, digests(folder))
+
+
+def command(trial: Trial) -> list[str]:
+    """What starts a trial."""
+    if trial.shell is None:
+        return [sys.executable, "-m", "nstexp", *trial.words]
+    return ["bash", "-c", f'NSTEXP="{sys.executable} -m nstexp"; {trial.shell}']
+
+
+def environment(folder: Path, changes: Mapping[str, str | None]) -> dict[str, str]:
+    """The environment of a command: one thread, and the trial's folder as the user's home."""
+    names = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(folder), "WANDB_MODE": "offline", **changes}
+    return {name: value for name, value in names.items() if value is not None}
+
+
+def _wait(process: subprocess.Popen, started: float) -> tuple[int, float]:
+    """Exit code and peak memory of a process, which is ended where it takes too long."""
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode, usage.ru_maxrss / 2**10
+        if time.monotonic() - started > LIMIT_S:
+            process.kill()
+        time.sleep(0.02)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """{name: digest} of everything in a folder. Of a link its target counts, of a folder only that it is there."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
+        if path.is_symlink():
+            found[name] = f"link to {os.readlink(path)}"
+        elif path.is_dir():
+            found[name] = "folder"
+        elif path.is_file():
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        else:
+            found[name] = "neither file nor folder"
+    return found
+
+
+def wrong_with(trial: Trial, outcome: Outcome) -> str | None:
+    """What no command may do, or None: end in a traceback, hang, or change a file of the user's."""
+    if "Traceback (most recent call last)" in outcome.err + outcome.out:
+        return f"a traceback: {outcome.err.strip().splitlines()[-1]}"
+    if outcome.seconds > LIMIT_S:
+        return "it hangs"
+    for name, digest in outcome.before.items():
+        if name not in outcome.after:
+            return f"{name} of the user's is gone"
+        if outcome.after[name] != digest and name not in trial.may_change:
+            return f"{name} of the user's is changed"
+    return None
+
+
+def refused(*says: str, leaves: Sequence[str] = (), lines: int = MOST_LINES) -> Check:
+    """A command that ends with one short sentence, a code that is not 0, and no new file.
+
+    Args:
+        says: what the sentence has to name, in small or large letters.
+        leaves: beginnings of names of files that may be there afterwards: a sweep keeps the record of a refused job.
+        lines: at most so many lines.
+    """
+
+    def check(outcome: Outcome) -> str | None:
+        text = "\n".join(outcome.sentences)
+        if outcome.code not in (1, 2):
+            return f"exit code {outcome.code}: {text[-200:]}"
+        if not text or len(outcome.sentences) > lines or len(text) > LONGEST_SENTENCE:
+            return f"{len(outcome.sentences)} lines, {len(text)} characters: {text[:300]!r}"
+        if missing := [word for word in says if word.lower() not in text.lower()]:
+            return f"'{missing[0]}' is not named: {text[:300]!r}"
+        if left := [name for name in outcome.new if not name.startswith(tuple(leaves))]:
+            return f"{left[0]} is left behind"
+        return None
+
+    return check
+
+
+def made(*also: Check, flat: bool = False, says: Sequence[str] = ()) -> Check:
+    """A command that ends with code 0, a result that can be read, and a record that says so.
+
+    Args:
+        also: checks besides.
+        flat: whether the picture may be of one color.
+        says: what stderr has to name.
+    """
+
+    def check(outcome: Outcome) -> str | None:
+        if outcome.code != 0:
+            return f"exit code {outcome.code}: {' / '.join(outcome.sentences)[-300:]}"
+        result = outcome.result
+        if result is None or not result.exists():
+            return f"the last line on stdout names no file: {outcome.out[-200:]!r}"
+        if missing := [word for word in says if word.lower() not in outcome.err.lower()]:
+            return f"'{missing[0]}' is not said: {' / '.join(outcome.sentences)[:300]!r}"
+        if result.suffix in (".png", ".jpg") and not flat and is_flat(result):
+            return "the picture is of one color"
+        return next(filter(None, (each(outcome) for each in also)), None)
+
+    return check
+
+
+def either(*checks: Check) -> Check:
+    """Any of several outcomes is right."""
+
+    def check(outcome: Outcome) -> str | None:
+        wrong = [each(outcome) for each in checks]
+        return None if None in wrong else "; or ".join(filter(None, wrong))
+
+    return check
+
+
+def memory_below(megabytes: float) -> Check:
+    """The process never had as much memory."""
+
+    def check(outcome: Outcome) -> str | None:
+        return f"{outcome.peak_mb:.0f} MB of memory" if outcome.peak_mb > megabytes else None
+
+    return check
+
+
+def both(*checks: Check) -> Check:
+    """All of several checks."""
+    return lambda outcome: next(filter(None, (each(outcome) for each in checks)), None)
+
+
+def size(width: int, height: int) -> Check:
+    """The picture has this size, in pixels."""
+
+    def check(outcome: Outcome) -> str | None:
+        with Image.open(outcome.result) as image:
+            return None if image.size == (width, height) else f"{image.size[0]} x {image.size[1]} pixels"
+
+    return check
+
+
+def same_pictures(first: str, second: str, most: float = 2.0) -> Check:
+    """Two pictures of the run differ by at most so much of 255 on average, as two files of one picture should."""
+
+    def check(outcome: Outcome) -> str | None:
+        assert outcome.result is not None
+        pixels = [
+            np.asarray(Image.open(outcome.result / f"{name}.png").convert("RGB"), float) for name in (first, second)
+        ]
+        if pixels[0].shape != pixels[1].shape:
+            return f"{first} and {second} have different sizes"
+        difference = np.abs(pixels[0] - pixels[1]).mean()
+        return None if difference <= most else f"{first} and {second} differ by {difference:.1f} of 255"
+
+    return check
+
+
+def record(outcome: Outcome) -> dict:
+    """The record that the run left, the newest one."""
+    files = sorted(outcome.folder.rglob("summary.json"), key=lambda path: path.stat().st_mtime)
+    return json.loads(files[-1].read_text(encoding="utf-8"), parse_constant=_no_constant) if files else {}
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def is_flat(path: Path) -> bool:
+    """Whether a picture is of one color."""
+    with Image.open(path) as image:
+        return all(low == high for low, high in image.convert("RGB").getextrema())
