@@ -4,9 +4,9 @@
     python scripts/torture.py --kinds names values --jobs 4
     python scripts/torture.py --only 'image_px=' --keep /tmp/look
 
-Everything is made from nothing, in temporary folders, and every command is a process of its own. Right means: the result
-is there and can be read, or one short sentence names what to change; no traceback; no file of the user's changed; nothing
-half-written. The table goes to stdout, as Markdown, and what went wrong to stderr, with exit code 1.
+Everything is made from nothing, in temporary folders, and every command is a process of its own. Right means: the
+result is there and can be read, or one short sentence names what to change; no traceback; no file of the user's
+changed; nothing half-written. The table goes to stdout, as Markdown, and what went wrong to stderr, with exit code 1.
 """
 
 import argparse

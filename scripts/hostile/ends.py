@@ -16,8 +16,9 @@ from hostile.files import TRAINING, clip, pictures
 from hostile.trials import LIMIT_S, Outcome, Trial, command, digests, environment, is_flat, record, wrong_with
 
 INTERRUPTED = 130
-LEVELS = ("content=photo.jpg", "style=painting.jpg", "backbone=random", "image_px=256", "method.levels=4", "method.max_steps=60",
-          "method.coarse_steps=12", "logger=none", "picture_every_n_steps=5", "run_dir=out")  # fmt: skip
+LEVELS = ("content=photo.jpg", "style=painting.jpg", "backbone=random", "image_px=256", "method.levels=4",
+          "method.max_steps=60", "method.coarse_steps=12", "logger=none", "picture_every_n_steps=5",
+          "run_dir=out")  # fmt: skip
 SWEEP = ("-m", "experiment=smoke_gatys", "content=photo.jpg", "image_px=128", "method.max_steps=20", "seed=1,2,3",
          "hydra.sweep.dir=out")  # fmt: skip
 LEARN = (*TRAINING, "run_dir=out", "method.max_steps=24")

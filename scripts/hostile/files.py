@@ -267,11 +267,12 @@ def _tar(members: dict[str, bytes]) -> bytes:
 
 def _shards() -> Iterator[Trial]:
     good = {f"{number}.png": saved(photo(64, 48, number), "PNG") for number in range(6)}
+    outside = {f"../{name}": content for name, content in good.items()} | {"写真 (1).png": good["0.png"]}
     skipped = made(lambda outcome: None if any(n.endswith("skipped.txt") for n in outcome.new) else "no skipped.txt")
     for name, content, check in [
         ("good.tar", _tar(good), made()),
         ("good.tar.gz", gzip.compress(_tar(good)), made()),
-        ("names.tar", _tar({f"../{name}": content for name, content in good.items()} | {"写真 (1).png": good["0.png"]}), made()),
+        ("names.tar", _tar(outside), made()),
         ("hidden.tar", _tar(good | {"__MACOSX/._0.png": b"x", "._1.png": b"x", ".DS_Store": b"x"}), made()),
         ("a text in it.tar", _tar(good | {"6.png": b"This is no picture."}), skipped),
         ("a gigabyte in it.tar.gz", gzip.compress(_tar(good | {"6.png": bytes(2**30)}), 1), skipped),
@@ -287,8 +288,8 @@ def _shards() -> Iterator[Trial]:
             (folder / "style.tar").write_bytes(_tar(good))
             (folder / name).write_bytes(content)
 
-        words = ["experiment=smoke_adain", "data=shards", f"data.content={name}", "data.style=style.tar", "data.workers=0",
-                 "data.batch_size=2", "data.crop_px=32", "data.resize_px=40", "data.val_pairs=0",
+        words = ["experiment=smoke_adain", "data=shards", f"data.content={name}", "data.style=style.tar",
+                 "data.workers=0", "data.batch_size=2", "data.crop_px=32", "data.resize_px=40", "data.val_pairs=0",
                  "data.shuffle_buffer=4"]  # fmt: skip
         yield Trial("shards", name, words, both(check, memory_below(MOST_MB)), prepare, file=True)
 
@@ -317,7 +318,8 @@ def _configurations() -> Iterator[Trial]:
         ("a resolver that is not there", head + b"seed: '${eval:1+1}'\n", refused("eval")),
         ("a wrong type", head + b"image_px: {a: 1}\n", refused("image_px")),
         ("a target that runs code", head + b"task: {_target_: os.system, command: touch ran}\n", refused("trust")),
-        ("a target in a list", head + b"logger: {x: {_target_: subprocess.call, args: [touch, ran]}}\n", refused("trust")),
+        ("a target in a table", head + b"logger: {x: {_target_: subprocess.call, args: [touch, ran]}}\n",
+         refused("trust")),
         ("torch.load", head + b"generator: {_target_: torch.load, f: x.pth, weights_only: false}\n", refused("trust")),
         ("torch.hub.load", head + b"backbone: {_target_: torch.hub.load, repo_or_dir: ., source: local, model: x}\n",
          refused("trust")),

@@ -198,7 +198,8 @@ def bombs() -> dict[str, bytes | Callable[[Path], object]]:
         "a profile of a gigabyte.png": _with_chunk(_chunk(b"iCCP", b"p\x00\x00" + _deflated(2**30))),
         "65535x65535.gif": b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6)
         + b"\x2c" + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x4c\x01\x00;",
-        "60000x60000.bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0),
+        "60000x60000.bmp": b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0),
         "99999x99999.ppm": b"P6 99999 99999 255\n" + bytes(100),
         "150 megapixels.jpg": lambda path: Image.new("L", (15000, 10000), 99).save(path, quality=30),
         "16383x16383.webp": lambda path: Image.new("RGB", (16383, 16383), "gray").save(path, quality=1, method=0),
@@ -311,7 +312,7 @@ def _masks() -> Iterator[Trial]:
     }
     for name, (mask, check) in masks.items():
 
-        def prepare(folder: Path, mask=mask) -> None:
+        def prepare(folder: Path, mask=mask, name=name) -> None:
             photo().save(folder / "photo.png")
             photo(seed=2).save(folder / "one.png")
             photo(seed=3).save(folder / "two.png")
@@ -371,5 +372,5 @@ def _transparent() -> Iterator[Trial]:
         image.save(folder / "cut.png")
 
     for words, check in (((), kept), (("transparency=keep",), kept), (("transparency=white",), lost)):
-        yield Trial("pictures", f"cut-out {' '.join(words)}", [*INSTANT, "content=cut.png", *words], made(check), prepare,
-                    file=True)  # fmt: skip
+        command = [*INSTANT, "content=cut.png", *words]
+        yield Trial("pictures", f"cut-out {' '.join(words)}", command, made(check), prepare, file=True)
