@@ -9,22 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor
 
 from nstexp.build import prepared
-from nstexp.cli import CONF, sentence_of
 from nstexp.core.errors import ArgumentError, UserError
 from nstexp.core.pixels import to_array
 from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.early import check_values
+from nstexp.keys import CONF, no_such_key
 from nstexp.media.images import load_image, to_tensor
 from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
+from nstexp.refusals import sentence_of
 from nstexp.run import Parts, identity, kept, quiet_warnings
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
@@ -94,12 +93,14 @@ def _composed(method: str, settings: Mapping[str, Any]) -> DictConfig:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("config", [*options, "measure=false", "picture_every_n_steps=0"])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(sentence_of(error)) from error
+    except Exception as error:
+        if sentence := sentence_of(error):
+            raise UserError(sentence) from error
+        raise
     for key, value in settings.items():
         if key not in groups:
             if OmegaConf.select(cfg, key, default=_composed) is _composed:
-                raise ArgumentError("settings", f": there is no key {key}")
+                raise ArgumentError("settings", f": {no_such_key(key)}")
             OmegaConf.update(cfg, key, value)
     return cfg
 

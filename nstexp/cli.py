@@ -14,25 +14,18 @@ from typing import NoReturn
 import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from nstexp import early, outputs
-from nstexp.build import build, moved, prepared
+from nstexp import early, options, outputs
+from nstexp.build import build, prepared
 from nstexp.core.errors import JobFailed, Stopped, UserError
+from nstexp.keys import CONF
 from nstexp.processes import is_first_process
+from nstexp.refusals import sentence_of
 from nstexp.sweeps import cluster, hooks
 
-PACKAGE = Path(__file__).resolve().parent
-CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 SHARED = ("content", "style", "color", "color_strength", "image_px", "max_input_megapixels", "seed", "metrics")
-# What is missing where an option of Hydra's groups is not found: how the user asks for it, and the extra that has it.
-PLUGINS = {
-    ("hydra/sweeper", "optuna"): ("hydra/sweeper=optuna", "optuna"),
-    ("hydra/launcher", "submitit_slurm"): ("hydra/launcher=slurm", "slurm"),
-}
 EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
 
@@ -42,6 +35,7 @@ def main() -> None:
         _print_samples()
         return
     try:
+        sys.argv[1:] = options.in_front(sys.argv[1:])
         early.check_words(sys.argv[1:])
     except UserError as error:
         _leave(str(error), EXIT_BAD_INPUT)
@@ -58,15 +52,15 @@ def main() -> None:
     over = True
     try:
         command()
-    except (CompactHydraException, JobFailed) as error:
-        _leave(sentence_of(error), EXIT_FAILED)
-    except OSError as error:
-        _leave(f"{error.filename or 'the run folder'}: {error.strerror or error}", EXIT_FAILED)
+    except JobFailed as error:
+        _leave(str(error), EXIT_FAILED)
     except KeyboardInterrupt:
         over = False
         _leave("interrupted", EXIT_INTERRUPTED)
     except Exception as error:
-        _leave(_sentence_for(error), EXIT_FAILED)
+        if sentence := sentence_of(error):
+            _leave(sentence, EXIT_BAD_INPUT)
+        _leave(_of_another_kind(error), EXIT_FAILED)
     finally:
         hooks.report_unfinished(over)
         del os.environ["HYDRA_FULL_ERROR"]
@@ -77,26 +71,10 @@ def _leave(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def sentence_of(error: Exception) -> str:
-    """What to say of an error about the configuration."""
-    group, _, option = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
-    if (group, option) in PLUGINS:
-        key, extra = PLUGINS[group, option]
-        return f"{key} needs a package that is not installed: pip install 'nstexp[{extra}]'"
-    known = [path.stem for path in (CONF / group).glob("*.yaml")] if group else []
-    known += getattr(error, "options", None) or []  # of Hydra's own groups; of a list's options it knows none
-    if group and known:  # Hydra would list its search path, too
-        return f"Could not find '{group}/{option}': {group}=... takes {', '.join(sorted({*known}))}"
-    if (missing := re.search(r"Error locating target '([\w.]+)'", str(error))) and moved(missing[1]) != missing[1]:
-        return f"{missing[1]} is now {moved(missing[1])}: change this _target_"
-    cause = error.__cause__
-    return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
-
-
-def _sentence_for(error: Exception) -> str:
-    """What to say of an error of Hydra's or of a launcher's; anything else is raised again, as a bug."""
-    if str(error).startswith("Only one of --run"):
-        return str(error)
+def _of_another_kind(error: Exception) -> str:
+    """What to say of an error of the system's or of a launcher's; anything else is raised again, as a bug."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the run folder'}: {error.strerror or error}"
     if "Unknown plugin class" in str(error) and "ray" in str(error):
         return "hydra/launcher=ray needs a package that is not installed: pip install 'nstexp[ray]'"
     if type(error).__module__.partition(".")[0] in ("joblib", "ray", "submitit"):
@@ -246,8 +224,10 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
         common = [override for override in overrides if not override.startswith(("method=", "++task.methods"))]
         try:
             found[str(label)] = compose("config", [*common, *method, *own])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(f"task.methods, {label}: {sentence_of(error)}") from None
+        except Exception as error:
+            if sentence := sentence_of(error):
+                raise UserError(f"task.methods, {label}: {sentence}") from None
+            raise
         for key, value in OmegaConf.to_container(found[str(label)], resolve=True).items():
             needless = key == "style" and None in (value, shared[key])  # of a network that has learned its styles
             if key in shared and value != shared[key] and not needless:

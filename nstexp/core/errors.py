@@ -5,7 +5,7 @@ are, and puts that in front (`ArgumentError.under`): `form=x is unknown ...` bec
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -90,17 +90,46 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def whole(argument: str, value: Any, smallest: int = 0) -> int:
-    """A whole number of at least `smallest`."""
-    if not is_whole(value) or value < smallest:
-        raise ArgumentError(argument, f"={value}: give a whole number, {smallest} or larger")
+LARGEST = 2**63 - 1  # whole number that torch takes
+
+
+def whole(argument: str, value: Any, smallest: int = 0, largest: int = LARGEST) -> int:
+    """A whole number from `smallest` to `largest`, both included."""
+    if not is_whole(value) or not smallest <= value <= largest:
+        inside = f", {smallest} or larger" if largest == LARGEST else f" from {smallest} to {largest}"
+        raise ArgumentError(argument, f"={value}: give a whole number{inside}")
     return value
 
 
-def wholes(smallest: int, **values: Any) -> None:
-    """Several arguments by their names, each a whole number of at least `smallest`."""
+def wholes(smallest: int, largest: int = LARGEST, **values: Any) -> None:
+    """Several arguments by their names, each a whole number from `smallest` to `largest`."""
     for argument, value in values.items():
-        whole(argument, value, smallest)
+        whole(argument, value, smallest, largest)
+
+
+def flags(**values: Any) -> None:
+    """Several arguments by their names, each True or False."""
+    for argument, value in values.items():
+        flag(argument, value)
+
+
+def numbers(argument: str, values: Any, low: float = -math.inf, above: float | None = None) -> None:
+    """A list, not empty, of numbers, each checked as by `number`."""
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise ArgumentError(argument, f"={values}: give a list of numbers")
+    for index, value in enumerate(values):
+        number(f"{argument}[{index}]", value, low, above=above)
+
+
+def names(argument: str, values: Any, example: str, empty: bool = False) -> None:
+    """A list of names, not empty unless it may be `empty`.
+
+    Args:
+        example: a name that would do, for the sentence.
+    """
+    right = not isinstance(values, str) and isinstance(values, Sequence) and (empty or len(values) > 0)
+    if not right or not all(isinstance(value, str) and value for value in values):
+        raise ArgumentError(argument, f"={values}: give a list of names, such as [{example}]")
 
 
 def number(

@@ -3,3 +3,4 @@
 from typing import Literal
 
 Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]  # how several styles become one loss: `LossSet.combined`
+Precision = Literal["auto", "fp32", "bf16"]  # number format of features and filters: `encoder_dtype`

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from nstexp.core.errors import ArgumentError, choice, is_whole, number
 from nstexp.core.names import Combine
 
+LARGEST_SIDE_PX = 65_535  # of a JPEG
 Color = Literal["none", "preserve", "luminance", "match"]
 
 
@@ -49,9 +51,12 @@ class Request:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.image_px is not None and not (is_whole(self.image_px) and self.image_px >= 1):
+        for key in ("content", "style", "fine_style", "masks", "output"):
+            _check_names(key, getattr(self, key), several=key != "output")
+        if self.image_px is not None and not (is_whole(self.image_px) and 1 <= self.image_px <= LARGEST_SIDE_PX):
             raise ArgumentError(
-                "image_px", f"={self.image_px}: the longer side is a whole number of pixels, 1 or larger"
+                "image_px",
+                f"={self.image_px}: the longer side is a whole number of pixels, from 1 to {LARGEST_SIDE_PX}",
             )
         limit = self.max_input_megapixels
         if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
@@ -59,3 +64,12 @@ class Request:
         choice("color", self.color, get_args(Color))
         number("color_strength", self.color_strength, 0, 1)
         choice("style_combine", self.style_combine, get_args(Combine))
+
+
+def _check_names(key: str, value: Any, several: bool) -> None:
+    """Raise for what is no file's or picture's name. The command line reads some names as numbers."""
+    each = value if several and isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if value is not None and not all(
+        isinstance(one, str | int | float | Path) and not isinstance(one, bool) for one in each
+    ):
+        raise ArgumentError(key, f"={value}: give a name{', or a list of names' if several else ''}")

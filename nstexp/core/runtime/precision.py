@@ -1,12 +1,11 @@
 """Which number format the encoder computes in."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
 from nstexp.core.errors import choice
-
-Precision = Literal["auto", "fp32", "bf16"]
+from nstexp.core.names import Precision
 
 
 def encoder_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -1,0 +1,38 @@
+"""Hydra's options may stand anywhere, and a wrong one is a sentence."""
+
+import pytest
+
+from nstexp.core.errors import UserError
+from nstexp.options import in_front
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("a=1 b=2", "a=1 b=2"),
+        ("a=1 -m b=1,2", "-m a=1 b=1,2"),
+        ("a=1 b=1,2 -m", "-m a=1 b=1,2"),
+        ("-m a=1,2", "-m a=1,2"),
+        ("a=1 --config-dir mine b=2 --multirun", "--config-dir mine --multirun a=1 b=2"),
+        ("--cfg job a=1 --resolve", "--cfg job --resolve a=1"),
+        ("a=1 a=1 -m ~b", "-m a=1 a=1 ~b"),
+        ("", ""),
+    ],
+)
+def test_options_come_to_the_front_and_the_rest_keeps_its_order(words, expected):
+    assert in_front(words.split()) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--multirn a=1", "--multirn: there is no such option; did you mean --multirun"),
+        ("-x", r"-x: there is no such option .--help"),
+        ("--cfg jobb", "argument --cfg/-c: invalid choice: 'jobb'"),
+        ("a=1 --config-dir", "argument --config-dir/-cd: expected one argument"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_without_the_usage(words, sentence, capsys):
+    with pytest.raises(UserError, match=sentence):
+        in_front(words.split())
+    assert capsys.readouterr() == ("", "")
