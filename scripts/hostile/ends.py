@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hostile.commands import user
@@ -119,7 +119,7 @@ def _wrong(ending: Ending, trial: Trial, outcome: Outcome, expected: dict[str, s
         return wrong
     if not ending.goes_on:
         return None
-    again = _ended(trial, outcome.folder, None, None)
+    again = replace(_ended(trial, outcome.folder, None, None), before=outcome.before)  # only the user's files count
     if wrong := wrong_with(trial, again):
         return f"going on: {wrong}"
     if again.code != 0:
@@ -157,7 +157,7 @@ def _has_picture(outcome: Outcome) -> str | None:
 
 def _results(folder: Path) -> dict[str, str]:
     """{name: digest} of what a run made: the networks, clips and tables that do not hold times."""
-    files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".mkv", ".mp4") and path.is_file()]
+    files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".mkv") and path.is_file()]
     found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     table = folder / "out" / "frames.csv"
     if table.exists():
