@@ -189,13 +189,13 @@ def doubtful() -> dict[str, bytes]:
 def bombs() -> dict[str, bytes | Callable[[Path], object]]:
     """Small files that unpack to a large memory."""
     return {
-        "169 megapixels, 1 bit.png": _png(13000, 13000, 1, 0),
-        "400 megapixels, gray.png": _png(20000, 20000, 8, 0),
+        "169 megapixels, 1 bit.png": lambda path: path.write_bytes(_png(13000, 13000, 1, 0)),
+        "400 megapixels, gray.png": lambda path: path.write_bytes(_png(20000, 20000, 8, 0)),
         "3600 megapixels.png": b"\x89PNG\r\n\x1a\n"
         + _chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
         + _chunk(b"IDAT", zlib.compress(bytes(1000))) + _chunk(b"IEND", b""),
-        "a text of a gigabyte.png": _with_chunk(_chunk(b"zTXt", b"Comment\x00\x00" + _deflated(2**30))),
-        "a profile of a gigabyte.png": _with_chunk(_chunk(b"iCCP", b"p\x00\x00" + _deflated(2**30))),
+        "a text of a gigabyte.png": lambda path: path.write_bytes(_with_gigabyte(b"zTXt", b"Comment\x00\x00")),
+        "a profile of a gigabyte.png": lambda path: path.write_bytes(_with_gigabyte(b"iCCP", b"p\x00\x00")),
         "65535x65535.gif": b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6)
         + b"\x2c" + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x4c\x01\x00;",
         "60000x60000.bmp": b"BM"
@@ -217,9 +217,10 @@ def _png(width: int, height: int, bits: int, color: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + _chunk(b"IDAT", _deflated(row * height)) + _chunk(b"IEND", b"")
 
 
-def _with_chunk(chunk: bytes) -> bytes:
+def _with_gigabyte(chunk: bytes, head: bytes) -> bytes:
+    """A PNG file with a chunk that unpacks to a gigabyte, behind its first one."""
     content = saved(photo(), "PNG")
-    return content[:33] + chunk + content[33:]  # behind the first chunk
+    return content[:33] + _chunk(chunk, head + _deflated(2**30)) + content[33:]
 
 
 def _deflated(count: int) -> bytes:
