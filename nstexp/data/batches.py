@@ -188,7 +188,7 @@ def worker_loader(dataset: Any, workers: int, sampler: Iterable[int] | None = No
 
 
 def _way_to_start_workers() -> str | None:
-    """None: Python's usual one. joblib's processes start theirs in a way of joblib's own, which torch's workers lack."""
+    """None: Python's usual one. joblib's processes have a way of their own, which torch's workers lack."""
     known = multiprocessing.get_all_start_methods()
     return None if multiprocessing.get_start_method() in known else known[0]
 
