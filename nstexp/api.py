@@ -19,7 +19,7 @@ from nstexp.core.pixels import to_array
 from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.early import check_values
 from nstexp.keys import CONF, no_such_key
-from nstexp.media.images import load_image, to_tensor
+from nstexp.media.images import load_image, to_tensors
 from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
@@ -165,7 +165,7 @@ def _tensor(picture: Picture, request: Request, key: str = "content") -> Tensor:
             raise ArgumentError(key, f": an array holds bytes (uint8), and this one {picture.dtype}")
         tensor = torch.from_numpy(picture.copy()).float().div_(255).movedim(-1, -3).contiguous()
     elif isinstance(picture, Image.Image):
-        tensor = to_tensor(picture)
+        tensor = to_tensors(picture)[0]
     else:
         tensor = load_image(picture, request.max_input_megapixels)
     tensor = tensor if tensor.dim() == 4 else tensor[None]

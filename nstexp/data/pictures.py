@@ -1,6 +1,5 @@
 """One square crop of an image file, as 8-bit RGB, without decoding or resizing more of it than the crop needs."""
 
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import ArgumentError, choice, flag, is_whole, number
-from nstexp.core.pixels import to_bytes
-from nstexp.data.storage import describe, is_transient
-from nstexp.media.images import to_tensor, without_pillow_limit
+from nstexp.core.pixels import to_array
+from nstexp.media.decoding import Unreadable, damage, decoding, upright
+from nstexp.media.images import is_deep, opaque_rgb, to_tensors
 
 ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
 
@@ -107,12 +106,10 @@ def open_rgb(
         and column of pixels can be partly beyond it.
 
     Raises:
-        Unusable: not an image, damaged, empty, or too large.
+        Unusable: not an image, damaged, empty, or too large. Its cause is the error behind it.
     """
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _unusable_if_it_fails(source), without_pillow_limit(), Image.open(file) as image:
-        if image.width * image.height > max_megapixels * 1e6:
-            raise Unusable(f"{image.width}x{image.height} px is over the limit of {max_megapixels:g} megapixels")
+    with _unusable_if_it_fails(), decoding(source, max_megapixels) as image:
+        damage(image)
         orientation, full = 1, None
         if image.format in ("JPEG", "MPO"):
             orientation = image.getexif().get(ORIENTATION, 1)
@@ -120,8 +117,8 @@ def open_rgb(
             full = image.size[::-1] if turned else image.size
             least = needed(full)
             image.draft(None, least[::-1] if turned else least)
-        ImageOps.exif_transpose(image, in_place=True)
-        return _opaque_rgb(image), _extent(image.size, full or image.size, orientation)
+        upright(image)
+        return _opaque_rgb(image, source), _extent(image.size, full or image.size, orientation)
 
 
 def resized(size: tuple[int, int], side_px: int) -> tuple[int, int]:
@@ -159,21 +156,11 @@ def _crop(
 
 
 @contextmanager
-def _unusable_if_it_fails(source: str | bytes) -> Iterator[None]:
-    """Pillow's errors about a picture become `Unusable`, with a reason that says what to look at."""
+def _unusable_if_it_fails() -> Iterator[None]:
     try:
         yield
-    except Unusable:
-        raise
-    except FileNotFoundError as error:
-        raise Unusable("there is no such file") from error
-    except UnidentifiedImageError as error:
-        raise Unusable("the file is empty" if _is_empty(source) else "this is not an image file") from error
-    except PermissionError as error:
-        raise Unusable("no permission to read the file") from error
-    except Exception as error:  # every decoder of Pillow has errors of its own for a damaged file
-        what = "the file cannot be read" if is_transient(error) else "the image is damaged or truncated"
-        raise Unusable(f"{what} ({describe(error)})") from error
+    except Unreadable as error:
+        raise Unusable(str(error)) from error.__cause__  # which says whether it may pass
 
 
 def _extent(decoded: tuple[int, int], full: tuple[int, int], orientation: int) -> Box:
@@ -185,15 +172,8 @@ def _extent(decoded: tuple[int, int], full: tuple[int, int], orientation: int) -
     return left, top, left + width, top + height
 
 
-def _opaque_rgb(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data or image.mode.startswith("I") or image.mode == "F":
-        pixels = to_bytes(to_tensor(image))
-        return Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    return image.convert("RGB") if image.mode != "RGB" else image
-
-
-def _is_empty(source: str | bytes) -> bool:
-    if isinstance(source, bytes):
-        return not source
-    with open(source, "rb") as file:
-        return not file.read(1)
+def _opaque_rgb(image: Image.Image, source: str | bytes) -> Image.Image:
+    name = "a picture" if isinstance(source, bytes) else source
+    if is_deep(image):
+        return Image.fromarray(to_array(to_tensors(image, name=name)[0]))
+    return opaque_rgb(image, name=name)

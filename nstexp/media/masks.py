@@ -49,7 +49,7 @@ def load_masks(paths: Sequence[Path], size: tuple[int, int], max_input_megapixel
 
 
 def _load_mask(path: Path, size: tuple[int, int], max_input_megapixels: float) -> Tensor:
-    image = load_image(path, max_input_megapixels)
+    image = load_image(path, max_input_megapixels, as_data=True)
     height, width = image.shape[-2:]
     ratio = (height * size[1]) / (width * size[0])
     # A small size is rounded to whole pixels: one pixel on the shorter side may be more than that.

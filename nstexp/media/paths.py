@@ -11,6 +11,8 @@ from nstexp.media import samples
 from nstexp.media.listing import list_files
 
 READABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
+READABLE += (".heic", ".heif")  # with pillow-heif, which the error about the first of them names
+WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 

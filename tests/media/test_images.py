@@ -15,7 +15,7 @@ from PIL import Image
 from nstexp.core import resize as resizing
 from nstexp.core.errors import UserError
 from nstexp.core.resize import resize
-from nstexp.media import images, paths, samples
+from nstexp.media import decoding, images, paths, samples
 from nstexp.media.images import load_image, save_image
 from nstexp.media.paths import check_writable, find_images
 
@@ -195,12 +195,13 @@ def test_what_is_no_image_is_refused_in_one_sentence_with_its_name(tmp_path, mak
 
 
 def test_a_bomb_is_refused_from_its_header_and_the_limit_is_the_users(tmp_path, monkeypatch):
-    monkeypatch.setattr(images.ImageOps, "exif_transpose", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr(decoding, "free_bytes", lambda device: 1e12)
+    monkeypatch.setattr(images, "upright", lambda image: pytest.fail("decoded"))
     bomb = png_header_only(tmp_path / "bomb.png", 40000, 30000)
     with pytest.raises(UserError, match=r"40000x30000 px is over the limit of 200 megapixels.*max_input_megapixels"):
         load_image(bomb)
-    monkeypatch.setattr(images.ImageOps, "exif_transpose", lambda image: image)
-    monkeypatch.setattr(images, "to_tensor", lambda image: image.size)
+    monkeypatch.setattr(images, "upright", lambda image: None)
+    monkeypatch.setattr(images, "to_tensors", lambda image, *others: (image.size, None))
     assert load_image(bomb, max_input_megapixels=1200) == (40000, 30000)  # far over Pillow's own limit
     with pytest.raises(UserError, match="over the limit"):
         load_image(bomb, max_input_megapixels=1199.99)
