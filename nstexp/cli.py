@@ -21,6 +21,7 @@ from nstexp import early, options, outputs
 from nstexp.build import build, prepared
 from nstexp.core.errors import JobFailed, Stopped, UserError
 from nstexp.keys import CONF
+from nstexp.ownership import Place
 from nstexp.processes import is_first_process
 from nstexp.refusals import sentence_of
 from nstexp.sweeps import cluster, hooks
@@ -40,12 +41,13 @@ def main() -> None:
     except UserError as error:
         _leave(str(error), EXIT_BAD_INPUT)
     sys.argv[1:] = _one_method(sys.argv[1:])
-    command = hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job)
+    command = _refusing(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job))
     if "HYDRA_FULL_ERROR" in os.environ:
         try:
             command()
         finally:
             hooks.report_unfinished()
+            hooks.release()
         return
     # With it Hydra raises what it would otherwise print as half a traceback, and the sentence can be chosen here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -63,7 +65,22 @@ def main() -> None:
         _leave(_of_another_kind(error), EXIT_FAILED)
     finally:
         hooks.report_unfinished(over)
+        hooks.release()
         del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _refusing(command: Callable[[], object]) -> Callable[[], None]:
+    """The command, which raises by itself what `hooks.Start` has found."""
+
+    def call() -> None:
+        try:
+            command()
+        except hooks.Refused as refused:
+            if isinstance(refused.error, UserError):
+                _leave(str(refused), EXIT_BAD_INPUT)
+            raise refused.error from None
+
+    return call
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
@@ -86,26 +103,32 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    new_folder, first = outputs.is_unused(run_dir), is_first_process()
+    first = is_first_process()
     cluster.requeue_when_warned(first)
+    place = None if sweep else hooks.taken(run_dir)
     try:
         if sweep:
             _check_sweep(cfg, hydra_cfg, list(hydra_cfg.overrides.task))
-        elif hydra_cfg.runtime.choices.get("hydra/launcher") not in (None, "basic"):
-            raise UserError("hydra/launcher=... is for sweeps: python -m nstexp -m ..., also for a single job")
-        else:
-            early.check(cfg)  # in a sweep a refused job is a row of the comparison, with a record of its own
-        _work(cfg, hydra_cfg, run_dir, sweep)
+        elif place is None:
+            hooks.check_run(cfg, hydra_cfg)
+        if place is None:
+            place = hooks.place_of(cfg, run_dir, hydra_cfg)
+            if first:
+                place.take("hydra.sweep.dir" if sweep else "run_dir")
+        _work(cfg, hydra_cfg, place, sweep)
         return outputs.objective(run_dir, cfg.objective) if first else None
     except (UserError, Stopped) as error:
-        _end(error, hydra_cfg, run_dir, sweep, discard=new_folder)
+        _end(error, hydra_cfg, place, sweep)
+    finally:
+        if place is not None:
+            place.release()
 
 
-def _work(cfg: DictConfig, hydra_cfg: DictConfig, run_dir: Path, sweep: bool) -> None:
+def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> None:
     """Make the result, unless a job of a sweep has been done before, and print its path."""
-    finished = outputs.finished(run_dir, OmegaConf.to_yaml(cfg, resolve=True)) if sweep else None
+    finished = outputs.finished(place.path, OmegaConf.to_yaml(cfg, resolve=True)) if sweep else None
     if finished is not None:
-        logging.getLogger(__name__).info("finished before: %s", run_dir)
+        logging.getLogger(__name__).info("finished before: %s", place.path)
         _print_result(finished)
         return
     _warm_up(cfg)
@@ -113,7 +136,9 @@ def _work(cfg: DictConfig, hydra_cfg: DictConfig, run_dir: Path, sweep: bool) ->
 
     overrides = list(hydra_cfg.overrides.task)
     variants = _variants(cfg, overrides)
-    run.run(cfg, run_dir, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result)
+    for variant in variants.values():
+        place.inputs.add_config(OmegaConf.to_container(variant, resolve=True))
+    run.run(cfg, place.path, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result, place)
 
 
 def _warm_up(cfg: DictConfig) -> None:
@@ -133,12 +158,8 @@ def _print_result(path: Path) -> None:
         print(path, flush=True)
 
 
-def _end(error: UserError | Stopped, hydra_cfg: DictConfig, run_dir: Path, sweep: bool, discard: bool) -> NoReturn:
-    """Say what ended a job, and leave with the exit code that belongs to it.
-
-    Args:
-        discard: whether the folder was made for this run, and is of no use without a result.
-    """
+def _end(error: UserError | Stopped, hydra_cfg: DictConfig, place: Place | None, sweep: bool) -> NoReturn:
+    """Say what ended a job, and leave with the exit code that belongs to it."""
     first = is_first_process()
     if isinstance(error, Stopped) and error.requeue:
         _requeue(error, first, sweep)
@@ -147,8 +168,8 @@ def _end(error: UserError | Stopped, hydra_cfg: DictConfig, run_dir: Path, sweep
     interrupted = isinstance(error, Stopped) and error.interrupted
     if sweep and not interrupted:
         raise JobFailed(str(error)) from None
-    if isinstance(error, UserError) and discard and first:
-        outputs.discard_unbegun(run_dir)
+    if isinstance(error, UserError) and first and place is not None and not place.begun:
+        place.undo()  # the record of a run that was refused before its first step is of no use
     code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
     hint = _how_to_go_on(hydra_cfg) if sweep else ""
     _leave(f"{error}{hint}", EXIT_INTERRUPTED if interrupted else code)

@@ -2,11 +2,13 @@
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nstexp.core.errors import UserError
+from nstexp.core.runtime.files import check_place
+from nstexp.ownership import Inputs
 
 
 @contextmanager
@@ -24,6 +26,25 @@ def errors_on_one_line(interrupted: str = "interrupted") -> Iterator[None]:
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         sys.exit(130)
+
+
+def check_out(path: Path, inputs: Iterable[str | Path], option: str = "--out") -> None:
+    """Fail before the work starts where a command's result cannot be written, and say what it will replace.
+
+    Args:
+        path: of the result.
+        inputs: what the command reads.
+        option: that names the path.
+
+    Raises:
+        UserError: no file can be written there, or it is one of the inputs.
+    """
+    check_place(path, option)
+    read = Inputs()
+    read.add(map(Path, inputs))
+    read.protect([path], option)
+    if path.exists():
+        print(f"{option} {path}: the file that is there will be replaced", file=sys.stderr)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

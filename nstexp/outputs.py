@@ -23,7 +23,6 @@ import csv
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -34,10 +33,13 @@ import yaml
 
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
+from nstexp.ownership import Inputs, Place, is_busy, record_of
 
 if TYPE_CHECKING:  # a refused command leaves its folder before torch is imported
     from PIL import Image
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 MEAN_OF = "mean of "  # begins the names under which an evaluation records the means of its methods
 Status = Literal["running", "completed", "failed", "interrupted"]
@@ -55,6 +57,7 @@ class Summary:
     choices: dict[str, Any] = field(default_factory=dict)  # of every config group
     seed: int | None = None
     outputs: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)  # that this run and earlier ones have made in the run folder
     started: str | None = None
     seconds: float | None = None
     peak_memory_mb: float | None = None
@@ -78,39 +81,79 @@ class Summary:
 class RunFolder:
     """Writes the files of one run; every file appears complete or not at all (losses.csv grows by whole rows).
 
+    Only what earlier runs have made in the folder is replaced: whatever writes a file raises a UserError where another
+    one has its name.
+
     Args:
         path: the folder.
         writes: False in all but one of several processes that train together: nothing is written then.
+        place: the same folder, where it was taken for this run.
     """
 
-    def __init__(self, path: str | Path, writes: bool = True) -> None:
+    def __init__(self, path: str | Path, writes: bool = True, place: Place | None = None) -> None:
         self.path = Path(path)
         self.writes = writes
+        self.place = place or Place(path)
         self.summary = Summary()
         self._columns: dict[str, list[str]] = {}
 
+    @property
+    def inputs(self) -> Inputs:
+        """What the run reads; tasks add the files that they find."""
+        return self.place.inputs
+
+    def check(self, *names: str) -> None:
+        """Fail before the work, not after it: raise a UserError if one of these files may not be written."""
+        if self.writes:
+            self.place.check(*names)
+
+    def check_losses(self, *pictures: str) -> None:
+        """The same for what is written while pictures of these names are made step by step."""
+        found = self.path.glob("images/*.jpg")
+        self.check("losses.csv", *(f"images/{path.name}" for path in found if path.stem.rpartition("_")[0] in pictures))
+
+    def claim(self, name: str, work: bool = True) -> Path:
+        """The path of a file that is to be written, which is recorded as the run's own before it is there.
+
+        Args:
+            name: relative to the folder, with `/`.
+            work: False of what a run leaves that was refused.
+
+        Raises:
+            UserError: a file has that name that no run of nstexp has made, or that is an input or read-only.
+        """
+        if self.writes and name not in self.place.made:
+            self.place.check(name)
+            self.place.made.add(name)
+            self.place.begun |= work
+            if name != "summary.json":
+                self.write_summary()
+        return self.path / name
+
     def write_config(self, text: str) -> None:
-        self._write("config.yaml", text)
+        self._write("config.yaml", text, work=False)
 
     def write_summary(self) -> None:
-        self._write_json("summary.json", asdict(self.summary))
+        self.claim("summary.json", work=False)
+        self.summary.files = sorted(self.place.known | self.place.made)
+        self._write("summary.json", _json(asdict(self.summary)), work=False)
 
     def save_picture(self, image: "Tensor", file_name: str) -> Path:
         """The final picture (3, H, W) in [0, 1], inside the run folder."""
         from nstexp.media.images import save_image
 
-        path = self.path / file_name
+        path = self.claim(file_name)
         save_image(image, path)
         return path
 
     def write_rows(self, file_name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """A CSV file with the columns that any row has."""
         if self.writes:
-            write_csv(self.path / file_name, rows)
+            write_csv(self.claim(file_name), rows)
 
     def save_sheet(self, image: "Image.Image", file_name: str) -> None:
         """A contact sheet of several pictures."""
-        write_atomically(self.path / file_name, lambda temporary: image.save(temporary))
+        write_atomically(self.claim(file_name), lambda temporary: image.save(temporary))
 
     def save_progress(self, image: "Tensor", name: str, step: int) -> None:
         """The picture (3, H, W) as it is at a step."""
@@ -125,7 +168,7 @@ class RunFolder:
             return
         new = name not in self._columns
         columns = self._columns.setdefault(name, list(row))
-        path = self.path / name
+        path = self.claim(name)
         try:
             with path.open("w" if new else "a", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
@@ -138,9 +181,9 @@ class RunFolder:
     def continue_losses(self, step: int) -> None:
         """Keep the rows of losses.csv and validation.csv up to a step; a resumed run writes on behind them."""
         for name in ("losses.csv", "validation.csv"):
-            path = self.path / name
-            if not self.writes or not path.exists():
+            if not self.writes or not (self.path / name).exists():
                 continue
+            path = self.claim(name)
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 # A row that was cut off in the middle of writing has no value in its last column.
@@ -195,7 +238,7 @@ class RunFolder:
         Raises:
             UserError: the disk is full or not writable; the checkpoint before is untouched.
         """
-        path = self.path / "checkpoints" / f"{name}.ckpt"
+        path = self.claim(f"checkpoints/{name}.ckpt")
         temporary = path.with_name(f".writing-{name}.ckpt")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +256,7 @@ class RunFolder:
     def record_metrics(self, name: str, numbers: Mapping[str, float]) -> None:
         """The last numbers of one picture, into metrics.json and the summary."""
         self.summary.metrics.setdefault(name, {}).update(numbers)
-        self._write_json("metrics.json", self.summary.metrics)
+        self._write("metrics.json", _json(self.summary.metrics))
 
     def record_references(
         self, name: str, rows: Mapping[str, Mapping[str, float]], measured_with: Mapping[str, str]
@@ -227,13 +270,32 @@ class RunFolder:
         files = {name: self.path / f"{name}.png" for name in self.summary.metrics}
         return {name: file for name, file in files.items() if file.is_file()}
 
-    def _write_json(self, file_name: str, content: Any) -> None:
-        self._write(file_name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-    def _write(self, file_name: str, text: str) -> None:
+    def _write(self, file_name: str, text: str, work: bool = True) -> None:
         if not self.writes:
             return
-        write_atomically(self.path / file_name, lambda p: p.write_text(text, encoding="utf-8"))
+        write_atomically(self.claim(file_name, work), lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def check_output(output: str, files: Sequence[Path], folder: RunFolder) -> None:
+    """Fail before the work where the user's `output` would replace an input, and say what else it will replace.
+
+    Args:
+        output: as the user has typed it.
+        files: to be written.
+        folder: of the run.
+
+    Raises:
+        UserError: one of the files is an input.
+    """
+    folder.inputs.protect(files, "output")
+    there = [file for file in files if file.exists()]
+    if there and folder.writes:
+        which = "the file that is there" if len(files) == 1 else f"{len(there)} of {len(files)} files are there and"
+        log.info("output=%s: %s will be replaced", output, which)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -335,6 +397,8 @@ def record_death(run_dir: Path, error: str, overrides: Sequence[str] = ()) -> No
     Raises:
         UserError: the folder is not writable.
     """
+    if is_busy(run_dir) or ((run_dir / "summary.json").exists() and record_of(run_dir) is None):
+        return  # another process has taken it up, or it is not a run's
     folder = RunFolder(run_dir)
     try:
         folder.summary = read_summary(run_dir)
@@ -344,16 +408,3 @@ def record_death(run_dir: Path, error: str, overrides: Sequence[str] = ()) -> No
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.summary.status, folder.summary.error = "failed", error
         folder.write_summary()
-
-
-def is_unused(run_dir: Path) -> bool:
-    """Whether nothing but Hydra's record and the log is in the folder: it was made for this run."""
-    return {entry.name for entry in run_dir.iterdir()} <= {".hydra", "nstexp.log"}
-
-
-def discard_unbegun(run_dir: Path) -> None:
-    """Remove the folder of a run that was refused before its first step. Only for folders made for this run."""
-    work = ("losses.csv", "metrics.json", "frames.csv")
-    if not any((run_dir / name).exists() for name in work) and not list(run_dir.glob("*.partial*")):
-        logging.shutdown()  # nstexp.log is open
-        shutil.rmtree(run_dir, ignore_errors=True)

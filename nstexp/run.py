@@ -31,6 +31,7 @@ from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.early import check_values, request_of
 from nstexp.outputs import RunFolder, Summary
+from nstexp.ownership import Place, texts
 from nstexp.processes import is_first_process
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
@@ -52,6 +53,7 @@ def run(
     choices: dict[str, Any],
     variants: Mapping[str, DictConfig] | None = None,
     announce: Callable[[Path], None] = lambda path: None,
+    place: Place | None = None,
 ) -> Path:
     """Do what the configuration says; returns the path of the result.
 
@@ -61,13 +63,14 @@ def run(
         overrides, choices: what the user set, and the option of every config group, for the record.
         variants: label -> configuration of each method, for a task that takes several.
         announce: called with the path of the result as soon as everything is written; loggers may take longer.
+        place: `run_dir`, taken for this run.
 
     Raises:
         UserError: bad input or configuration.
         Stopped: interrupted, or the loss became NaN.
     """
     quiet_warnings()
-    folder = RunFolder(run_dir, writes=is_first_process())
+    folder = RunFolder(run_dir, is_first_process(), place)
     if not folder.writes:
         logging.getLogger("nstexp").setLevel(logging.ERROR)
     summary = folder.summary
@@ -134,9 +137,19 @@ def _run(
     about = ", ".join(filter(None, (summary.encoder, summary.precision, summary.device)))
     log.info("%s; configuration in %s", about, folder.path)
     if is_first_process():
+        _claim_logs(parts.cfg.logger, folder)
         active += [build(entry, save_dir=str(folder.path)) for entry in (parts.cfg.logger or {}).values()]
     loggers.log_config(active, resolved | {"choices": summary.choices})
     return task(folder=folder, **pieces)
+
+
+def _claim_logs(entries: DictConfig | None, folder: RunFolder) -> None:
+    """Keep Lightning's CSV logger, which replaces what it finds, from files that are not nstexp's."""
+    for entry in (entries or {}).values():
+        if str(entry.get("_target_")).endswith(".CSVLogger"):
+            names = (str(entry.get("name") or ""), str(entry.get("version") or ""))
+            for file in ("metrics.csv", "hparams.yaml"):
+                folder.claim("/".join(filter(None, (*names, file))), work=False)
 
 
 def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, DictConfig]) -> dict[str, Any]:
@@ -250,20 +263,11 @@ def identity(cfg: DictConfig) -> str:
     others = ("run_dir", "output", "logger", "trainer", "metrics", "measure", "objective", "task", "log_every_n_steps")
     made_of = {key: value for key, value in resolved.items() if key not in (*others, "picture_every_n_steps")}
     text = json.dumps(made_of, sort_keys=True, default=str)
-    for value in _texts(made_of):  # weights and pictures that the configuration names
+    for _, value in texts(made_of):  # weights and pictures that the configuration names
         with contextlib.suppress(OSError, ValueError):  # too long for a name, or not allowed in one
             file = Path(value).expanduser()
             text += f" {file.stat().st_size} {file.stat().st_mtime_ns}" if file.is_file() else ""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in tables and lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(part)
 
 
 def _with(known: str | None, more: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from nstexp.commands import errors_on_one_line
+from nstexp.commands import check_out, errors_on_one_line
 from nstexp.core.networks.model_files import load_generator, save_generator
 from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.core.runtime.files import file_digest
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     args = parser.parse_args()
     with errors_on_one_line():
+        check_out(args.out, [args.model])
         generator, info = load_generator(args.model, "--model")
         built_in = [samples.is_builtin(source) for source in info.sources]
         sources = [source if known else "" for source, known in zip(info.sources, built_in, strict=True)]

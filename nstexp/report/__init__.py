@@ -10,10 +10,13 @@ from pathlib import Path
 
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import try_writing
+from nstexp.ownership import is_sweep
 from nstexp.report.grid import draw_grid
 from nstexp.report.jobs import NO_RECORD, Job, job_folders, read_sweep, read_sweeps, varying
 from nstexp.report.page import write_page
-from nstexp.report.tables import comparison, table, write_table
+from nstexp.report.tables import FIRST_COLUMNS, comparison, table, write_table
+
+TABLE, GRID, PAGE = "table.csv", "grid.png", "report.html"
 
 __all__ = [
     "NO_RECORD",
@@ -50,10 +53,10 @@ def write_report(folders: str | Path | Sequence[str | Path], output: str | Path 
     output = Path(output).expanduser().absolute()
     jobs = read_sweeps(listed)
     _check_folder(output)
-    write_table(jobs, output / "table.csv")
-    draw_grid(jobs, output / "grid.png")
-    write_page(jobs, output / "report.html", listed)
-    return output / "report.html", comparison(jobs)
+    write_table(jobs, output / TABLE)
+    draw_grid(jobs, output / GRID)
+    write_page(jobs, output / PAGE, listed)
+    return output / PAGE, comparison(jobs)
 
 
 def _check_folder(output: Path) -> None:
@@ -66,3 +69,17 @@ def _check_folder(output: Path) -> None:
         raise UserError(
             f"{output}: the report cannot be written there ({reason}); name another folder with --output"
         ) from error
+    if is_sweep(output) or _is_table(output / TABLE):
+        return
+    for name in (TABLE, GRID, PAGE):
+        if (output / name).exists():
+            raise UserError(f"{output / name} was not made by nstexp; name another folder with --output")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a file is the table of an earlier report."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline().startswith(",".join(FIRST_COLUMNS))
+    except OSError:
+        return False

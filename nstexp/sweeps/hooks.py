@@ -1,24 +1,120 @@
-"""What Hydra calls by itself: the report at the end of a sweep. torch and PIL are imported when there is something to
-report, so that `--help` stays fast."""
+"""What Hydra calls by itself: the checks before it makes a folder, and the report at the end of a sweep. torch and PIL
+are imported when there is something to report, so that `--help` stays fast."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from nstexp import early
 from nstexp.build import build
-from nstexp.core.errors import is_whole
+from nstexp.core.errors import UserError, is_whole
+from nstexp.core.runtime.files import check_place
+from nstexp.ownership import Inputs, Place, record_of
+from nstexp.processes import is_first_process
 from nstexp.sweeps import launchers
 
 DEAD = "its process ended without a word: killed, or out of memory"
-EXIT_BAD_INPUT = 2
+
+
+class Refused(BaseException):
+    """What is wrong with a command. Hydra makes a warning of any Exception of its callbacks, and goes on.
+
+    Args:
+        error: what to raise where Hydra has been left.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Start(Callback):
+    """Refuses a command before Hydra makes its folder, and keeps other runs out of the folder."""
+
+    _taken: ClassVar[list[Place]] = []
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check what can be checked, and take the run folder."""
+        self._try(_place_of_run, config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check that there are jobs, and take the sweep's folder."""
+        self._try(_place_of_sweep, config)
+
+    def _try(self, take: Callable[[DictConfig], Place], config: DictConfig) -> None:
+        if not is_first_process():
+            return
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config.copy())  # which it locks; for the interpolations that ask for it
+        try:
+            Start._taken.append(take(config))
+        except Exception as error:
+            raise Refused(error) from error
+        finally:
+            HydraConfig.instance().cfg = before
+
+
+def taken(folder: Path) -> Place | None:
+    """The place of a run of this process, if `Start` has taken it."""
+    return next((place for place in Start._taken if place.path == folder), None)
+
+
+def release() -> None:
+    """Let other runs into the folders that this process has taken."""
+    while Start._taken:
+        Start._taken.pop().release()
+
+
+def check_run(cfg: DictConfig, config: DictConfig) -> None:
+    """Raise a UserError for what is wrong with a command that is no sweep.
+
+    Args:
+        cfg: nstexp's configuration.
+        config: Hydra's.
+    """
+    if config.runtime.choices.get("hydra/launcher") not in (None, "basic"):
+        raise UserError("hydra/launcher=... is for sweeps: python -m nstexp -m ..., also for a single job")
+    early.check(cfg)  # in a sweep a refused job is a row of the comparison, with a record of its own
+
+
+def place_of(cfg: DictConfig, folder: Path, config: DictConfig) -> Place:
+    """The folder of a run, which is not yet taken. The arguments are those of `check_run`."""
+    inputs = Inputs()
+    inputs.add_config(OmegaConf.to_container(cfg, resolve=True))
+    return Place(folder, inputs, config.output_subdir)
+
+
+def _place_of_run(config: DictConfig) -> Place:
+    # First, and of this very object: the time in its name is read once.
+    folder = Path(os.path.abspath(str(OmegaConf.select(config, "hydra.run.dir"))))
+    cfg = config.copy()
+    with read_write(cfg), open_dict(cfg):
+        del cfg["hydra"]
+    check_run(cfg, config.hydra)
+    place = place_of(cfg, folder, config.hydra)
+    output = Path(os.path.expanduser(str(cfg.output or "")))
+    if output.suffix and not os.path.isdir(output):  # else the task says which files it writes
+        check_place(output, "output")
+        place.inputs.protect([output], "output")
+    named = any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
+    place.take("hydra.run.dir" if named else "run_dir")
+    return place
+
+
+def _place_of_sweep(config: DictConfig) -> Place:
+    for problem in _why_no_jobs(config):
+        raise UserError(problem)
+    place = Place(os.path.abspath(str(config.hydra.sweep.dir)))
+    place.take_for_sweep()
+    return place
 
 
 class SweepReport(Callback):
@@ -35,14 +131,7 @@ class SweepReport(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember the sweep: Hydra leaves out on_multirun_end after a failed job and after Ctrl-C. And see to it that
-        its launcher does not give up at a job that dies.
-
-        Raises:
-            SystemExit: the sweep would have no jobs. Of all other errors in a callback Hydra makes warnings.
-        """
-        for problem in _why_no_jobs(config):
-            print(problem, file=sys.stderr)
-            sys.exit(EXIT_BAD_INPUT)
+        its launcher does not give up at a job that dies."""
         launchers.install(_launcher(config))
         if os.environ.get("LOCAL_RANK", "0") in ("", "0"):
             self._config = config.copy()
@@ -63,7 +152,7 @@ class SweepReport(Callback):
 
             if over and "Slurm" not in _launcher(config):
                 for job in report.job_folders(folder):
-                    if (job / "summary.json").exists():
+                    if record_of(job):
                         outputs.record_death(job, DEAD)
             # Without a job the sweep was refused, which has been said already.
             if report.job_folders(folder):

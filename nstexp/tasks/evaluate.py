@@ -90,6 +90,10 @@ def evaluate(
         Picture(name, square_or_whole(path, request.image_px))
         for name, path in zip(unique_names(paths), paths, strict=True)
     ]
+    made = product(contents, paintings, methods)
+    names = [f"{content.name}_{style}_{label}.png" for content, (style, _), label in made]
+    folder.inputs.add([*paths, *(path for _, path in paintings)])
+    folder.check("scores.csv", "grid.png", *(["curve.csv"] if curve_every_n_steps else []), *names)
     work = _Evaluation(methods, folder, scorer, request, curve_every_n_steps)
     work.total = len(contents) * len(paintings) * len(methods)
     try:

@@ -18,7 +18,7 @@ import torch
 from nstexp.core.errors import UserError, number
 from nstexp.core.runtime.files import check_place, write_atomically
 from nstexp.methods.base import Export, Exportable
-from nstexp.outputs import RunFolder
+from nstexp.outputs import RunFolder, check_output
 from nstexp.tasks.request import Request
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ def export(method: Exportable, folder: RunFolder, request: Request, tolerance: f
             f"task=export: pictures of the ONNX file differ from PyTorch's by {difference:.2g} on the [0, 1] scale, "
             f"more than task.tolerance={tolerance}, so it is not written"
         )
+    if request.output is None:
+        folder.claim(target.name)
     write_atomically(target, lambda temporary: temporary.write_bytes(model))
     folder.summary.outputs.append(str(target))
     numbers = {
@@ -170,11 +172,13 @@ def _check_precision(exported: Export) -> None:
 def _target(output: str | None, folder: RunFolder) -> Path:
     """Where the file goes, if it can be written there."""
     if output is None:
+        folder.check("model.onnx")
         return folder.path / "model.onnx"
     path = Path(str(output)).expanduser()
     if path.suffix.lower() != ".onnx":
         raise UserError(f"output={output}: the name of an exported file ends in .onnx, such as output=model.onnx")
     check_place(path, "output")
+    check_output(output, [path], folder)
     return path
 
 

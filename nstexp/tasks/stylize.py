@@ -13,7 +13,7 @@ from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.media.images import load_image, save_image
 from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
-from nstexp.outputs import RunFolder
+from nstexp.outputs import RunFolder, check_output
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
 from nstexp.tasks.styles import Styles, read_styles
@@ -40,7 +40,12 @@ def stylize(method: Stylizer, folder: RunFolder, request: Request, scorer: Score
     styles = read_styles(request, method, name, compared=scorer is not None or request.color == "match")
     check_pictures(request.color, styles.pictures)
     targets = _targets(contents, request.output)
-    protect_inputs([*contents, *styles.files], [copy for _, copy in targets if copy is not None])
+    folder.inputs.add([*contents, *styles.files])
+    folder.check(*(f"{name}.png" for name, _ in targets))
+    if getattr(method, "optimizes", False):
+        folder.check_losses(*(name for name, _ in targets))
+    if request.output is not None:
+        check_output(request.output, [copy for _, copy in targets if copy is not None], folder)
     failures = []
     for number, (path, target) in enumerate(zip(contents, targets, strict=True), 1):
         several = len(contents) > 1
@@ -108,14 +113,6 @@ def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path |
     for copy in copies:
         check_writable(copy, "output")
     return list(zip(names, copies, strict=True))
-
-
-def protect_inputs(inputs: Sequence[Path], copies: Sequence[Path]) -> None:
-    """Raise a UserError where a result, called like the photo and in the photo's folder, would replace it."""
-    originals = {path.resolve() for path in inputs}
-    for copy in copies:
-        if copy.resolve() in originals:
-            raise UserError(f"output: the result would replace the input {copy}, give another file or folder")
 
 
 def _save(picture: Tensor, name: str, copy: Path | None, folder: RunFolder) -> Path:

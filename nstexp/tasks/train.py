@@ -18,6 +18,7 @@ from nstexp.sweeps import cluster
 from nstexp.tasks.request import Request
 
 log = logging.getLogger(__name__)
+LAST, WRITTEN = "checkpoints/last.ckpt", ("losses.csv", "validation.csv", "skipped.txt", "checkpoints/best.ckpt")
 
 
 def train(
@@ -52,11 +53,14 @@ def train(
     whole("task.validate_every_n_steps", validate_every_n_steps)
     limit = request.max_input_megapixels
     module = method.training_module(Sources(request.style, resume_from, add_style, style_names, limit, request.seed))
+    folder.check(*WRITTEN, module.file_name)
     data.expect(module.min_side_px, module.multiple, module.wants_pairs, module.content)
     data.setup("fit")
     last = folder.last_checkpoint
     if last.exists():
         done = _check_checkpoint(last, module)
+        folder.place.known.add(LAST)  # nstexp's, also where somebody has copied it here
+        folder.check(LAST)
         if done >= module.max_steps:
             log.info("%s is at step %d already: set method.max_steps larger to go on", last, done)
         else:
@@ -72,7 +76,7 @@ def train(
         raise Stopped(f"{why} at step {module.steps_done}; {_kept(last)}", interrupted=True, requeue=module.requeue)
     result = folder.path / module.file_name
     if trainer.is_global_zero:
-        module.save(result)
+        module.save(folder.claim(module.file_name))
         folder.summary.outputs.append(str(result))
         validation = next(c for c in trainer.callbacks if isinstance(c, callbacks.Validation))
         folder.record_metrics("train", {**validation.last, "steps": module.steps_done})

@@ -806,6 +806,52 @@ def test_nor_is_a_picture_of_it(tmp_path):
         open_writer(tmp_path / "a.gif", clip, clip.size, range(1), Encoding(), "x")
 
 
+@pytest.mark.parametrize("content", [b"the user's", None])
+def test_a_file_of_the_users_under_the_partial_name_stays(clips, tmp_path, content):
+    clip = open_source(clips / "plain.mp4")
+    partial = tmp_path / "a.mp4.partial.mkv"
+    if content is None:  # a clip
+        partial.write_bytes((clips / "plain.mp4").read_bytes())
+    else:
+        partial.write_bytes(content)
+    before = partial.read_bytes()
+    with pytest.raises(UserError, match="is in the way, and was not made by nstexp: remove it"):
+        open_writer(tmp_path / "a.mp4", clip, clip.size, range(COUNT), Encoding(), "x")
+    assert partial.read_bytes() == before
+    gone(tmp_path, partial.name)
+
+
+def test_a_picture_that_the_user_has_put_into_an_output_folder_stays(clips, tmp_path):
+    clip = open_source(clips / "plain.mp4")
+    write(tmp_path / "out", clip, range(2))
+    Image.fromarray(gray(0)).save(tmp_path / "out" / "holiday.png")
+    with pytest.raises(UserError, match="holds other files"):
+        open_writer(tmp_path / "out", clip, clip.size, range(COUNT), Encoding(), "x")
+    assert (tmp_path / "out" / "holiday.png").exists()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a"])
+def test_a_link_stays_and_what_it_leads_to_is_written(clips, tmp_path, name):
+    clip = open_source(clips / "plain.mp4")
+    (tmp_path / "real").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "real" / name)
+    for _ in range(2):
+        assert write(tmp_path / name, clip, range(3)) == tmp_path / name
+        assert (tmp_path / name).is_symlink()
+        assert len(open_source(tmp_path / "real" / name)) == 3
+    gone(tmp_path, name, "real")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a"])
+def test_what_is_read_only_is_not_replaced(clips, tmp_path, name):
+    clip = open_source(clips / "plain.mp4")
+    write(tmp_path / name, clip, range(3))
+    (tmp_path / name).chmod(0o444 if name == "a.mp4" else 0o555)
+    with pytest.raises(UserError, match="read-only"):
+        open_writer(tmp_path / name, clip, clip.size, range(COUNT), Encoding(), "x")
+    assert len(open_source(tmp_path / name)) == 3
+
+
 def test_outputs_of_one_stem_do_not_meet(clips, tmp_path):
     clip = open_source(clips / "plain.mp4")
     names = ("a.mp4", "a.gif", "a")

@@ -403,6 +403,19 @@ def test_from_disk_the_path_is_on_stdout_and_the_comparison_on_stderr(tmp_path, 
     assert Image.open(tmp_path / "grid.png").mode == "RGB"
 
 
+@pytest.mark.parametrize("name", ["report.html", "table.csv", "grid.png"])
+def test_a_report_replaces_an_earlier_one_and_no_other_file(tmp_path, name):
+    sweeps = [make_sweep(tmp_path / "one", seed=[1]), make_sweep(tmp_path / "two", seed=[2])]
+    path = report.write_report(sweeps, tmp_path / "new")[0]
+    assert report.write_report(sweeps, tmp_path / "new")[0] == path
+    assert report.write_report(sweeps[0]) and report.write_report(sweeps[0])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("job of the user's")
+    with pytest.raises(UserError, match=f"{name} was not made by nstexp; name another folder with --output"):
+        report.write_report(sweeps, tmp_path / "mine")
+    assert (tmp_path / "mine" / name).read_text() == "job of the user's"
+
+
 def test_a_wrong_folder_is_one_sentence(tmp_path, capsys):
     make_sweep(tmp_path / "nstexp" / "2026-01-31", seed=[1])
     (tmp_path / "empty").mkdir()

@@ -105,6 +105,19 @@ def test_a_run_stopped_in_the_middle_goes_on(pictures, tmp_path, script, run, mo
     assert len((out / "skipped.txt").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("name", ["mine-000003.tar", "skipped.txt", "manifest.json"])
+def test_files_of_others_stay(pictures, tmp_path, run, name):
+    (tmp_path / "mine").mkdir()
+    for other in (name, ".writing-a.md"):
+        (tmp_path / "mine" / other).write_text("the user's")
+    done = run("--images", pictures, "--out", tmp_path / "mine", expect=2)
+    assert f"{tmp_path / 'mine' / name}" in done.err
+    assert {path.name: path.read_text() for path in (tmp_path / "mine").iterdir()} == {
+        name: "the user's",
+        ".writing-a.md": "the user's",
+    }
+
+
 @pytest.mark.slow
 def test_help_teaches_by_examples():
     text = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True).stdout

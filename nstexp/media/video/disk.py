@@ -3,13 +3,12 @@
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from nstexp.core.errors import UserError
+from nstexp.core.runtime.files import Claim
 from nstexp.media.video.source import Source
-
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -48,42 +47,17 @@ def refuse_inputs(output: Path, others: Sequence[Path], source: Source, name: st
             raise UserError(f"{name}: {what} is the clip itself or holds it, choose another name")
 
 
-class Claim:
-    """Keeps other runs from writing the same output; the system drops it where a process ends without `release`.
+def claim(output: Path, name: str) -> Claim:
+    """Keep other runs from writing the same output.
 
     Args:
-        path: the output.
         name: of it, with which the error message begins.
 
     Raises:
-        UserError: another run has claimed it.
+        UserError: another run writes it.
         OSError: the folder cannot be written.
     """
-
-    def __init__(self, path: Path, name: str) -> None:
-        from filelock import FileLock, Timeout
-
-        file = _lock_file(path)
-        file.touch()  # where that fails, filelock may take it for a lock of another run
-        self.held = True
-        # Threads of one run share it: a frame may be written in one of them, and the end come in another.
-        self._lock = FileLock(file, thread_local=False)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"{name}: another run is writing it, wait for it or choose another name") from None
-        except (OSError, NotImplementedError) as error:
-            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-                raise
-            # Such disks are rare, and writing without a lock is better than not at all.
-
-    def release(self) -> None:
-        if self.held:
-            with suppress(OSError):  # first, for once it is free the file may be that of another run
-                os.unlink(self._lock.lock_file)
-            with suppress(OSError):
-                self._lock.release()
-        self.held = False
+    return Claim(_lock_file(output), f"{name}: another run is writing it, wait for it or choose another name")
 
 
 def _lock_file(output: Path) -> Path:

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from nstexp.core.errors import UserError
-from nstexp.media.video.disk import Claim, explained, refuse_inputs
+from nstexp.core.runtime.files import is_read_only, path_behind, write_atomically
+from nstexp.media.video.disk import claim, explained, refuse_inputs
 from nstexp.media.video.source import Frame, Source
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,16 @@ class FolderWriter:
 
     def __init__(self, path: Path, source: Source, frames: range, identity: str, key: str = "path") -> None:
         self.name = f"{key}={path}"  # in error messages
-        self.path, self.partial = path, path.with_name(f"{path.name}.partial")
-        self._temporary = path.with_name(f"{UNFINISHED}{path.name}")  # a folder that is not yet, or no longer, needed
-        refuse_inputs(path, (self.partial, self._temporary), source, self.name)
+        self.path, self._place = path, path_behind(path)
+        self.partial = self._place.with_name(f"{path.name}.partial")
+        # A folder that is not yet, or no longer, needed.
+        self._temporary = self._place.with_name(f"{UNFINISHED}{path.name}")
+        refuse_inputs(self._place, (self.partial, self._temporary), source, self.name)
         self._source, self._frames = source, frames
         if path.exists() and not _is_ours(path):
             raise UserError(f"{self.name}: holds other files than an earlier output, choose another name")
+        if is_read_only(path):
+            raise UserError(f"{self.name}: the folder that is there is read-only, choose another name")
         stems = [source.pictures[index].stem for index in frames] if source.pictures else []
         numbers = [f"{number:06d}" for number in range(1, len(frames) + 1)]
         self._names = [f"{stem}.png" for stem in (stems if len(set(stems)) == len(frames) else numbers)]
@@ -43,8 +48,8 @@ class FolderWriter:
         self._ended = False
         self._guard = threading.Lock()
         with explained(self.name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._claim = Claim(path, self.name)
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            self._claim = claim(self._place, self.name)
             try:
                 self._begin(identity)
                 files = {file.name for file in self.partial.iterdir()}
@@ -64,8 +69,6 @@ class FolderWriter:
 
     def add(self, frame: Frame) -> None:
         from PIL import Image
-
-        from nstexp.core.runtime.files import write_atomically
 
         position = self._frames.index(bisect_left(self._source.times, frame.time))
         picture = Image.fromarray(frame.pixels)
@@ -119,7 +122,7 @@ class FolderWriter:
             os.replace(self.partial, self._temporary)
             _remove(self._temporary)
         self._temporary.mkdir()
-        (self._temporary / MARK).write_text(json.dumps({"identity": identity}))
+        (self._temporary / MARK).write_text(json.dumps({"identity": identity, "names": self._names}))
         os.replace(self._temporary, self.partial)  # with its mark, or not at all
 
     def _is_of(self, identity: str) -> bool:
@@ -130,14 +133,14 @@ class FolderWriter:
             raise UserError(f"{self.name}: {self.partial} is in the way, remove it") from None
 
     def _replace_output(self) -> None:
-        replaces = self.path.exists()
+        replaces = self._place.exists()
         if replaces:
-            os.replace(self.path, self._temporary)
+            os.replace(self._place, self._temporary)
         try:
-            os.replace(self.partial, self.path)
+            os.replace(self.partial, self._place)
         except OSError:
             if replaces:
-                os.replace(self._temporary, self.path)
+                os.replace(self._temporary, self._place)
             raise
         if replaces:
             with suppress(OSError):  # the output is complete, the next writer tries again
@@ -149,7 +152,14 @@ def _is_ours(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {file.name for file in folder.iterdir()}
-    return not names or (MARK in names and all(name.endswith(".png") for name in names - {MARK}))
+    if not names:
+        return True
+    try:
+        mark = json.loads((folder / MARK).read_text())
+    except (OSError, ValueError):
+        return False
+    written = mark.get("names", names) if isinstance(mark, dict) else ()  # older versions have not listed them
+    return all(name in {*written, MARK} and name.endswith((".png", MARK)) for name in names)
 
 
 def _remove(folder: Path) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from nstexp.core.errors import ArgumentError, UserError
-from nstexp.media.video.disk import Claim, explained, refuse_inputs
+from nstexp.core.runtime.files import check_place, path_behind
+from nstexp.media.video.disk import claim, explained, refuse_inputs
 from nstexp.media.video.encoder import Encoder, Encoding, reorders
 from nstexp.media.video.folder import FolderWriter
 from nstexp.media.video.gif import write_gif
@@ -44,6 +45,7 @@ FORMATS = {
 CONTAINERS = tuple(FORMATS)
 MILLISECOND = Fraction(1, 1000)  # the unit of time in Matroska
 TRIAL_FRAMES = 8  # enough for an encoder to reorder some
+MATROSKA = b"\x1aE\xdf\xa3"  # how files begin
 AVI_GAP = 60000  # frames without a picture that FFmpeg writes between two
 # A cluster for every packet and no waiting for the other stream: only the very last frame is not yet in the file.
 GROWING = {
@@ -121,8 +123,7 @@ def open_writer(
             f"{key}={path}: cannot write '{path.suffix}' files, use one of {', '.join(FORMATS)}, or a folder name "
             "without an ending for PNG files"
         )
-    if path.is_dir():
-        raise UserError(f"{key}={path}: this is a folder, add a file name")
+    check_place(path, key)
     return VideoWriter(path, source, size, frames, encoding, identity, key)
 
 
@@ -140,10 +141,11 @@ class VideoWriter:
         key: str = "path",
     ) -> None:
         self.name = f"{key}={path}"  # in error messages
-        self.path, self.partial = path, path.with_name(f"{path.name}.partial.mkv")
-        self._aside = path.with_name(f".{self.partial.name}")  # an earlier partial file while it is copied
-        self._temporary = path.with_name(f".writing-{path.name}")
-        refuse_inputs(path, (self.partial, self._aside, self._temporary), source, self.name)
+        self.path, self._place = path, path_behind(path)
+        self.partial = self._place.with_name(f"{path.name}.partial.mkv")
+        self._aside = self._place.with_name(f".{self.partial.name}")  # an earlier partial file while it is copied
+        self._temporary = self._place.with_name(f".writing-{path.name}")
+        refuse_inputs(self._place, (self.partial, self._aside, self._temporary), source, self.name)
         self._source, self._size, self._frames, self._identity = source, size, frames, identity
         self._format = FORMATS[path.suffix.lower()]
         if self._format == "gif":  # nothing is lost before the palettes are chosen
@@ -168,8 +170,8 @@ class VideoWriter:
         self._ended = False
         self._guard = threading.Lock()
         with explained(self.name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._claim = Claim(path, self.name)
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            self._claim = claim(self._place, self.name)
             try:
                 self._open_partial(header)
             except BaseException:
@@ -208,7 +210,7 @@ class VideoWriter:
                         self._write_gif(self._temporary)
                     else:
                         self._remux(self._temporary)
-                    os.replace(self._temporary, self.path)
+                    os.replace(self._temporary, self._place)
             finally:
                 with suppress(OSError):
                     self._temporary.unlink(missing_ok=True)
@@ -268,6 +270,8 @@ class VideoWriter:
         while it copied, and what lies in its place is not all of it.
         """
         old = self._aside if self._aside.exists() else self.partial
+        if old.exists() and not _is_ours(old):
+            raise UserError(f"{self.name}: {old} is in the way, and was not made by nstexp: remove it")
         kept = self._complete_frames(old, header) if old.exists() else []
         self._temporary.unlink(missing_ok=True)
         if kept:
@@ -497,3 +501,13 @@ def _header(stream: "VideoStream") -> tuple:
     """What must be equal for packets of two encoders to follow each other."""
     context = stream.codec_context
     return context.name, context.width, context.height, context.extradata
+
+
+def _is_ours(partial: Path) -> bool:
+    """Whether a file was left by a writer; one that was stopped early has hardly begun."""
+    try:
+        with open_container(partial) as container:
+            return IDENTITY in container.metadata
+    except UserError:
+        with partial.open("rb") as file:
+            return file.read(len(MATROSKA)) in (b"", MATROSKA)

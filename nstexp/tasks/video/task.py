@@ -14,11 +14,10 @@ from nstexp.core.runtime.memory import free_bytes
 from nstexp.media.flow import MotionEstimator
 from nstexp.media.video import CONTAINERS, Source, open_source, open_writer
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
-from nstexp.outputs import RunFolder
+from nstexp.outputs import RunFolder, check_output
 from nstexp.tasks.color import check_learned, check_pictures
 from nstexp.tasks.request import Request
 from nstexp.tasks.styles import Styles, read_styles
-from nstexp.tasks.stylize import protect_inputs
 from nstexp.tasks.video.painter import Painter
 from nstexp.tasks.video.record import OF_CLIP, PLAIN, RESULT, Record
 from nstexp.tasks.video.settings import Settings, seconds_of
@@ -72,7 +71,11 @@ def video(
         log.warning("%s: %s", source.path, source.damage)
     frames = source.between(seconds_of("start", settings.start), seconds_of("end", settings.end), "video.")
     target = _target(source, request.output, folder)
-    protect_inputs([source.path, *styles.files], [target])
+    own = target.name if request.output is None else None
+    folder.inputs.add([source.path, *source.pictures, *styles.files])
+    folder.check("frames.csv", "output.png", *filter(None, [own]))
+    if request.output is not None:
+        check_output(request.output, [target], folder)
     size = size_for_longer_side(source.size, request.image_px)
     painter = _painter(method, styles.at(size), request, settings)
     needs_motion = settings.stabilize > 0 or measure or painter.colors_by_scene
@@ -83,8 +86,7 @@ def video(
     with under("video"):
         writer = open_writer(target, source, size, frames, settings.encoding, whose, key="output")
     batch = _batch_size(settings.batch, painter, size, device)
-    in_run_folder = target.parent == folder.path
-    return Work(source, frames, size, settings.reader, batch, painter, estimator, writer, record, in_run_folder)()
+    return Work(source, frames, size, settings.reader, batch, painter, estimator, writer, record, own)()
 
 
 def _painter(method: Stylizer, styles: Sequence[Style], request: Request, settings: Settings) -> Painter:

@@ -33,7 +33,7 @@ class Work:
 
     Args:
         frames: which of the clip's; `number` of a shot is its place among them.
-        in_run_folder: whether the output is in the run's own folder, where only the same folder finds it again.
+        own: name of an output in the run's own folder, where only the same folder finds it again.
     """
 
     source: Source
@@ -45,13 +45,15 @@ class Work:
     estimator: MotionEstimator | None
     writer: Writer
     record: Record
-    in_run_folder: bool
+    own: str | None
 
     def __call__(self) -> Path:
         self.record.begin(self.writer.done)
         try:
             with _Interruption() as interruption:
                 self._work(self.writer.done, interruption)
+                if self.own:
+                    self.record.folder.claim(self.own)
                 path = self.writer.finish()
         except (KeyboardInterrupt, Stopped) as stop:
             interrupted = isinstance(stop, KeyboardInterrupt) or stop.interrupted
@@ -80,7 +82,7 @@ class Work:
         count = f"at frame {self.writer.done} of {len(self.frames)}"
         if kept is None:
             return count
-        again = f"the same command with run_dir={kept.parent}" if self.in_run_folder else "the same command"
+        again = f"the same command with run_dir={kept.parent}" if self.own else "the same command"
         return f"{count}; the clip so far is {kept}, and {again} goes on from there"
 
     def _work(self, done: int, interruption: "_Interruption") -> None:

@@ -1,0 +1,277 @@
+"""Whose the files are where a run writes: the user's, those that the run reads, or those of an earlier run.
+
+In its folder a run replaces only what earlier runs have made there, which their summary.json says, and nowhere a file
+that it reads. One run at a time works in a folder. One that is refused leaves the folder as it was.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from nstexp.core.errors import UserError
+from nstexp.core.runtime.files import Claim, is_read_only
+from nstexp.media.paths import READABLE
+
+LOCK, SWEEP_LOCK = ".nstexp.lock", ".nstexp-sweep.lock"
+LOG = "nstexp.log"
+OF_EVERY_RUN = ("config.yaml", "summary.json", "metrics.json")
+OF_SWEEPS = ("multirun.yaml", "optimization_results.yaml", "report.html", "table.csv", "grid.png")
+OF_LOGGERS = ("csv", "tensorboard", "wandb")  # folders in a run folder
+# What records without a list of files stand for, besides pictures.
+OF_OLDER_VERSIONS = (
+    *OF_EVERY_RUN, "losses.csv", "validation.csv", "skipped.txt", "scores.csv", "curve.csv", "grid.png", "frames.csv",
+    "output.png", "model.onnx", "decoder.safetensors", "model.safetensors", "checkpoints/last.ckpt",
+    "checkpoints/best.ckpt", "csv/metrics.csv", "csv/hparams.yaml",
+)  # fmt: skip
+OURS = re.compile(r"^ *_target_: nstexp\.", re.MULTILINE)  # in a configuration
+WRITTEN = ("run_dir", "output", "logger", "trainer", "hydra")  # keys whose files and folders no run reads
+# Keys whose folders are read with all pictures in them. A file is an input under any key.
+FOLDERS = ("content", "style", "fine_style", "masks", "add_style", "val_content", "val_style")
+
+
+class Inputs:
+    """The files that a run reads. They are known again under every name: by a link, in another case, as a hard link."""
+
+    def __init__(self) -> None:
+        self._files: set[tuple[int, int]] = set()
+        self._folders: set[str] = set()
+
+    def add(self, paths: Iterable[Path], folders: bool = False) -> None:
+        """Files, and with `folders` also folders, whose pictures are inputs. What does not exist is none."""
+        for path in paths:
+            with suppress(OSError, ValueError):  # too long for a name, or not allowed in one
+                if path.is_file():
+                    self._files.add(_inode(path))
+                elif folders and path.is_dir():
+                    self._folders.add(os.path.join(os.path.realpath(path), ""))
+
+    def add_config(self, values: Mapping[str, Any]) -> None:
+        """Every file that a configuration, as plain values, names, and the folders of pictures."""
+        for key, text in texts({key: value for key, value in values.items() if key not in WRITTEN}):
+            # An override inside a text, as task.methods has them, names its file behind the sign.
+            paths = [Path(os.path.expanduser(each)) for each in {text, text.rpartition("=")[2]} if each]
+            self.add(paths, folders=key in FOLDERS)
+
+    def __contains__(self, path: Path) -> bool:
+        """Whether there is a file at `path`, or where it leads, that the run reads."""
+        try:
+            if _inode(path) in self._files:
+                return True
+        except OSError:
+            return False
+        place = os.path.realpath(path)
+        return path.suffix.lower() in READABLE and any(place.startswith(folder) for folder in self._folders)
+
+    def come_from(self, folder: Path) -> bool:
+        """Whether all pictures of this very folder are read. Results in it would be read by the next run."""
+        return os.path.join(os.path.realpath(folder), "") in self._folders
+
+    def protect(self, paths: Iterable[Path], key: str) -> None:
+        """Raise a UserError where a result would replace an input.
+
+        Args:
+            key: of the results, for the message.
+        """
+        for path in paths:
+            if path in self:
+                raise UserError(f"{key}: the result would replace the input {path}, choose another file or folder")
+
+
+class Place:
+    """A folder in which a run, or a sweep, writes.
+
+    Args:
+        path: the folder, which may not be there yet.
+        inputs: what the run reads.
+        record: the folder in it that holds Hydra's record; None: there is none.
+    """
+
+    def __init__(self, path: str | Path, inputs: Inputs | None = None, record: str | None = ".hydra") -> None:
+        self.path, self.inputs = Path(path), inputs or Inputs()
+        self.known = made_before(self.path)  # by earlier runs
+        self.made: set[str] = set()  # by this one
+        self.begun = False  # whether more than the record of a run was written
+        self._key = "run_dir"
+        self._record = None if record is None else self.path / record
+        self._claim: Claim | None = None
+        self._folders: list[Path] = []  # that `take` has made
+        self._before: dict[Path, bytes | None] = {}
+        self._logs: list[Path] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For the other processes of a training, which have not claimed the folder."""
+        return {**vars(self), "_claim": None}
+
+    def check(self, *names: str) -> None:
+        """Raise a UserError if one of these files, named relative to the folder, may not be written."""
+        for name in names:
+            path = self.path / name
+            self.inputs.protect([path], f"{self._key}={self.path}")
+            if not os.path.lexists(path):
+                continue
+            ours = name in self.known or name in self.made
+            if not ours or is_read_only(path):
+                why = "is read-only" if ours else "was not made by nstexp"
+                raise UserError(f"{self._key}={self.path}: {name} {why} and would be replaced, choose another folder")
+
+    def take(self, key: str = "run_dir") -> None:
+        """Make the folder if it is not there, and keep other runs out of it until `release`.
+
+        Args:
+            key: what the user knows the folder as.
+
+        Raises:
+            UserError: another run is at work in it, it cannot be written, or it holds files in the way.
+        """
+        hydras = [] if self._record is None else [self._record / f"{n}.yaml" for n in ("config", "hydra", "overrides")]
+        if self.inputs.come_from(self.path):
+            raise UserError(f"{key}={self.path}: the run reads the pictures in this folder, choose another one")
+        self._take(key, LOCK, "run")
+        try:
+            self.known = made_before(self.path)  # of the run that has worked here until now
+            self.check(*(str(path.relative_to(self.path)) for path in hydras), LOG, *OF_EVERY_RUN)
+        except BaseException:
+            self.release()
+            raise
+        restored = [*hydras, self.path / LOG, *(self.path / name for name in OF_EVERY_RUN)]
+        self._before = {path: path.read_bytes() if path.exists() else None for path in restored}
+        self._logs = [self.path / name for name in OF_LOGGERS if not (self.path / name).exists()]
+
+    def take_for_sweep(self, key: str = "hydra.sweep.dir") -> None:
+        """The same for the folder of a sweep."""
+        self._take(key, SWEEP_LOCK, "sweep")
+        try:
+            self.known = set(OF_SWEEPS) if is_sweep(self.path) else set()
+            self.check(*OF_SWEEPS)
+            for record in self.path.glob("*/.hydra/config.yaml"):
+                if record.parent.parent.name.isdecimal() and not _names_nstexp(record):
+                    raise UserError(
+                        f"{key}={self.path}: {record.parent.parent.name} holds a run of another program, "
+                        "choose another folder"
+                    )
+        except BaseException:
+            self.release()
+            raise
+
+    def _take(self, key: str, lock: str, what: str) -> None:
+        self._key = key
+        missing = [each for each in (self.path, *self.path.parents) if not os.path.lexists(each)]
+        try:
+            for folder in reversed(missing):
+                with suppress(FileExistsError):  # made by another process just now
+                    folder.mkdir()
+                    self._folders.append(folder)
+            if not self.path.is_dir():
+                raise UserError(f"{key}={self.path}: there is a file of that name, choose another folder")
+            busy = f"{key}={self.path}: another {what} is writing there, wait for it or choose another folder"
+            self._claim = Claim(self.path / lock, busy)
+        except BaseException as error:
+            self._remove_empty()
+            if isinstance(error, OSError):
+                reason = error.strerror or error
+                raise UserError(f"{key}={self.path}: the folder cannot be written ({reason})") from error
+            raise
+
+    def release(self) -> None:
+        """Let other runs in. Folders that `take` has made go if they are empty."""
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
+        self._remove_empty()
+
+    def undo(self) -> None:
+        """Bring the folder back to what it was before `take`, of a run that has made nothing but its record."""
+        logging.shutdown()  # nstexp.log is open
+        for path, content in self._before.items():
+            with suppress(OSError):
+                if content is None:
+                    path.unlink(missing_ok=True)
+                elif path.read_bytes() != content:
+                    path.write_bytes(content)
+        for folder in self._logs:
+            shutil.rmtree(folder, ignore_errors=True)
+        if self._record is not None:
+            with suppress(OSError):  # not empty: it was there before
+                self._record.rmdir()
+        self.release()
+
+    def _remove_empty(self) -> None:
+        for folder in reversed(self._folders):
+            with suppress(OSError):
+                folder.rmdir()
+        self._folders = []
+
+
+def made_before(folder: Path) -> set[str]:
+    """The files that earlier runs have made in a run folder, by their names relative to it."""
+    hydras = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")} | {LOG}
+    record = record_of(folder)
+    if record is None:  # ended before it could write one, or not a run folder
+        return hydras if _names_nstexp(folder / ".hydra" / "config.yaml") else set()
+    files = record.get("files")
+    return hydras | set(map(str, files) if isinstance(files, list) else _of_older_version(folder, record))
+
+
+def record_of(folder: Path) -> dict[str, Any] | None:
+    """summary.json of a run folder; None if there is none of nstexp's."""
+    try:
+        record = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"status", "overrides", "outputs"} <= record.keys() else None
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a sweep, or at least a job of one, has run in a folder."""
+    return _names_nstexp(folder / "multirun.yaml") or any(
+        record_of(entry.parent) for entry in folder.glob("*/summary.json")
+    )
+
+
+def is_busy(folder: Path) -> bool:
+    """Whether a run is at work in a folder."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        Claim(folder / LOCK, "").release()
+    except (UserError, OSError):
+        return True
+    return False
+
+
+def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in tables and lists, each behind the name of the innermost table's key that it stands under."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from texts(part, str(name))
+    elif isinstance(value, list):
+        for part in value:
+            yield from texts(part, key)
+
+
+def _of_older_version(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
+    yield from OF_OLDER_VERSIONS
+    yield from (f"{name}.png" for name in record.get("metrics") or ())
+    yield from (Path(str(output)).name for output in record["outputs"] or ())
+    yield from (f"images/{path.name}" for path in folder.glob("images/*_[0-9][0-9][0-9][0-9][0-9]*.jpg"))
+
+
+def _names_nstexp(config: Path) -> bool:
+    """Whether a file of Hydra's holds a configuration of nstexp."""
+    try:
+        return bool(OURS.search(config.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return False
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
