@@ -4,12 +4,17 @@ import logging
 import netrc
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
+
+from nstexp.core.runtime.files import finite
+from nstexp.core.secrets import without_secrets
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
     from pytorch_lightning.loggers import Logger
@@ -128,7 +133,8 @@ class WandbRun:
 
     def _begin(self) -> None:
         def start() -> None:
-            self._run = self._start()
+            with _words_without_secrets():
+                self._run = self._start()
             self._run.define_metric(STEP)
             self._run.define_metric("*", step_metric=STEP, step_sync=True)
 
@@ -145,6 +151,20 @@ class WandbRun:
         except Exception as error:  # of whatever kind: the pictures and the record are there
             self._refused = True
             log.warning("W&B failed (%s: %s): it gets no more", type(error).__name__, " ".join(str(error).split()))
+
+
+@contextmanager
+def _words_without_secrets() -> Iterator[None]:
+    """W&B keeps the words of the command with the run."""
+    words, shown = sys.argv, without_secrets(sys.argv)
+    if words == shown:
+        yield
+        return
+    sys.argv = shown
+    try:
+        yield
+    finally:
+        sys.argv = words
 
 
 def why_offline(settings: Any) -> str | None:
@@ -219,9 +239,9 @@ def log_file(loggers: "Iterable[Logger]", file: Path, name: str, kind: str) -> N
 
 
 def log_config(loggers: "Iterable[Logger]", config: Mapping[str, Any]) -> None:
-    """Record the resolved configuration."""
+    """Record the resolved configuration, without passwords and without numbers that JSON does not have."""
     for logger in loggers:
-        logger.log_hyperparams(dict(config))
+        logger.log_hyperparams(finite(without_secrets(config)))
 
 
 def log_numbers(loggers: "Iterable[Logger]", numbers: Mapping[str, float], step: int | None = None) -> None:

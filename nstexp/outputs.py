@@ -24,7 +24,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from nstexp.core.errors import UserError
-from nstexp.core.runtime.files import write_atomically
+from nstexp.core.runtime.files import json_text, write_atomically
+from nstexp.core.secrets import without_secrets
 from nstexp.ownership import Inputs, Place, is_busy, record_of
 
 if TYPE_CHECKING:  # a refused command leaves its folder before torch is imported
@@ -273,11 +274,12 @@ class RunFolder:
     def _write(self, file_name: str, text: str, work: bool = True) -> None:
         if not self.writes:
             return
+        text = without_secrets(text)
         write_atomically(self.claim(file_name, work), lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json_text(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def check_output(output: str, files: Sequence[Path], folder: RunFolder) -> None:
@@ -329,6 +331,10 @@ def read_summary(folder: str | Path) -> Summary:
     if not isinstance(record, dict) or "status" not in record:
         raise ValueError("no record of a run")
     known = {f.name for f in fields(Summary)}
+    if isinstance(metrics := record.get("metrics"), dict):  # null: a number that was not finite
+        record["metrics"] = {
+            name: {key: value for key, value in own.items() if value is not None} for name, own in metrics.items()
+        }
     return Summary(**{key: value for key, value in record.items() if key in known})
 
 
@@ -344,8 +350,8 @@ def finished(run_dir: Path, config: str) -> Path | None:
     """
     try:
         summary = read_summary(run_dir)
-        before = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-        now = yaml.safe_load(config)
+        before = yaml.safe_load(without_secrets((run_dir / "config.yaml").read_text(encoding="utf-8")))
+        now = yaml.safe_load(without_secrets(config))
     except (OSError, ValueError, yaml.YAMLError):
         return None
     outputs = [run_dir / Path(output).name for output in summary.outputs]  # the sweep may have been moved
@@ -408,3 +414,12 @@ def record_death(run_dir: Path, error: str, overrides: Sequence[str] = ()) -> No
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.summary.status, folder.summary.error = "failed", error
         folder.write_summary()
+
+
+def hide_secrets(folder: Path) -> None:
+    """Take the passwords in addresses out of what Hydra has written of a command or a sweep."""
+    for path in (folder / f"{name}.yaml" for name in ("config", "hydra", "overrides", "multirun")):
+        with suppress(OSError, UserError, UnicodeError):
+            before = path.read_text(encoding="utf-8")
+            if (text := without_secrets(before)) != before:
+                write_atomically(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))

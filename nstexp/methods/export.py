@@ -1,6 +1,5 @@
 """Methods as one network each, from pictures to pictures of any size: what task=export writes."""
 
-import json
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
+from nstexp.core.runtime.files import json_text
 from nstexp.methods.base import Export
 
 CONTENT_AXES = {0: "batch", 2: "height", 3: "width"}
@@ -74,7 +74,7 @@ class GeneratorGraph(nn.Module):
         one_hot, mixed = torch.eye(len(styles))[-1:], torch.rand(1, len(styles), generator=drawn)
         each = torch.rand(3, len(styles), generator=drawn)
         checks = [inputs(1, sizes[0], one_hot, 1), inputs(2, sizes[1], mixed, 2), inputs(3, sizes[2], each, 3)]
-        metadata = {"styles": json.dumps(list(styles), ensure_ascii=False)}
+        metadata = {"styles": json_text(list(styles), ensure_ascii=False)}
         return Export(
             self.eval(), inputs(2, example, each[:2], 0), axes, self.smallest_side, checks, described, metadata
         )

@@ -18,6 +18,7 @@ from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.model_files import ModelInfo, build, load_generator, save_generator
 from nstexp.core.resize import resize, size_for_shorter_side
 from nstexp.core.runtime.files import file_digest
+from nstexp.core.secrets import without_secrets
 from nstexp.media.images import load_image
 from nstexp.media.paths import as_list, find_images, unique_names
 from nstexp.methods.settings import FeedForwardSettings
@@ -169,7 +170,7 @@ class GeneratorTraining(Training):
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:
             content, *_ = getattr(data, "specs", {}).get("content", (content,))  # of a source of one's own maybe none
-        return replace(self.made, steps=self.steps_done, content=content)
+        return replace(self.made, steps=self.steps_done, content=without_secrets(content))
 
     def difference(self, made: Mapping[str, Any]) -> str | None:
         own = self.made

@@ -1,7 +1,6 @@
 """A trained method as one ONNX file, for programs that have no PyTorch."""
 
 import io
-import json
 import logging
 import math
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from nstexp.core.errors import UserError, number
-from nstexp.core.runtime.files import check_place, write_atomically
+from nstexp.core.runtime.files import check_place, json_text, write_atomically
 from nstexp.methods.base import Export, Exportable
 from nstexp.outputs import RunFolder, check_output
 from nstexp.tasks.request import Request
@@ -228,7 +227,7 @@ def _tidy(model: Any, exported: Export, name: str) -> None:
     metadata = {
         "method": name,
         "pictures": "RGB, from 0 to 1, NCHW",
-        "inputs": json.dumps(exported.described, ensure_ascii=False),
+        "inputs": json_text(exported.described, ensure_ascii=False),
         "output": "the pictures in the style, (batch, 3, height, width)",
         "smallest_side_px": str(exported.smallest_side),
         "made_with": f"nstexp {version('nstexp')}, PyTorch {torch.__version__}",

@@ -2,16 +2,38 @@
 
 import errno
 import hashlib
+import json
+import math
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from nstexp.core.errors import UserError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 UMASK = os.umask(0)  # it can only be read by setting it, which would be no good while other threads write files
 os.umask(UMASK)
+
+
+def json_text(content: Any, **options: Any) -> str:
+    """JSON that every reader takes: it has no NaN and no infinity, which become null.
+
+    Args:
+        options: of `json.dumps`.
+    """
+    return json.dumps(finite(content), allow_nan=False, **options)
+
+
+def finite(value: Any) -> Any:
+    """Tables and lists with None for every number in them that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def write_atomically(path: Path, write) -> None:
