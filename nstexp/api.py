@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from nstexp import trust
 from nstexp.build import prepared
 from nstexp.core.errors import ArgumentError, UserError
 from nstexp.core.pixels import to_array
@@ -52,7 +53,7 @@ def stylize(
         method: `gatys` optimizes each picture, which takes minutes; `adain` and `cin` take seconds.
         image_px: longer side of the results; None: the contents' own sizes.
         settings: any other value or option of the configuration by its key, such as {"weights.beta": 100,
-            "layers": "style_first3", "method.max_steps": 50}.
+            "layers": "style_first3", "method.max_steps": 50}; and {"trust": ["my_package"]}, see `nstexp.trust`.
         request: the other fields of `tasks.request.Request`: style_weights, masks, color, seed, ...
 
     Returns:
@@ -69,20 +70,22 @@ def stylize(
     in_memory = None if style is None or all(map(_is_file, _as_list(style))) else _as_list(style)
     if unknown := sorted(set(request) - {field.name for field in fields(Request)}):
         raise ArgumentError(unknown[0], ": there is no such argument; settings={...} takes every other key")
-    cfg = _composed(method, settings or {})
-    values = {**request, "image_px": image_px, "content": None}
-    if style is not None:
-        values["style"] = None if in_memory else [str(each) for each in _as_list(style)]
-    wanted = replace(check_values(cfg), **values)
-    torch.manual_seed(wanted.seed)
-    redraws = _method(cfg)
-    check_learned(wanted.color, learned_styles(redraws) is not None)
-    if in_memory is None:
-        styles = read_styles(wanted, redraws, method, compared=wanted.color == "match")
-    else:
-        styles = _styles_in_memory(in_memory, wanted)
-    check_pictures(wanted.color, styles.pictures)
-    results = [_redrawn(each, redraws, styles, wanted) for each in contents]
+    settings = dict(settings or {})
+    with trust.trusting(_as_list(settings.pop("trust", []))):
+        cfg = _composed(method, settings)
+        values = {**request, "image_px": image_px, "content": None}
+        if style is not None:
+            values["style"] = None if in_memory else [str(each) for each in _as_list(style)]
+        wanted = replace(check_values(cfg), **values)
+        torch.manual_seed(wanted.seed)
+        redraws = _method(cfg)
+        check_learned(wanted.color, learned_styles(redraws) is not None)
+        if in_memory is None:
+            styles = read_styles(wanted, redraws, method, compared=wanted.color == "match")
+        else:
+            styles = _styles_in_memory(in_memory, wanted)
+        check_pictures(wanted.color, styles.pictures)
+        results = [_redrawn(each, redraws, styles, wanted) for each in contents]
     return results if several else results[0]
 
 

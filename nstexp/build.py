@@ -11,9 +11,10 @@ from copy import deepcopy
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from nstexp import trust
 from nstexp.core.errors import ArgumentError, UserError
 
 log = logging.getLogger(__name__)
@@ -74,8 +75,12 @@ def build(config: Any, **given: Any) -> Any:
         given: arguments that no configuration holds.
 
     Raises:
-        UserError: settings that do not work, named by their place in the configuration.
+        UserError: settings that do not work, named by their place in the configuration, or a name that no
+            configuration may name (`trust`).
     """
+    whole = OmegaConf.is_config(config)  # what a resolver makes of a text is a plain table
+    key = str(config._get_full_key(None)) if whole else ""
+    trust.check_tables(OmegaConf.to_container(config, resolve=True) if whole else config, key)
     try:
         return instantiate(config, _convert_="all", **given)
     except InstantiationException as error:
@@ -109,7 +114,9 @@ def _written_at(place: str, config: Any) -> str:
 
 def _located(path: str, target: str) -> Any:
     try:
-        return get_object(target)
+        return trust.located(target, f"{path}._target_")
+    except UserError:
+        raise
     except Exception as error:  # whatever an import raises
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 

@@ -17,9 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp import early, options, outputs
+from nstexp import composing, early, options, outputs, trust
 from nstexp.build import build, prepared
 from nstexp.core.errors import JobFailed, Stopped, UserError
+from nstexp.core.secrets import without_secrets
 from nstexp.keys import CONF
 from nstexp.ownership import Place
 from nstexp.processes import is_first_process
@@ -36,11 +37,18 @@ def main() -> None:
         _print_samples()
         return
     try:
-        sys.argv[1:] = options.in_front(sys.argv[1:])
-        early.check_words(sys.argv[1:])
+        words, trusted = trust.split_words(sys.argv[1:])
+        words = options.in_front(words)
+        early.check_words(words)
     except UserError as error:
         _leave(str(error), EXIT_BAD_INPUT)
-    sys.argv[1:] = _one_method(sys.argv[1:])
+    sys.argv[1:] = _one_method(words)
+    with trust.trusting(trusted):
+        _start()
+
+
+def _start() -> None:
+    """Hand the command over to Hydra, and leave with the exit code of what comes of it."""
     command = _refusing(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job))
     if "HYDRA_FULL_ERROR" in os.environ:
         try:
@@ -56,6 +64,8 @@ def main() -> None:
         command()
     except JobFailed as error:
         _leave(str(error), EXIT_FAILED)
+    except UserError as error:
+        _leave(str(error), EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         over = False
         _leave("interrupted", EXIT_INTERRUPTED)
@@ -84,7 +94,7 @@ def _refusing(command: Callable[[], object]) -> Callable[[], None]:
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
-    print(sentence, file=sys.stderr)
+    print(without_secrets(sentence), file=sys.stderr)
     sys.exit(code)
 
 
@@ -104,6 +114,10 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
     run_dir = Path(hydra_cfg.runtime.output_dir)
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     first = is_first_process()
+    if first:
+        outputs.hide_secrets(run_dir / str(hydra_cfg.output_subdir))
+        if sweep:
+            outputs.hide_secrets(Path(hydra_cfg.sweep.dir))
     cluster.requeue_when_warned(first)
     place = None if sweep else hooks.taken(run_dir)
     try:
@@ -299,6 +313,7 @@ def _print_samples() -> None:
 
 
 # Here, and not in main: a launcher's processes import this module and run _job.
+composing.install()
 for _name, _resolver in {
     "sweep_name": _sweep_name, "job_name": _job_name, "in_sweep": _in_sweep, "slurm_gpus": _slurm_gpus
 }.items():  # fmt: skip

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from cachetools import LRUCache
-from hydra.utils import get_method, get_object
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp import loggers
+from nstexp import loggers, trust
 from nstexp.build import build, prepared
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
@@ -126,7 +125,7 @@ def _run(
     resolved = OmegaConf.to_container(cfg, resolve=True)
     torch.manual_seed(cfg.seed)
     parts = Parts(prepared(cfg), folder, active)
-    asked = signature(get_method(cfg.task._target_)).parameters
+    asked = signature(trust.located(cfg.task._target_, "task._target_")).parameters
     task = build(parts.cfg.task, _partial_=True)
     pieces = _pieces(parts, asked, variants)
 
@@ -235,7 +234,7 @@ class Parts:
             "device": lambda: self.device,
             "dtype": lambda: self.dtype,
         }
-        asked = signature(get_object(self.cfg.method._target_)).parameters
+        asked = signature(trust.located(self.cfg.method._target_, "method._target_")).parameters
         always = ("losses", "trainer") if "make_encoder" in asked else ("encoder", "losses", "trainer")
         given = {name: make() for name, make in offered.items() if name in asked or name in always}
         if "encoder" in given:

@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
+from nstexp import trust
 from nstexp.build import MOVED, Factory, build, moved, prepared
 from nstexp.core.errors import ArgumentError, UserError, choice
 
@@ -16,6 +17,13 @@ class Form:
 
 def quarrels() -> None:
     raise UserError("in its own words")
+
+
+@pytest.fixture(autouse=True)
+def trusted():
+    """Configurations may name the classes of this file."""
+    with trust.trusting([__name__]):
+        yield
 
 
 FORM, BAD = f"{__name__}.Form", {"_target_": f"{__name__}.Form", "form": "x"}

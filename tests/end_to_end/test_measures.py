@@ -66,7 +66,7 @@ def mine(folder, monkeypatch) -> tuple[str, ...]:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "my_measures", raising=False)
     inputs = ("content=photo.png", "style=painting.jpg", "backbone@metrics.encoder=random")
-    return ("--config-dir", "my_conf", *SMOKE, *inputs)
+    return ("--config-dir", "my_conf", "trust=[my_measures]", *SMOKE, *inputs)
 
 
 def test_measures_from_outside_are_recorded_and_reported(nstexp, mine):
