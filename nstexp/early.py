@@ -54,6 +54,9 @@ def check(cfg: DictConfig) -> None:
     for key, spec in checked.items():
         for each in as_list(spec):
             check_exists(each, key)
+    data = cfg.get("data") or {}
+    if "content" in data and data["content"] is None and cfg.get("resume_from") is None:  # else it says what it was
+        raise UserError("data.content has no value yet: give it one with data.content=photos/, a folder of pictures")
 
 
 def _read(text: str) -> Any:

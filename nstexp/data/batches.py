@@ -121,11 +121,13 @@ class Pairs(LightningDataModule):
                 raise UserError(f"data.{key}={side_px}: this generator needs a multiple of {multiple} px")
         if self.specs["content"][0] is None:
             if content is None:
-                raise UserError("data.content has no value yet: give it one with data.content=...")
+                raise UserError(
+                    "data.content has no value yet: give it one with data.content=photos/, a folder of pictures"
+                )
             log.info("data.content=%s, as in the training before", content)
             self.specs["content"] = (content, self.specs["content"][1])
         if pairs and "style" not in self.specs:
-            raise UserError("data.style has no value yet: give it one with data.style=...")
+            raise UserError("data.style has no value yet: give it one with data.style=paintings/, a folder of pictures")
         if not pairs and "style" in self.specs:
             raise UserError(
                 "data.style: this method takes no pairs, the pictures of its styles are style=...; leave data.style out"

@@ -2,12 +2,13 @@
 
 import logging
 import random
+import tarfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ import webdataset
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.shardlists import expand_urls
-from webdataset.tariterators import tar_file_iterator
 
 from nstexp.core.errors import UserError, whole
+from nstexp.core.runtime.memory import free_bytes
+from nstexp.core.secrets import without_secrets
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
@@ -39,6 +41,18 @@ from nstexp.media.paths import READABLE, find_images
 log = logging.getLogger(__name__)
 
 Member = tuple[str, bytes]  # "shard.tar/name.jpg" and the file's bytes
+LARGEST_MEMBER_BYTES = 2**30
+BYTES_PER_PIXEL = 6.0  # of the largest files of pictures: three colors of 16 bits, not compressed
+# Pictures are compressed already. What unpacks to a hundred times its size is made to fill the memory.
+SMALL_BYTES, MOST_GROWTH, GZIP = 64 * 2**20, 100, b"\x1f\x8b"
+LARGEST_HEADER_BYTES = 2**20
+EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
@@ -132,7 +146,8 @@ class ShardPairs(Pairs):
         if spec is not None:
             return [(str(path), str(path)) for path in find_images(spec, f"data.val_{role}")][: self.val_pairs]
         problems: list[str] = []
-        found = list(islice(members(shards[0], problems, self.storage), self.val_pairs + 1))
+        first = members(shards[0], problems, self.storage, largest_bytes(self.cropping))
+        found = list(islice(first, self.val_pairs + 1))
         if problems and not found:
             raise UserError(f"data.{role}: {problems[0]}")
         if len(found) <= self.val_pairs:
@@ -164,26 +179,93 @@ def find_shards(spec: Spec, key: str) -> list[str]:
     return found
 
 
-def members(shard: str, problems: list[str], storage: Storage) -> Iterator[Member]:
+def members(
+    shard: str, problems: list[str], storage: Storage, largest_bytes: float = LARGEST_MEMBER_BYTES
+) -> Iterator[Member]:
     """Names and bytes of a shard's pictures, each once, however often reading has to begin again.
 
-    A damaged shard, or one that cannot be read, ends early and adds a "shard: reason" to `problems`.
+    A damaged shard, one that cannot be read, or one that unpacks to far more than it is, ends early and adds a "shard:
+    reason" to `problems`. So does a member of more than `largest_bytes`, which is left out.
     """
-    given = 0
+    given, shown = 0, without_secrets(shard)
     for attempt in count():
         try:
             with storage.open(shard, attempt) as file:
-                pictures = tar_file_iterator(file, select_files=_is_picture)
-                for member in islice(pictures, given, None):
+                for name, data in islice(_pictures(file, shown, problems, largest_bytes), given, None):
                     given += 1
-                    yield f"{shard}/{member['fname']}", member["data"]
+                    yield name, data
             return
         except Exception as error:  # of the tar format, its compression, the disk or the network
             again = is_transient(error) or (storage.copies and attempt == 0)
             if attempt == storage.retries or not again:
-                problems.append(f"{shard}: the shard is damaged or cannot be read ({describe(error)})")
+                problems.append(f"{shown}: the shard is damaged or cannot be read ({describe(error)})")
                 return
             pause(attempt, shard, error)
+
+
+def largest_bytes(cropping: Cropping) -> float:
+    """Of the file of a picture that can be used; no more than an eighth of the memory that is free."""
+    by_pixels = BYTES_PER_PIXEL * cropping.max_megapixels * 1e6 + 2**20
+    return min(by_pixels, LARGEST_MEMBER_BYTES, free_bytes(torch.device("cpu")) / 8)
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. What tells of long names and the like is read in one piece, however large it says it is."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in EXTENDED and header.size > LARGEST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {header.size} bytes")
+        return header
+
+
+class _Counted:
+    """A file that knows how many of its bytes were read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.bytes = file, 0
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.bytes += len(data)
+        return data
+
+
+def _pictures(file: BinaryIO, shard: str, problems: list[str], largest_bytes: float) -> Iterator[Member]:
+    """Names and bytes of a shard's pictures, one after the other; nothing is unpacked that a picture cannot be.
+
+    Raises:
+        tarfile.ReadError: no tar file, or one that unpacks to far more than it is.
+        Exception: of the compression, the disk or the network.
+    """
+    packed = file.peek(len(GZIP))[: len(GZIP)] == GZIP
+    counted = _Counted(file)
+    with tarfile.open(fileobj=counted, mode="r|gz" if packed else "r|", tarinfo=_Header) as archive:
+        for member in archive:
+            archive.members = []  # it would keep them all
+            _check_growth(member.offset_data, counted)
+            if not member.isreg() or not _is_picture(member.name):
+                continue
+            if member.size > largest_bytes:
+                reason = f"{member.size / 1e6:,.0f} MB are more than a picture of data.max_megapixels has"
+                if (problem := f"{shard}/{member.name}: {reason}") not in problems:
+                    problems.append(problem)
+                continue
+            parts, unpacked = [], 0
+            content = archive.extractfile(member)
+            while part := content.read(1 << 20):
+                parts.append(part)
+                unpacked += len(part)
+                _check_growth(member.offset_data + unpacked, counted)
+            yield f"{shard}/{member.name}", b"".join(parts)
+
+
+def _check_growth(unpacked: int, read: _Counted) -> None:
+    if unpacked > SMALL_BYTES + MOST_GROWTH * read.bytes:
+        raise tarfile.ReadError(
+            f"{read.bytes / 1e6:.1f} MB of it unpack to {unpacked / 1e6:,.0f} MB, which no pictures do"
+        )
 
 
 @dataclass
@@ -254,7 +336,8 @@ class _Reader:
     def _members(self, shard: str) -> Iterator[Member]:
         kept_from_training = self.held_out if shard == self.shards[0] else 0
         number = 0
-        for member in islice(members(shard, self._problems, self.storage), kept_from_training, None):
+        found = members(shard, self._problems, self.storage, largest_bytes(self.cropping))
+        for member in islice(found, kept_from_training, None):
             number += 1
             yield member
         if number:

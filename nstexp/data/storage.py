@@ -1,5 +1,6 @@
 """Where training data lies: disks and servers that fail now and then, and copies on the disk of this machine."""
 
+import base64
 import errno
 import hashlib
 import http.client
@@ -16,10 +17,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import filelock
 
 from nstexp.core.errors import ArgumentError, is_number, whole
+from nstexp.core.secrets import without_secrets
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ def is_transient(error: BaseException) -> bool:
 def pause(attempt: int, what: str, error: BaseException) -> None:
     """Wait before trying again what has failed `attempt` + 1 times."""
     seconds = FIRST_PAUSE_S * 2**attempt
-    log.warning("%s: %s; trying again in %g s", what, describe(error), seconds)
+    log.warning("%s: %s; trying again in %g s", without_secrets(what), describe(error), seconds)
     time.sleep(seconds)
 
 
@@ -64,7 +67,7 @@ def describe(error: BaseException) -> str:
     """The reason on one line."""
     if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
         error = error.reason  # in its own words it is in angle brackets
-    return " ".join(str(error).split()) or type(error).__name__
+    return without_secrets(" ".join(str(error).split())) or type(error).__name__
 
 
 def is_address(file: str) -> bool:
@@ -161,7 +164,12 @@ class _Download(io.RawIOBase):
     """What an address holds; unlike Python's own response it notices a connection that ends early."""
 
     def __init__(self, address: str) -> None:
-        request = urllib.request.Request(address, headers={"User-Agent": "nstexp"})
+        parts = urlsplit(address)
+        user, _, server = parts.netloc.rpartition("@")
+        request = urllib.request.Request(urlunsplit(parts._replace(netloc=server)), headers={"User-Agent": "nstexp"})
+        if user:  # urllib would take it for a part of the server's name, and show it in its errors
+            word = base64.b64encode(unquote(user).encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {word}")
         self._response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
         self.length: int | None = self._response.length
         self._left = self.length
@@ -194,7 +202,7 @@ def _open(file: str) -> tuple[BinaryIO, int | None]:
 
 def _name(file: str) -> str:
     """Of the copy: other names for other files, and for a local file that has changed."""
-    which, last = file, file.rsplit("/", 1)[-1].partition("?")[0]
+    which, last = file, without_secrets(file).rsplit("/", 1)[-1].partition("?")[0]
     if not is_address(file):
         state = os.stat(file)
         which = f"{os.path.realpath(file)} {state.st_size} {state.st_mtime_ns}"

@@ -1,8 +1,13 @@
 """Reading from disks and servers that fail: again and again, nothing lost or twice; copies that are never wrong."""
 
+import base64
 import errno
+import gzip
 import io
 import os
+import subprocess
+import sys
+import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +19,7 @@ from training_data import TARS, damage, noise, numbers_of, pack, same, take
 
 from nstexp.core.errors import ArgumentError
 from nstexp.data import pictures, storage
+from nstexp.data import shards as shards_module
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs, members
 from nstexp.data.storage import Storage
@@ -36,6 +42,7 @@ def server(monkeypatch):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
+            words.append(self.headers.get("Authorization"))
             fault = faults.get(self.path, []).pop(0) if faults.get(self.path) else None
             content = files.get(self.path)
             if isinstance(fault, int) or content is None:
@@ -54,10 +61,11 @@ def server(monkeypatch):
             pass
 
     asked: list[str] = []
+    words: list[str | None] = []
     faults: dict[str, list] = {}
     files: dict[str, bytes] = {}
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.files, http.faults, http.asked = files, faults, asked
+    http.files, http.faults, http.asked, http.words = files, faults, asked, words
     http.address = f"http://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever)
     thread.start()
@@ -371,3 +379,91 @@ def test_a_training_that_goes_on_with_other_data_says_so(plain, shards, caplog):
     ShardPairs(**shards, **TARS | {"workers": 2}).load_state_dict(ShardPairs(**shards, **TARS).state_dict())
     (warning,) = warnings()
     assert "processes times data.workers is not what it was before (1, now 2)" in warning
+
+
+# ------------------------------------------------------------------------------------- what is made to fill the memory
+
+
+def added(tar: Path, name: str, size: int, kind: bytes = tarfile.REGTYPE, packed: bool = True) -> Path:
+    """The pictures of a shard behind a member of so many zeros."""
+    path = tar.with_name("bomb.tar.gz" if packed else "bomb.tar")
+    with tarfile.open(tar) as old, tarfile.open(path, "w:gz" if packed else "w", format=tarfile.GNU_FORMAT) as new:
+        header = tarfile.TarInfo(name)
+        header.size, header.type = size, kind
+        new.addfile(header, io.BytesIO(bytes(size)))
+        for member in old:
+            new.addfile(member, old.extractfile(member))
+    return path
+
+
+@pytest.mark.parametrize("name", ["zeros.png", "zeros.txt"])
+def test_a_shard_that_unpacks_to_far_more_than_it_is_ends_there(tar, monkeypatch, name):
+    monkeypatch.setattr(shards_module, "SMALL_BYTES", 2**20)
+    problems = []
+    assert names(added(tar, name, 30_000_000), Storage(), problems) == []
+    (problem,) = problems
+    assert "bomb.tar.gz: the shard is damaged or cannot be read (0.0 MB of it unpack to " in problem
+    assert "which no pictures do" in problem
+
+
+def test_a_member_that_is_larger_than_a_picture_is_left_out_and_named(tar):
+    problems = []
+    shard = added(tar, "huge.png", 3_000_000, packed=False)
+    found = list(members(str(shard), problems, Storage(), largest_bytes=2_000_000))
+    assert [name.rsplit("/", 1)[1] for name, _ in found] == EVERY
+    assert problems == [f"{shard}/huge.png: 3 MB are more than a picture of data.max_megapixels has"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_header_that_is_made_to_fill_the_memory_ends_a_shard(tar, kind, packed):
+    problems = []
+    assert names(added(tar, "x", 5_000_000, kind, packed), Storage(), problems) == []
+    assert problems[0].endswith("the shard is damaged or cannot be read (a header of 5000000 bytes)")
+
+
+def test_packed_shards_are_read_as_the_others(tar):
+    packed = tar.with_name("packed.tar.gz")
+    packed.write_bytes(gzip.compress(tar.read_bytes()))
+    assert names(packed, Storage()) == EVERY
+
+
+@pytest.mark.slow
+def test_four_gigabytes_of_zeros_take_no_memory(tar):
+    code = """
+import gzip, resource, sys, tarfile
+from nstexp.data.shards import members
+from nstexp.data.storage import Storage
+header = tarfile.TarInfo("zeros.png")
+header.size = 4 * 2**30
+with gzip.open("bomb.tar.gz", "wb", compresslevel=1) as file:
+    file.write(header.tobuf())
+    for _ in range(600):  # more is not needed: reading ends before
+        file.write(bytes(2**20))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+problems = []
+assert list(members("bomb.tar.gz", problems, Storage(), 2**40)) == []
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, problems)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tar.parent, capture_output=True, text=True, timeout=200)
+    megabytes, _, problem = done.stdout.partition(" ")
+    assert "which no pictures do" in problem, done.stderr
+    assert int(megabytes) < 400
+
+
+# ----------------------------------------------------------------------------------------- passwords in addresses
+
+
+def test_a_password_is_sent_and_never_shown(server, tar, caplog):
+    server.files["/a.tar?sig=hush"] = tar.read_bytes()
+    server.faults["/a.tar?sig=hush"] = [503, 503, 404]
+    address = server.address.replace("://", "://me:hu%20sh@") + "/a.tar?sig=hush"
+    problems = []
+    assert names(address, Storage(retries=2), problems) == []
+    (problem,) = problems
+    assert problem.startswith(f"{server.address.replace('://', '://***@')}/a.tar?***: the shard is damaged or")
+    found = [name for name, _ in members(address, [], Storage())]
+    assert [name.rsplit("/", 1)[1] for name in found] == EVERY
+    assert "sh" not in "".join(found).replace("shard", "")
+    assert server.words[-1] == "Basic " + base64.b64encode(b"me:hu sh").decode()
+    assert "hush" not in caplog.text and "hu%20sh" not in caplog.text and "503" in caplog.text

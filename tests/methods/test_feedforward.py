@@ -705,7 +705,7 @@ ADD = ("add_style=new/star.jpg", "resume_from=cin/model.safetensors")
 ALL, ONE = "style=paintings", "style=paintings/sun.jpg"
 BAD_COMMANDS = {
     "no style": ("cin", [], "style has no value yet: the network learns its pictures, such as style=painting.jpg"),
-    "no photos": ("cin", [ALL, NO_CONTENT], "data.content has no value yet: give it one with data.content=..."),
+    "no photos": ("cin", [ALL, NO_CONTENT], "data.content has no value yet: give it one with data.content=photos/"),
     "pairs": (
         "cin",
         [ALL, "data.style=paintings"],
@@ -796,7 +796,7 @@ def test_pictures_that_the_network_cannot_halve_often_enough(run, tmp_path, key)
 
 def test_adain_needs_pairs(run):
     done = run(*TRAIN, "method=adain", code=2)
-    assert "data.style has no value yet: give it one with data.style=..." in done.sentences[-1]
+    assert "data.style has no value yet: give it one with data.style=paintings/" in done.sentences[-1]
 
 
 BAD_CHECKPOINTS = {
