@@ -11,6 +11,8 @@ from nstexp.core.errors import Stopped, UserError
 from nstexp.methods.base import Controls, Style, Stylizer
 from nstexp.tasks.request import Color
 
+ONE_LEVEL, NEARLY = 0.5, 16.0  # gray levels: of a result that is flat, and of a picture whose result may be
+
 
 def check_learned(color: Color, learned: bool) -> None:
     """Raise a UserError for colors that `prepare_colors` would have to change in pictures that were learned before."""
@@ -31,7 +33,11 @@ def check_pictures(color: str, styles: Sequence[Style]) -> None:
 def redraw(
     method: Stylizer, content: Tensor, styles: Sequence[Style], controls: Controls, color: Color, strength: float
 ) -> Tensor:
-    """`method.stylize` between `prepare_colors` and `finish_colors`; content and result are (B, 3, H, W) in [0, 1]."""
+    """`method.stylize` between `prepare_colors` and `finish_colors`; content and result are (B, 3, H, W) in [0, 1].
+
+    Raises:
+        UserError: what the method made is no picture, see `check_made`.
+    """
     given, given_styles = prepare_colors(color, strength, content, styles)
     try:
         picture = method.stylize(given, given_styles, controls)
@@ -39,7 +45,34 @@ def redraw(
         if stop.image is not None:
             stop.image = finish_colors(color, strength, stop.image, content, styles)
         raise
+    check_made(picture, given, given_styles, method, controls.name)
     return finish_colors(color, strength, picture, content, styles)
+
+
+def check_made(made: Tensor, content: Tensor, styles: Sequence[Style], method: Stylizer, name: str) -> None:
+    """Raise a UserError for what no method makes unless its networks or its settings are broken: numbers that are not
+    finite, or one flat color where neither the photo nor a painting is flat.
+
+    Args:
+        made: by `method`, (B, 3, H, W), of `content` and `styles`.
+        name: of the picture, for the message.
+    """
+    likely = (
+        "smaller weights.* or a smaller learning rate may help, or another backbone"
+        if getattr(method, "optimizes", False)
+        else "the weights of method.model, method.decoder or backbone may be damaged"
+    )
+    if not bool(made.isfinite().all()):
+        raise UserError(f"{name}: the result has values that are not finite, and is not saved: {likely}")
+    flat_style = any(style.image is not None and bool(_is_flat(style.image[None], NEARLY)) for style in styles)
+    if not flat_style and bool((_is_flat(made, ONE_LEVEL) & ~_is_flat(content, NEARLY)).any()):
+        raise UserError(f"{name}: the result is one flat color, and is not saved: {likely}")
+
+
+def _is_flat(pictures: Tensor, levels: float) -> Tensor:
+    """Which of the pictures (B, 3, H, W) stay within so many of 255 gray levels, per channel: (B,)."""
+    low, high = pictures.amin((2, 3)), pictures.amax((2, 3))
+    return (high.clamp(0, 1) - low.clamp(0, 1)).amax(1) * 255 < levels
 
 
 def prepare_colors(

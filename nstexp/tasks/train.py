@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nstexp import callbacks
 from nstexp.core.errors import Stopped, UserError, whole
+from nstexp.core.networks.tensor_files import check_numbers, read_tensors
 from nstexp.methods.base import Trainable
 from nstexp.methods.training import Sources, Training
 from nstexp.outputs import RunFolder
@@ -140,12 +141,15 @@ def _check_checkpoint(path: Path, module: Training) -> int:
         UserError: damaged, or of another method, network or optimizer.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint, _ = read_tensors(path)
         step, state = int(checkpoint["global_step"]), checkpoint["state_dict"]
+    except UserError:
+        raise
     except Exception as error:  # damaged files raise a dozen types
         raise UserError(
             f"{path}: not a checkpoint of this training ({type(error).__name__}); delete it to begin again"
         ) from error
+    check_numbers({"state_dict": state}, f"{path} (delete it to begin again)")
     if module.identity not in checkpoint:
         raise UserError(f"{path} belongs to a training of another method: choose another run_dir")
     saved, own = (

@@ -14,8 +14,9 @@ from nstexp.core.errors import UserError
 from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import Encoder, same_network
 from nstexp.core.networks.generators import FORMS, Generator
+from nstexp.core.networks.tensor_files import check_numbers, read_tensors
 from nstexp.core.networks.vgg import VGG
-from nstexp.core.runtime.files import write_atomically
+from nstexp.core.runtime.files import json_text, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def save_generator(generator: Generator, info: ModelInfo, path: Path, dtype: tor
         name: value.detach().to("cpu", None if name in running else dtype).contiguous()
         for name, value in state_of(generator).items()
     }
-    content = save(tensors, {"generator": json.dumps(asdict(info))})
+    content = save(tensors, {"generator": json_text(asdict(info))})
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -89,22 +90,18 @@ def load_generator(path: Path, key: str = "path") -> tuple[Generator, ModelInfo]
         raise
     except (RuntimeError, KeyError, TypeError, AttributeError):
         raise UserError(f"{key}={path}: its layers are not those of the generator that it describes") from None
+    check_numbers(state, f"{key}={path}")
     return generator.requires_grad_(False).eval(), info
 
 
 def _read(path: Path, key: str) -> tuple[dict[str, Tensor], ModelInfo]:
     of_something_else = f"{key}={path}: a file of something else than a generator"
     try:
-        if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if "generator" in metadata:
-                return content, ModelInfo(**json.loads(metadata["generator"]))
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content, metadata = read_tensors(path)
+        if "generator" in metadata:
+            return content, ModelInfo(**json.loads(metadata["generator"]))
+    except UserError as error:
+        raise UserError(f"{key}={error}") from error
     except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
         raise UserError(f"{key}={path}: not a file that loads safely ({type(error).__name__})") from error
     try:
@@ -200,7 +197,7 @@ def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.d
     from safetensors.torch import save
 
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in decoder.state_dict().items()}
-    metadata = {"info": json.dumps(asdict(info))}  # one entry: several come in random order, and files would differ
+    metadata = {"info": json_text(asdict(info))}  # one entry: several come in random order, and files would differ
     content = save(tensors, metadata)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
@@ -227,6 +224,7 @@ def load_decoder(path: Path, encoder: Encoder, layer: str, key: str = "path", la
         decoder.load_state_dict({name: value.float() for name, value in state.items()})
     except (RuntimeError, AttributeError):
         raise UserError(f"{key}={path}: its layers are not those of a decoder for {layer}") from None
+    check_numbers(state, f"{key}={path}")
     return decoder.requires_grad_(False).eval()
 
 
@@ -290,18 +288,14 @@ def _sequential_positions(decoder: Decoder) -> dict[str, int]:
 
 def _read_decoder(path: Path, key: str) -> tuple[dict[str, Tensor], DecoderInfo | None]:
     try:
+        content, metadata = read_tensors(path)
         if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            info = DecoderInfo(**json.loads(metadata["info"])) if "info" in metadata else None
-            return state, info
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            return content, DecoderInfo(**json.loads(metadata["info"])) if "info" in metadata else None
         if isinstance(content, Mapping) and "decoder" in content and "state_dict" in content:
             own = {k.removeprefix("decoder."): v for k, v in content["state_dict"].items() if k.startswith("decoder.")}
             return own, DecoderInfo(**content["decoder"])
+    except UserError as error:
+        raise UserError(f"{key}={error}") from error
     except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
         raise UserError(f"{key}={path}: not a decoder file that loads safely ({type(error).__name__})") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

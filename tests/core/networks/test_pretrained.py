@@ -235,11 +235,14 @@ def test_torchvision_without_network_says_what_to_do(tmp_path, monkeypatch, dept
 
 
 @pytest.mark.parametrize("depth", [16, 19])
-def test_torchvision_weights_come_from_its_state_dict(monkeypatch, depth):
+def test_torchvision_weights_come_from_its_file(tmp_path, monkeypatch, depth):
     from torchvision.models import vgg
 
     convs = random_convs(depth)
-    monkeypatch.setattr(vgg.WeightsEnum, "get_state_dict", lambda self, **kw: torchvision_names(convs, depth))
+    url = {16: vgg.VGG16_Weights, 19: vgg.VGG19_Weights}[depth].IMAGENET1K_V1.url
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(torchvision_names(convs, depth), tmp_path / "hub" / "checkpoints" / Path(url).name)
     found = pretrained.torchvision_vgg(depth)
     assert_same(found, convs)
     assert found.preprocessing == TORCHVISION
