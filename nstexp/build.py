@@ -51,6 +51,12 @@ class Factory:
             return make(*self.args, *args, **{**self.settings, **more})
         except ArgumentError as error:
             raise UserError(f"{self.path}.{error}") from error
+        except (TypeError, ValueError) as error:
+            if isinstance(error, UserError) or self.target.startswith("nstexp."):
+                raise
+            raise UserError(
+                f"{self.path}: {self.target} does not take these settings ({_on_one_line(error)})"
+            ) from error
 
 
 def prepared(config: DictConfig) -> DictConfig:
@@ -97,6 +103,13 @@ def _sentence(error: InstantiationException, config: Any) -> str:
         if isinstance(cause, UserError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
+    reason = error.__cause__
+    if place and isinstance(reason, TypeError | ValueError):
+        return f"{_written_at(place[1], config)}: these settings do not work ({_on_one_line(reason)})"
+    return _on_one_line(error)
+
+
+def _on_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
@@ -118,7 +131,7 @@ def _located(path: str, target: str) -> Any:
     except UserError:
         raise
     except Exception as error:  # whatever an import raises
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: {_on_one_line(error)}") from error
 
 
 def moved(target: str) -> str:

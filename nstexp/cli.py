@@ -102,6 +102,8 @@ def _of_another_kind(error: Exception) -> str:
     """What to say of an error of the system's or of a launcher's; anything else is raised again, as a bug."""
     if isinstance(error, OSError):
         return f"{error.filename or 'the run folder'}: {error.strerror or error}"
+    if "n_jobs == 0" in str(error):
+        return "hydra.launcher.n_jobs=0: give how many jobs run at once, or -1: as many as there are cores"
     if "Unknown plugin class" in str(error) and "ray" in str(error):
         return "hydra/launcher=ray needs a package that is not installed: pip install 'nstexp[ray]'"
     if type(error).__module__.partition(".")[0] in ("joblib", "ray", "submitit"):

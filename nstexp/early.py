@@ -11,14 +11,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nstexp import keys
-from nstexp.core.errors import ArgumentError, UserError, choice, flag, whole
+from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, whole
 from nstexp.core.names import Precision
 from nstexp.media.paths import as_list, check_exists
 from nstexp.refusals import sentence_of, unreadable
-from nstexp.tasks.request import Request
+from nstexp.tasks.request import LARGEST_SIDE_PX, Request
 
 REQUEST = {field.name for field in fields(Request)}
 WORDS = {"null": None, "true": True, "false": False}
+MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
+LARGEST = 2**63 - 1  # whole number that torch takes
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+OF_OPTIMIZERS = {  # of torch.optim
+    "lr": partial(number, above=0, example="0.01"),
+    "momentum": partial(number, low=0, high=1),
+    "weight_decay": partial(number, low=0),
+    "max_iter": partial(whole, smallest=1, largest=100_000),
+    "history_size": partial(whole, smallest=1, largest=10_000),
+}
 PLAIN_VALUE = re.compile(r"(?:\+\+)?(\w+)=([\w.+-]*)")  # of the top level, and neither a list nor a text with quotes
 PLAIN_PATH = re.compile(r"(content|fine_style|masks)=([\w./~:@+-]*[\w/])")  # neither a list nor anything to resolve
 
@@ -33,10 +43,12 @@ def check_words(words: Sequence[str]) -> None:
         if not word.partition("=")[0].strip("+~"):
             raise UserError(unreadable(word))
     keys.check_words(words)
+    for found in filter(None, (re.fullmatch(r"hydra\.launcher\.n_jobs=([\w.+-]*)", word) for word in words)):
+        _check_n_jobs(_read(found[1]))
     if any(word.startswith("-") for word in words):
         return  # a sweep, or a question about the configuration
     plain = {found[1]: _read(found[2]) for found in map(PLAIN_VALUE.fullmatch, words) if found}
-    _checked(plain)
+    checked({key: value for key, value in plain.items() if not (keys.CONF / key).is_dir()})
     last = {word.partition("=")[0]: word for word in words}  # of several values the last one counts
     for found in filter(None, map(PLAIN_PATH.fullmatch, last.values())):
         if found[2].lower() != "null":
@@ -93,19 +105,19 @@ def check_values(cfg: DictConfig) -> Request:
         raise UserError(sentence_of(error)) from error
     if missing:
         raise UserError(f"{missing[0]} has no value yet: give it one with {missing[0]}=...")
-    return _checked(resolved)
+    return checked(resolved)
 
 
-def _checked(values: Mapping[str, Any]) -> Request:
+def checked(values: Mapping[str, Any]) -> Request:
     """What the user asks for, of values at the top level; what is not among them has its default.
 
     Raises:
         ArgumentError: a value that nobody can ask for.
     """
     checks: dict[str, Callable[[str, Any], Any]] = {
-        "seed": whole,
-        "log_every_n_steps": partial(whole, smallest=1),
-        "picture_every_n_steps": whole,
+        "seed": partial(whole, largest=LARGEST),
+        "log_every_n_steps": partial(whole, smallest=1, largest=LARGEST),
+        "picture_every_n_steps": partial(whole, largest=LARGEST),
         "measure": flag,
         "precision": partial(choice, known=get_args(Precision)),
         "objective": _check_objective,
@@ -113,13 +125,85 @@ def _checked(values: Mapping[str, Any]) -> Request:
     }
     for key in checks.keys() & values.keys():
         checks[key](key, values[key])
+    for key, layers in (values.get("layers") or {}).items():
+        name_list(f"layers.{key}", layers, "relu4_1")
+    if "metrics" in values:
+        measure_names(values["metrics"])
+    _check_optimizers(values, "")
+    _check_trainer(values.get("trainer") or {})
     return _request({key: values[key] for key in REQUEST & values.keys()})
+
+
+def _check_optimizers(value: Any, path: str) -> None:
+    """Raise for settings of PyTorch's optimizers, which would say no key. Those of nstexp say theirs."""
+    if not isinstance(value, Mapping):
+        return
+    if str(value.get("_target_")).startswith("torch.optim."):
+        for key in OF_OPTIMIZERS.keys() & value.keys():
+            OF_OPTIMIZERS[key](f"{path}.{key}", value[key])
+    for key, inner in value.items():
+        _check_optimizers(inner, f"{path}.{key}" if path else str(key))
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Raise for settings that Lightning would take in silence, or refuse in words about Python."""
+    for key, value in trainer.items():
+        place = f"trainer.{key}"
+        if key.startswith("enable_"):
+            flag(place, value)
+        elif key == "accelerator" and not isinstance(value, Mapping):
+            choice(place, value, ACCELERATORS)
+        elif key == "num_nodes":
+            whole(place, value, 1, 100_000)
+        elif key == "max_epochs" and value not in (None, -1):
+            whole(place, value, 1)
+        elif key == "devices" and value not in ("auto", -1, "-1"):
+            _check_devices(place, value)
+
+
+def _check_devices(place: str, value: Any) -> None:
+    for one in value if isinstance(value, list) and value else str(value).split(","):
+        if not str(one).strip().isdecimal() or (value in (0, "0")):
+            problem = "give how many devices, a list of their numbers, such as [0,1], or auto"
+            raise ArgumentError(place, f"={value}: {problem}")
+
+
+def measure_names(metrics: Mapping[str, Any]) -> list[str]:
+    """Of the measures of a configuration: all besides the settings of the measuring itself, or those of its `names`.
+
+    Raises:
+        UserError: there is no such measure, or it is not among those that are chosen.
+    """
+    if "_target_" in metrics:
+        raise UserError("metrics._target_: every measure has a _target_ of its own now, such as metrics.ssim._target_")
+    known = [name for name in metrics if name not in MEASURING]
+    side_px, names = metrics["longer_side_px"], metrics["names"]
+    if side_px is not None:
+        whole("metrics.longer_side_px", side_px, 1, LARGEST_SIDE_PX)
+    names = known if names is None else list(dict.fromkeys(name_list("metrics.names", names, "style_gram")))
+    for name in names:
+        if name in known:
+            if not isinstance(metrics[name], Mapping) or "_target_" not in metrics[name]:
+                raise UserError(f"metrics.{name} has settings, but the measure is not in metrics=[...]: add it there")
+        elif name in (options := [file.stem for file in (keys.CONF / "metrics").glob("*.yaml")]):
+            raise UserError(f"metrics.names: {name} is not among the measures of this run: metrics=[default,{name}]")
+        else:
+            hint = keys.nearest(name, [*known, *options]) or f", only {', '.join(known)}"
+            raise UserError(f"metrics.names: there is no measure {name}{hint}")
+    return names
 
 
 def _check_objective(key: str, value: Any) -> None:
     names = value if isinstance(value, list) else [value]
     if value is not None and not (names and all(isinstance(name, str) and name for name in names)):
         raise ArgumentError(key, f"={value}: give the name of a recorded number, or a list of them, such as style_gram")
+
+
+def _check_n_jobs(value: Any) -> None:
+    if not is_whole(value) or value == 0:
+        raise UserError(
+            f"hydra.launcher.n_jobs={value}: give how many jobs run at once, or -1: as many as there are cores"
+        )
 
 
 def _check_run_dir(key: str, value: Any) -> None:

@@ -28,7 +28,7 @@ from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.measures import Scorer
 from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
-from nstexp.early import check_values, request_of
+from nstexp.early import check_values, measure_names, request_of
 from nstexp.outputs import RunFolder, Summary
 from nstexp.ownership import Place, texts
 from nstexp.processes import is_first_process
@@ -40,7 +40,6 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method nee
 log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
 MOST_KEPT = 4
-MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
 T = TypeVar("T")
 _KEPT: LRUCache[str, Any] = LRUCache(MOST_KEPT)
 
@@ -277,7 +276,7 @@ def _with(known: str | None, more: str) -> str:
 def _scorer(parts: Parts) -> Scorer | None:
     """What measures finished pictures, its directions recorded; None without measures."""
     metrics, device, dtype = parts.cfg.metrics, parts.device, parts.dtype
-    names = _measure_names(metrics)
+    names = measure_names(OmegaConf.to_container(metrics))
 
     def make() -> Scorer:
         # Not one of a method's: Lightning moves those about.
@@ -291,23 +290,6 @@ def _scorer(parts: Parts) -> Scorer | None:
     scorer = kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {dtype} {device}", make)
     parts.summary.higher_is_better = scorer.higher_is_better
     return scorer
-
-
-def _measure_names(metrics: DictConfig) -> list[str]:
-    """Of the measures of a configuration: all besides the settings of the measuring itself, or those of its `names`."""
-    if "_target_" in metrics:
-        raise UserError("metrics._target_: every measure has a _target_ of its own now, such as metrics.ssim._target_")
-    known = [name for name in metrics if name not in MEASURING]
-    names = known if metrics.names is None else list(dict.fromkeys(metrics.names))
-    if unknown := [name for name in names if name not in known]:
-        raise UserError(
-            f"metrics.names: '{unknown[0]}' is not among the measures of this run ({', '.join(known) or 'none'}): "
-            f"choose any by the group instead, 'metrics=[{','.join(map(str, names))}]'"
-        )
-    for name in names:
-        if "_target_" not in (metrics[name] if OmegaConf.is_dict(metrics[name]) else {}):
-            raise UserError(f"metrics.{name} has settings, but the measure is not in metrics=[...]: add it there")
-    return names
 
 
 def kept(key: str, make: Callable[[], T]) -> T:
@@ -328,7 +310,7 @@ def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: "list[Logger]")
         settings = build(cfg.trainer, _partial_=True)
         try:
             return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers, **more)
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     return make

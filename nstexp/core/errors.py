@@ -7,6 +7,7 @@ are, and puts that in front (`ArgumentError.under`): `form=x is unknown ...` bec
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # `nstexp samples` answers at once because nothing on its way imports torch
@@ -90,18 +91,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-LARGEST = 2**63 - 1  # whole number that torch takes
-
-
-def whole(argument: str, value: Any, smallest: int = 0, largest: int = LARGEST) -> int:
+def whole(argument: str, value: Any, smallest: int = 0, largest: float = math.inf) -> int:
     """A whole number from `smallest` to `largest`, both included."""
-    if not is_whole(value) or not smallest <= value <= largest:
-        inside = f", {smallest} or larger" if largest == LARGEST else f" from {smallest} to {largest}"
-        raise ArgumentError(argument, f"={value}: give a whole number{inside}")
+    if not is_whole(value) or value < smallest:
+        raise ArgumentError(argument, f"={value}: give a whole number, {smallest} or larger")
+    if value > largest:
+        raise ArgumentError(argument, f"={value}: give a whole number from {smallest} to {largest}")
     return value
 
 
-def wholes(smallest: int, largest: int = LARGEST, **values: Any) -> None:
+def wholes(smallest: int, largest: float = math.inf, **values: Any) -> None:
     """Several arguments by their names, each a whole number from `smallest` to `largest`."""
     for argument, value in values.items():
         whole(argument, value, smallest, largest)
@@ -113,23 +112,27 @@ def flags(**values: Any) -> None:
         flag(argument, value)
 
 
-def numbers(argument: str, values: Any, low: float = -math.inf, above: float | None = None) -> None:
-    """A list, not empty, of numbers, each checked as by `number`."""
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise ArgumentError(argument, f"={values}: give a list of numbers")
-    for index, value in enumerate(values):
-        number(f"{argument}[{index}]", value, low, above=above)
-
-
-def names(argument: str, values: Any, example: str, empty: bool = False) -> None:
-    """A list of names, not empty unless it may be `empty`.
+def text(argument: str, value: Any, example: str) -> Any:
+    """A name or a path. The command line reads some names as numbers, such as 2024, so numbers are names, too.
 
     Args:
         example: a name that would do, for the sentence.
     """
-    right = not isinstance(values, str) and isinstance(values, Sequence) and (empty or len(values) > 0)
-    if not right or not all(isinstance(value, str) and value for value in values):
+    if isinstance(value, bool) or not isinstance(value, str | Path | int | float) or not str(value).strip():
+        raise ArgumentError(argument, f"={value}: give a name, such as {example}")
+    return value
+
+
+def name_list(argument: str, values: Any, example: str) -> tuple[str, ...]:
+    """A list of one or more names.
+
+    Args:
+        example: a name that would do, for the sentence.
+    """
+    several = isinstance(values, Sequence) and not isinstance(values, str)
+    if not several or not values or not all(isinstance(value, str) and value for value in values):
         raise ArgumentError(argument, f"={values}: give a list of names, such as [{example}]")
+    return tuple(values)
 
 
 def number(

@@ -68,8 +68,9 @@ class Pairs(LightningDataModule):
     ) -> None:
         super().__init__()
         self.cropping = Cropping(crop_px, resize_px, resize, flip, max_megapixels)
-        wholes(1, batch_size=batch_size)
-        wholes(0, workers=workers, val_pairs=val_pairs, retries=retries, seed=seed)
+        wholes(1, 2**20, batch_size=batch_size)
+        wholes(0, 4096, workers=workers, retries=retries)
+        wholes(0, val_pairs=val_pairs, seed=seed)
         check_multiple_of_8(val_px=val_px)
         self.specs = {"content": (content, val_content)}
         if style is not None:

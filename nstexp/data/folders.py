@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, text
 from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
@@ -60,7 +60,7 @@ class FolderPairs(Pairs):
         self, content: Spec | None = None, style: Spec | None = None, file_lists: str | None = None, **others: Any
     ) -> None:
         super().__init__(content, style, **others)
-        self.file_lists = file_lists
+        self.file_lists = None if file_lists is None else text("file_lists", file_lists, "~/.cache/nstexp")
         self._training: dict[str, list[str]] = {}
         self._order: dict[str, str] = {}
 

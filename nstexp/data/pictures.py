@@ -129,7 +129,7 @@ def resized(size: tuple[int, int], side_px: int) -> tuple[int, int]:
 
 def check_multiple_of_8(**values: Any) -> None:
     for argument, value in values.items():
-        if not is_whole(value) or value < 1 or value % 8:
+        if not is_whole(value) or not 1 <= value <= 65_535 or value % 8:
             raise ArgumentError(argument, f"={value}: give a positive multiple of 8, the decoder's step")
 
 

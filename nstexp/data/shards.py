@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.shardlists import expand_urls
 
-from nstexp.core.errors import UserError, whole
+from nstexp.core.errors import UserError, text, whole
 from nstexp.core.runtime.memory import free_bytes
 from nstexp.core.secrets import without_secrets
 from nstexp.data.batches import (
@@ -86,6 +86,8 @@ class ShardPairs(Pairs):
         **others: Any,
     ) -> None:
         super().__init__(content, style, **others)
+        if cache_dir is not None:
+            text("cache_dir", cache_dir, "/tmp/shards")
         self.storage = Storage(self.retries, cache_dir, cache_gb)
         self.shuffle_buffer = whole("shuffle_buffer", shuffle_buffer, 1)
         self._shards: dict[str, list[str]] = {}

@@ -1,6 +1,5 @@
 """The numbers and choices of each method, as frozen dataclasses: the keys of the config group `method`."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nstexp.core.errors import ArgumentError, choice, flag, number, whole, wholes
+from nstexp.core.errors import ArgumentError, choice, flag, flags, is_number, name_list, number, text, whole, wholes
 from nstexp.core.masks import Propagation
 from nstexp.core.networks.layers import Norm
 from nstexp.core.resize import size_for_pixels
@@ -17,6 +16,9 @@ from nstexp.weights import ADAIN_DECODER
 
 StyleResize = Literal["area", "squash", "none"]
 Clamp = Literal["on_save", "project"]
+LEAST_SCALE, MOST_SCALE = 1 / 16, 16  # of style pictures
+MOST_MARGIN_PX = 1024
+LARGEST_PX = 65_535  # of a picture's side: what a JPEG can have
 LAYER_KEY = "layers.content"  # where users set the layer at which AdaIN exchanges statistics
 
 
@@ -116,12 +118,17 @@ class GatysSettings:
         choice("clamp", self.clamp, get_args(Clamp))
         if "lbfgs" in self.optimizer:
             self._refuse_what_lbfgs_cannot_see()
-        wholes(1, max_steps=self.max_steps, levels=self.levels, pyramid_levels=self.pyramid_levels)
-        wholes(1, fine_steps=self.fine_steps, next_steps=self.next_steps)
-        whole("margin_px", self.margin_px)
-        number("style_scale", self.style_scale, above=0)
-        if isinstance(self.fine_layers, str) or not isinstance(self.fine_layers, Sequence):
-            raise ArgumentError("fine_layers", f"={self.fine_layers}: give a list of layers, such as [relu1_1,relu2_1]")
+        text("init", self.init, "content")
+        flag("normalize_gradients", self.normalize_gradients)
+        wholes(1, max_steps=self.max_steps, fine_steps=self.fine_steps, next_steps=self.next_steps)
+        wholes(1, 16, levels=self.levels, pyramid_levels=self.pyramid_levels)  # 2^15 px, halved as often, are one
+        whole("margin_px", self.margin_px, 0, MOST_MARGIN_PX)
+        number("noise_std", self.noise_std, 0, 10)
+        number("lr_decay", self.lr_decay, above=0, high=1)
+        number("pyramid_gain", self.pyramid_gain, above=0, high=10)
+        number("freeze_share", self.freeze_share, 0, 1)
+        number("style_scale", self.style_scale, LEAST_SCALE, MOST_SCALE)
+        name_list("fine_layers", self.fine_layers, "relu1_1")
         _check_coarse_steps(self.coarse_steps, self.levels, self.max_steps)
 
     def _refuse_what_lbfgs_cannot_see(self) -> None:
@@ -211,11 +218,16 @@ class AdaINSettings:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        text("layer", self.layer, "relu4_1")
+        text("decoder", self.decoder, "bundled")
+        text("init", self.init, "ridge")
         number("alpha", self.alpha, 0, 1)
+        number("eps", self.eps, 0, 1)
+        flags(unbiased=self.unbiased, compile=self.compile)
         wholes(1, init_pictures=self.init_pictures, styles_per_content=self.styles_per_content)
-        whole("tile_px", self.tile_px, 64)
+        whole("tile_px", self.tile_px, 64, LARGEST_PX)
         if self.style_px is not None:
-            whole("style_px", self.style_px, 64)
+            whole("style_px", self.style_px, 64, LARGEST_PX)
         _ = self.recipe
 
     @property
@@ -269,13 +281,11 @@ class FeedForwardSettings:
 
     def __post_init__(self) -> None:
         choice("norm", self.norm, get_args(Norm))
-        if (
-            isinstance(self.diversity, bool)
-            or not isinstance(self.diversity, int | float)
-            or not (0 <= self.diversity < math.inf)
-        ):
+        if self.model is not None:
+            text("model", self.model, "runs/mine/model.safetensors")
+        if not is_number(self.diversity) or self.diversity < 0:
             raise ArgumentError("diversity", f"={self.diversity}: a weight is a finite number, 0 or larger")
-        if self.noise not in (None, True, False):
+        if not (self.noise is None or isinstance(self.noise, bool)):
             raise ArgumentError(
                 "noise", f"={self.noise}: give true, false, or null, which is what method.diversity needs"
             )
@@ -283,7 +293,7 @@ class FeedForwardSettings:
             raise ArgumentError(
                 "diversity", f"={self.diversity} needs noise to tell pictures apart: leave method.noise out"
             )
-        whole("noise_draws", self.noise_draws, 1)
+        whole("noise_draws", self.noise_draws, 1, 64)
         if self.diversity and self.noise_draws < 2:
             raise ArgumentError(
                 "noise_draws",
@@ -291,9 +301,8 @@ class FeedForwardSettings:
                 f"{self.diversity} needs 2 or more of each photo",
             )
         if self.style_px is not None:
-            whole("style_px", self.style_px, 64)
-        flag("balance", self.balance)
-        flag("compile", self.compile)
+            whole("style_px", self.style_px, 64, LARGEST_PX)
+        flags(balance=self.balance, compile=self.compile)
         _ = self.recipe
 
     @property

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from nstexp.core.errors import ArgumentError, choice, is_whole, number
+from nstexp.core.errors import ArgumentError, choice, is_whole, number, text
 from nstexp.core.names import Combine
 
 LARGEST_SIDE_PX = 65_535  # of a JPEG
@@ -67,9 +66,7 @@ class Request:
 
 
 def _check_names(key: str, value: Any, several: bool) -> None:
-    """Raise for what is no file's or picture's name. The command line reads some names as numbers."""
-    each = value if several and isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    if value is not None and not all(
-        isinstance(one, str | int | float | Path) and not isinstance(one, bool) for one in each
-    ):
-        raise ArgumentError(key, f"={value}: give a name{', or a list of names' if several else ''}")
+    """Raise for what is no name of a file or picture, nor a list of them if there may be several."""
+    names = value if several and isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    for name in names if value not in (None, "") else ():  # what an empty one means is said where files are looked for
+        text(key, name, "photo.jpg")

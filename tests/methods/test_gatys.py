@@ -206,5 +206,5 @@ def test_init_adain_starts_from_what_that_method_makes_of_the_whole_canvas():
 
 def test_a_term_for_training_is_refused():
     with pytest.raises(UserError, match=r"the loss term 'identity' is for training .* leave it out of loss"):
-        terms = {"content": ContentLoss(["relu3_2"]), "identity": IdentityLoss([])}
+        terms = {"content": ContentLoss(["relu3_2"]), "identity": IdentityLoss(["relu3_2"])}
         make_gatys(terms=terms, weights={"alpha": 1, "identity": 1})

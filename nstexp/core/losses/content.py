@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import ArgumentError, choice, is_whole
-from nstexp.core.losses.terms import Role, Shapes, accumulator, factors_of, total_of
+from nstexp.core.errors import ArgumentError, choice, is_whole, name_list, number
+from nstexp.core.losses.terms import LARGEST_SCALE, Role, Shapes, accumulator, factors_of, total_of
 from nstexp.core.networks.encoder import IMAGE, Features
 
 ContentForm = Literal["mse", "half_sum", "sum"]
@@ -33,7 +33,7 @@ class ContentLoss(nn.Module):
 
     def __init__(self, layers: Sequence[str], form: ContentForm = "mse") -> None:
         super().__init__()
-        self.layers = tuple(layers)
+        self.layers = name_list("layers", layers, "relu4_1")
         self.form = choice("form", form, get_args(ContentForm))
 
     def target(self, feats: Features) -> Features:
@@ -90,7 +90,7 @@ class LaplacianLoss(nn.Module):
             raise ArgumentError("pool_px", f"={pool_px}: give a list of whole numbers of pixels, such as [4,16]")
         self.pool_px = tuple(pool_px)
         self.factors = factors_of("pool_weights", pool_weights, self.pool_px, "entries of pool_px")
-        self.pixel_scale = pixel_scale
+        self.pixel_scale = number("pixel_scale", pixel_scale, above=0, high=LARGEST_SCALE)
         self.min_side_px = 3 * max(self.pool_px)
 
     def target(self, feats: Features) -> list[Tensor]:
@@ -119,8 +119,8 @@ class IdentityLoss(nn.Module):
 
     def __init__(self, layers: Sequence[str], pixels: float = 10.0) -> None:
         super().__init__()
-        self.layers = tuple(layers)
-        self.pixels = pixels
+        self.layers = name_list("layers", layers, "relu4_1")
+        self.pixels = number("pixels", pixels, 0)
 
     def target(self, feats: Features) -> Features:
         return {name: feats[name].detach() for name in (IMAGE, *self.layers)}

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from nstexp.core.errors import choice
-from nstexp.core.losses.terms import Role
+from nstexp.core.errors import choice, number
+from nstexp.core.losses.terms import LARGEST_SCALE, Role
 from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, Features
 
 TVForm = Literal["jc", "sq", "mean", "keras", "l1", "pystiche"]
@@ -51,7 +51,7 @@ class TotalVariation(nn.Module):
     def __init__(self, form: TVForm = "jc", pixel_scale: float = 255.0) -> None:
         super().__init__()
         self.form = choice("form", form, get_args(TVForm))
-        self.pixel_scale = pixel_scale
+        self.pixel_scale = number("pixel_scale", pixel_scale, above=0, high=LARGEST_SCALE)
         self.unit = f"total variation ({form}) of 0-{pixel_scale:g} pixels"
 
     def target(self, feats: Features) -> None:
@@ -79,7 +79,7 @@ class OutOfRange(nn.Module):
 
     def __init__(self, pixel_scale: float = 255.0) -> None:
         super().__init__()
-        self.pixel_scale = pixel_scale
+        self.pixel_scale = number("pixel_scale", pixel_scale, above=0, high=LARGEST_SCALE)
         self.unit = f"mean squared distance of 0-{pixel_scale:g} pixels to their range"
 
     def target(self, feats: Features) -> None:
@@ -112,7 +112,7 @@ class TemporalLoss(nn.Module):
 
     def __init__(self, pixel_scale: float = 255.0) -> None:
         super().__init__()
-        self.pixel_scale = pixel_scale
+        self.pixel_scale = number("pixel_scale", pixel_scale, above=0, high=LARGEST_SCALE)
         self.unit = f"mean squared difference of 0-{pixel_scale:g} pixels to the frame before"
 
     def target(self, feats: Features) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import choice, whole
+from nstexp.core.errors import choice, flag, name_list, number, whole
 from nstexp.core.losses.stats import Moments, gram, mean_square, moments, region_moments
 from nstexp.core.losses.terms import Guides, Reduction, Role, Shapes, guided, layer_factors, total_of, used
 from nstexp.core.losses.transport import Mode, Tie, directions, hist_match, quantiles
@@ -63,7 +63,7 @@ class GramLoss(nn.Module):
         reduction: Reduction = "sum",
     ) -> None:
         super().__init__()
-        self.layers = tuple(layers)
+        self.layers = name_list("layers", layers, "relu4_1")
         self.form = choice("form", form, get_args(GramForm))
         self.factors = layer_factors(self.layers, layer_weights, reduction)
 
@@ -127,10 +127,10 @@ class MomentsLoss(nn.Module):
         unbiased: bool = False,
     ) -> None:
         super().__init__()
-        self.layers = tuple(layers)
+        self.layers = name_list("layers", layers, "relu4_1")
         self.reduction = choice("style_reduction", style_reduction, get_args(Reduction))
         self.factors = layer_factors(self.layers, layer_weights)
-        self.eps, self.unbiased = eps, unbiased
+        self.eps, self.unbiased = number("eps", eps, 0, 1), flag("unbiased", unbiased)
 
     def target(self, feats: Features) -> dict[str, Moments]:
         return {name: moments(feats[name].detach(), self.eps, self.unbiased) for name in self.layers if name in feats}
@@ -201,7 +201,7 @@ class CovarianceLoss(nn.Module):
 
     def __init__(self, layers: Sequence[str], layer_weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        self.layers = tuple(layers)
+        self.layers = name_list("layers", layers, "relu4_1")
         self.factors = layer_factors(self.layers, layer_weights)
 
     def target(self, feats: Features) -> dict[str, Moments]:
@@ -276,14 +276,14 @@ class HistogramLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.layers = tuple(layers)
+        self.layers = name_list("layers", layers, "relu4_1")
         self.factors = layer_factors(self.layers, layer_weights)
         self.reduction = choice("reduction", reduction, get_args(Reduction))
         self.how = {
             "mode": choice("mode", mode, get_args(Mode)),
             "tie": choice("tie", tie, get_args(Tie)),
-            "bins": whole("bins", bins, 2),
-            "seed": seed,
+            "bins": whole("bins", bins, 2, 2**20),
+            "seed": whole("seed", seed),
         }
 
     def target(self, feats: Features) -> Features:
@@ -357,11 +357,11 @@ class SlicedWassersteinLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.layers = tuple(layers)
+        self.layers = name_list("layers", layers, "relu4_1")
         self.factors = layer_factors(self.layers, layer_weights)
         if directions is not None:
-            whole("directions", directions, 1)
-        self.directions, self.seed = directions, seed
+            whole("directions", directions, 1, 2**16)
+        self.directions, self.seed = directions, whole("seed", seed)
 
     def target(self, feats: Features) -> Features:
         names = [name for name in self.layers if name in feats]

@@ -1,13 +1,12 @@
 """What a loss term is, and what several of them share."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
-from nstexp.core.errors import ArgumentError, choice
+from nstexp.core.errors import ArgumentError, choice, is_number
 from nstexp.core.networks.encoder import Features
 
 Role = Literal["content", "style", "image", "before", "identity"]
@@ -42,6 +41,9 @@ class LossTerm(Protocol):
         (H, W), the factor that features have at each position, whose mean square is 1 (Gatys et al. 2017, Eq. 5)."""
 
 
+LARGEST_SCALE = 65_535  # of pixels: 16 bits
+
+
 def total_of(values: Sequence[Tensor]) -> Tensor:
     """Sum of scalars; 0 of none."""
     return torch.stack([torch.as_tensor(v) for v in values]).sum() if values else torch.zeros(())
@@ -71,12 +73,15 @@ def factors_of(argument: str, given: Sequence[float] | None, of: Sequence[Any], 
     Raises:
         ArgumentError: not one number for each, or one that is negative or not finite.
     """
-    factors = [1.0] * len(of) if given is None else [float(w) for w in given]
-    if len(factors) != len(of):
-        raise ArgumentError(argument, f" has {len(factors)} numbers for the {len(of)} {what}")
-    if any(not math.isfinite(f) or f < 0 for f in factors):
-        raise ArgumentError(argument, f"={factors}: each is a finite number, 0 or larger")
-    return tuple(factors)
+    if given is None:
+        return (1.0,) * len(of)
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ArgumentError(argument, f"={given}: give a list with one number for each of the {len(of)} {what}")
+    if len(given) != len(of):
+        raise ArgumentError(argument, f" has {len(given)} numbers for the {len(of)} {what}")
+    if not all(is_number(factor) and factor >= 0 for factor in given):
+        raise ArgumentError(argument, f"={list(given)}: each is a finite number, 0 or larger")
+    return tuple(map(float, given))
 
 
 def used(term: nn.Module, target: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstexp.core.color import luminance
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, text
 from nstexp.core.measures.terms import Role
 from nstexp.core.networks.encoder import IMAGE, Features
 
@@ -103,7 +103,7 @@ class CFSD:
     unit = "Kullback-Leibler divergence summed over rows"
 
     def __init__(self, layer: str = CFSD_LAYER) -> None:
-        self.layers = (layer,)
+        self.layers = (str(text("layer", layer, CFSD_LAYER)),)
 
     def target(self, feats: Features) -> Tensor:
         return feats[self.layers[0]]

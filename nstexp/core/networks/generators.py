@@ -105,16 +105,17 @@ class ResidualSettings:
     def __post_init__(self) -> None:
         for name, known in (("pad", Pad), ("up", Up), ("output", Output), ("space", Space), ("gamma", Gamma)):
             choice(name, getattr(self, name), get_args(known))
-        wholes(1, blocks=self.blocks, styles=self.styles, last_kernel=self.last_kernel)
+        wholes(1, 100, blocks=self.blocks, last_kernel=self.last_kernel)
+        wholes(1, styles=self.styles)
         whole("start_pad_px", self.start_pad_px)
         if self.start_pad_px not in (0, 8 * self.blocks):
             problem = f"={self.start_pad_px}: give 0, or {8 * self.blocks}, which blocks take away"
             raise ArgumentError("start_pad_px", problem)
         flag("last_norm", self.last_norm)
         flag("bias", self.bias)
-        number("width", self.width, above=0)
+        number("width", self.width, above=0, high=64)
         if self.weight_std is not None:
-            number("weight_std", self.weight_std, above=0)
+            number("weight_std", self.weight_std, above=0, high=1)
         if self.last_kernel % 2 == 0:
             raise ArgumentError("last_kernel", f"={self.last_kernel}: give an odd number")
 

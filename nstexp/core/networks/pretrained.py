@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from nstexp.core.errors import ArgumentError, UserError, choice
+from nstexp.core.errors import ArgumentError, UserError, choice, whole, wholes
 from nstexp.core.networks.efficientnet import HEAD_CHANNELS, STAGES, STEM_CHANNELS, block_names
 from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
 from nstexp.core.networks.tensor_files import check_numbers, read_tensors
@@ -145,7 +145,8 @@ def _lite_convs(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]
 
 def random_efficientnet(seed: int = 0, width_divisor: int = 8) -> EncoderWeights:
     """He-initialized EfficientNet-Lite0, 1/8 as wide, for tests: no picture made with it means anything."""
-    generator = torch.Generator().manual_seed(seed)
+    wholes(1, 64, width_divisor=width_divisor)
+    generator = torch.Generator().manual_seed(whole("seed", seed))
     convs: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(name: str, out: int, inputs: int, kernel: int) -> int:
@@ -168,7 +169,8 @@ def random_efficientnet(seed: int = 0, width_divisor: int = 8) -> EncoderWeights
 def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 19) -> EncoderWeights:
     """He-initialized VGG, 1/8 as wide, for tests and smoke runs: no picture made with it means anything."""
     choice("depth", depth, sorted(VGG_BLOCKS))
-    generator = torch.Generator().manual_seed(seed)
+    wholes(1, 64, width_divisor=width_divisor)
+    generator = torch.Generator().manual_seed(whole("seed", seed))
     convs, channels = {}, 3
     for block, count in enumerate(VGG_BLOCKS[depth], 1):
         out = min(64 * 2 ** (block - 1), 512) // width_divisor

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nstexp.core.errors import UserError, choice
+from nstexp.core.errors import UserError, choice, flags
 from nstexp.core.networks.encoder import (
     IMAGE,
     MEMORY_BYTES,
@@ -61,6 +61,7 @@ class VGG(nn.Module):
         choice("pool", pool, get_args(Pool))
         choice("pad", pad, get_args(Pad))
         choice("tap", tap, get_args(Tap))
+        flags(pad_first_only=pad_first_only, pool_rescale=pool_rescale)
         self.identity = weights.identity
         self.pool, self.pad, self.pad_first_only, self.tap = pool, pad, pad_first_only, tap
         self.pool_factor = {"max": 1.0, "avg": 2.0, "l2": 0.78}[pool] if pool_rescale else 1.0

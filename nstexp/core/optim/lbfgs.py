@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nstexp.core.errors import number, wholes
+
 
 @dataclass
 class _Memory:
@@ -43,6 +45,9 @@ class LBFGS(Optimizer):
         max_rise: float = 1.5,
         max_evals: int = 10,
     ) -> None:
+        wholes(1, 10_000, history_size=history_size, max_evals=max_evals)
+        number("first_step", first_step, above=0, example="0.004")
+        number("max_rise", max_rise, 1, example="1.5")
         super().__init__(params, {})
         self.history_size, self.first_step = history_size, first_step
         self.max_rise, self.max_evals = max_rise, max_evals

@@ -39,6 +39,8 @@ class Muon(Optimizer):
     ) -> None:
         number("lr", lr, above=0, example="4e-3")
         number("momentum", momentum, low=0, below=1, example="0.95")
+        number("bias_lr", bias_lr, low=0, example="0.02")
+        number("eps", eps, above=0, example="1e-8")
         super().__init__(
             params, {"lr": lr, "momentum": momentum, "bias_lr": bias_lr, "betas": tuple(betas), "eps": eps}
         )

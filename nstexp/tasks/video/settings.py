@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, get_args
 
-from nstexp.core.errors import ArgumentError, UserError, choice, whole
+from nstexp.core.errors import ArgumentError, choice, number, text, whole
 from nstexp.media.flow import FlowName
 from nstexp.media.video import READERS, Encoding
 
@@ -47,19 +47,17 @@ class Settings:
     def __post_init__(self) -> None:
         choice("flow", self.flow, get_args(FlowName))
         choice("reader", self.reader, READERS)
-        if type(self.stabilize) not in (int, float) or not 0 <= self.stabilize < 1:
-            raise ArgumentError("stabilize", f"={self.stabilize}: give a number from 0 to below 1, such as 0.8")
-        if type(self.quality) not in (int, float) or not 0 <= self.quality <= 255:
-            raise ArgumentError("quality", f"={self.quality}: give a number, 0 or larger, such as 18; less is better")
-        if not isinstance(self.codec, str | None):
-            raise ArgumentError("codec", f"={self.codec}: give the name of an encoder, such as libx264")
+        number("stabilize", self.stabilize, 0, below=1, example="0.8")
+        number("quality", self.quality, 0, 255, example="18; less is better")
+        if self.codec is not None:
+            text("codec", self.codec, "libx264")
         if not isinstance(self.codec_options, Mapping | None):
             raise ArgumentError("codec_options", f"={self.codec_options}: give a table such as {{preset: slow}}")
         if self.batch is not None:
-            whole("batch", self.batch, 1)
+            whole("batch", self.batch, 1, 4096)
         if self.fade is not None and not _is_list_of_numbers(self.fade):
             raise ArgumentError("fade", f"={self.fade}: give a list of two or more positions, such as [0,1]")
-        _ = self.rate
+        _ = self.rate, seconds_of("start", self.start), seconds_of("end", self.end)
 
     @property
     def encoding(self) -> Encoding:
@@ -91,6 +89,6 @@ def seconds_of(key: str, value: float | str | None) -> float | None:
         return None
     parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", str(value).strip())
     if not parts:
-        raise UserError(f"video.{key}={value}: give seconds, or hours:minutes:seconds such as 00:01:30")
+        raise ArgumentError(key, f"={value}: give seconds, or hours:minutes:seconds such as 00:01:30")
     hours, minutes, seconds = (float(part or 0) for part in parts.groups())
     return 3600 * hours + 60 * minutes + seconds

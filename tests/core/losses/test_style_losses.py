@@ -524,7 +524,7 @@ def test_layer_weights_multiply_each_layer(make):
         (lambda: LaplacianLoss([True]), "pool_px=[True]"),
         (lambda: LaplacianLoss(4), "pool_px=4"),
         (lambda: LaplacianLoss([4, 16], [1]), "pool_weights has 1 numbers for the 2 entries of pool_px"),
-        (lambda: LaplacianLoss([4], [-1]), "pool_weights=[-1.0]"),
+        (lambda: LaplacianLoss([4], [-1]), "pool_weights=[-1]"),
         (lambda: CovarianceLoss(LAYERS, [1]), "layer_weights has 1 numbers for the 3 layers"),
         (lambda: HistogramLoss(LAYERS, [1]), "layer_weights has 1 numbers for the 3 layers"),
         (lambda: HistogramLoss(LAYERS, [1, math.inf, 1]), "layer_weights"),
