@@ -4,15 +4,18 @@ A constructor that refuses an argument names the argument. The place of the obje
 `form=x is unknown` becomes `loss.gram.form=x is unknown`. The same holds for factories, which are called later.
 """
 
+import contextlib
 import logging
 import re
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from nstexp import trust
 from nstexp.core.errors import ArgumentError, UserError
@@ -63,6 +66,7 @@ def prepared(config: DictConfig) -> DictConfig:
     """A copy of a whole configuration, from whose parts `build` makes objects."""
     config = deepcopy(config)
     OmegaConf.set_struct(config, False)
+    _keep_literal(config)
     for node in list(_nodes(config)):
         path, target = str(node._get_full_key(None)), moved(str(node["_target_"]))
         if target != node["_target_"]:
@@ -140,6 +144,21 @@ def moved(target: str) -> str:
         if target.startswith(f"{old}."):
             return new + target.removeprefix(old)
     return target
+
+
+def _keep_literal(config: Any) -> None:
+    """Put a Path in the place of every text that holds a literal ${, as a file's name can: Hydra resolves texts again
+    before it builds objects of them, and would look for a key of that name."""
+    keys = list(config) if isinstance(config, DictConfig) else range(len(config))
+    for key in keys:
+        node = config._get_node(key)
+        if isinstance(node, DictConfig | ListConfig):
+            if not (node._is_none() or node._is_missing() or node._is_interpolation()):
+                _keep_literal(node)
+        elif isinstance(node._value(), str) and "${" in node._value():
+            with contextlib.suppress(OmegaConfBaseException):  # it is said where the value is used
+                if isinstance(config[key], str) and "${" in config[key]:
+                    config[key] = Path(config[key])
 
 
 def _nodes(config: Any) -> Iterator[DictConfig]:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,13 +18,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp import composing, early, options, outputs, trust
+from nstexp import composing, early, outputs, trust
 from nstexp.build import build, prepared
+from nstexp.commands import print_path
 from nstexp.core.errors import JobFailed, Stopped, UserError
 from nstexp.core.secrets import without_secrets
+from nstexp.core.text import printable
 from nstexp.keys import CONF
 from nstexp.ownership import Place
 from nstexp.processes import is_first_process
+from nstexp.quoting import quoted, resolved_yaml
 from nstexp.refusals import sentence_of
 from nstexp.sweeps import cluster, hooks
 
@@ -38,8 +42,7 @@ def main() -> None:
         return
     try:
         words, trusted = trust.split_words(sys.argv[1:])
-        words = options.in_front(words)
-        early.check_words(words)
+        words = early.words_for_hydra(words)
     except UserError as error:
         _leave(str(error), EXIT_BAD_INPUT)
     sys.argv[1:] = _one_method(words)
@@ -94,7 +97,7 @@ def _refusing(command: Callable[[], object]) -> Callable[[], None]:
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
-    print(without_secrets(sentence), file=sys.stderr)
+    print(printable(without_secrets(sentence)), file=sys.stderr)
     sys.exit(code)
 
 
@@ -124,7 +127,7 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
     place = None if sweep else hooks.taken(run_dir)
     try:
         if sweep:
-            _check_sweep(cfg, hydra_cfg, list(hydra_cfg.overrides.task))
+            _check_sweep(cfg, hydra_cfg, _overrides(hydra_cfg))
         elif place is None:
             hooks.check_run(cfg, hydra_cfg)
         if place is None:
@@ -142,7 +145,7 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
 
 def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> None:
     """Make the result, unless a job of a sweep has been done before, and print its path."""
-    finished = outputs.finished(place.path, OmegaConf.to_yaml(cfg, resolve=True)) if sweep else None
+    finished = outputs.finished(place.path, resolved_yaml(cfg)) if sweep else None
     if finished is not None:
         logging.getLogger(__name__).info("finished before: %s", place.path)
         _print_result(finished)
@@ -150,11 +153,16 @@ def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> 
     _warm_up(cfg)
     from nstexp import run  # with torch, which takes seconds
 
-    overrides = list(hydra_cfg.overrides.task)
+    overrides = _overrides(hydra_cfg)
     variants = _variants(cfg, overrides)
     for variant in variants.values():
         place.inputs.add_config(OmegaConf.to_container(variant, resolve=True))
     run.run(cfg, place.path, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result, place)
+
+
+def _overrides(hydra_cfg: DictConfig) -> list[str]:
+    """What was set, as it was typed for Hydra: with ${...}, which Hydra resolves where it composes them again."""
+    return OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
 
 
 def _warm_up(cfg: DictConfig) -> None:
@@ -171,7 +179,7 @@ def _quietly(call: Callable[[], object]) -> None:
 
 def _print_result(path: Path) -> None:
     if is_first_process():
-        print(path, flush=True)
+        print_path(path)
 
 
 def _end(error: UserError | Stopped, hydra_cfg: DictConfig, place: Place | None, sweep: bool) -> NoReturn:
@@ -240,7 +248,8 @@ def _searches(hydra_cfg: DictConfig) -> bool:
 def _how_to_go_on(hydra_cfg: DictConfig) -> str:
     if _searches(hydra_cfg):
         return ""  # it would choose other values
-    return f"\nthe same command with hydra.sweep.dir={hydra_cfg.sweep.dir} goes on; jobs that are finished are kept"
+    folder = shlex.quote(f"hydra.sweep.dir={hydra_cfg.sweep.dir}")
+    return f"\nthe same command with {folder} goes on; jobs that are finished are kept"
 
 
 def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
@@ -260,7 +269,7 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
         method = [] if any(override.startswith("method=") for override in own) else [f"method={label}"]
         common = [override for override in overrides if not override.startswith(("method=", "++task.methods"))]
         try:
-            found[str(label)] = compose("config", [*common, *method, *own])
+            found[str(label)] = compose("config", [*common, *method, *quoted(outputs.unescaped(own))[0]])
         except Exception as error:
             if sentence := sentence_of(error):
                 raise UserError(f"task.methods, {label}: {sentence}") from None

@@ -1,6 +1,7 @@
-"""What the commands beside the main one have in common: errors on one line, CSV files in, Markdown tables out."""
+"""What the commands have in common: errors on one line, a result's path, CSV files in, Markdown tables out."""
 
 import csv
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import check_place
+from nstexp.core.text import printable
 from nstexp.ownership import Inputs
 
 
@@ -21,7 +23,7 @@ def errors_on_one_line(interrupted: str = "interrupted") -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(printable(error), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
@@ -44,7 +46,19 @@ def check_out(path: Path, inputs: Iterable[str | Path], option: str = "--out") -
     read.add(map(Path, inputs))
     read.protect([path], option)
     if path.exists():
-        print(f"{option} {path}: the file that is there will be replaced", file=sys.stderr)
+        print(printable(f"{option} {path}: the file that is there will be replaced"), file=sys.stderr)
+
+
+def print_path(path: Path) -> None:
+    """The last line on stdout, byte for byte the name of the file; without what a terminal would obey, if it is one."""
+    if sys.stdout.isatty():
+        print(printable(path, one_line=True), flush=True)
+        return
+    try:
+        print(path, flush=True)
+    except UnicodeEncodeError:  # a character that the encoding of stdout does not have
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+        sys.stdout.buffer.flush()
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

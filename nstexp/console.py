@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from nstexp.core.text import printable
+
 SECONDS_AT_A_TERMINAL = 0.5
 
 
@@ -20,6 +22,7 @@ def progress(total: int, desc: str, unit: str, seconds_in_a_log: float = 10.0, *
         more: other arguments of tqdm.
     """
     seconds = SECONDS_AT_A_TERMINAL if sys.stderr.isatty() else seconds_in_a_log
+    desc = printable(desc, one_line=True)
     return tqdm(total=total, desc=desc, unit=unit, file=sys.stderr, mininterval=seconds, **more)
 
 

@@ -1,19 +1,24 @@
 """What can be refused before torch is imported, which takes seconds: wrong values, and files that are not there."""
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nstexp import keys
+from nstexp import keys, options
+from nstexp.bare_words import with_keys
 from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, whole
 from nstexp.core.names import Precision
 from nstexp.media.paths import as_list, check_exists
+from nstexp.quoting import quoted
 from nstexp.refusals import sentence_of, unreadable
 from nstexp.tasks.request import LARGEST_SIDE_PX, Request
 
@@ -30,29 +35,49 @@ OF_OPTIMIZERS = {  # of torch.optim
     "history_size": partial(whole, smallest=1, largest=10_000),
 }
 PLAIN_VALUE = re.compile(r"(?:\+\+)?(\w+)=([\w.+-]*)")  # of the top level, and neither a list nor a text with quotes
-PLAIN_PATH = re.compile(r"(content|fine_style|masks)=([\w./~:@+-]*[\w/])")  # neither a list nor anything to resolve
+FILES = ("content", "fine_style", "masks")  # `style` may be a word that only the method knows
 
 
-def check_words(words: Sequence[str]) -> None:
-    """Raise a UserError before the configuration is composed, which takes half a second: for a key that no
-    configuration has, a wrong value at the top level, and a file that is not there.
+def words_for_hydra(words: Sequence[str]) -> list[str]:
+    """The command line as Hydra needs it, where pictures need no key and names of files no quotes.
 
-    Only what is plain is looked at, such as one path; `check` looks at the rest.
+    What is plainly wrong is refused now, before the configuration is composed, which takes half a second: a key that no
+    configuration has, a wrong value at the top level, and a file that is not there. `check` looks at the rest.
+
+    Args:
+        words: as the user typed them, behind the shell.
+
+    Raises:
+        UserError: a word that is wrong, or that can mean two things.
     """
+    if "${" in os.getcwd():  # Hydra keeps it in the configuration
+        raise UserError(f"{os.getcwd()}: nstexp cannot work in a folder whose name holds ${{")
+    words = options.in_front(with_keys(words, frozenset(keys.known().tree)))
     for word in words:
         if not word.partition("=")[0].strip("+~"):
             raise UserError(unreadable(word))
+    words, names = quoted(words, sweep=_is_sweep(words))
     keys.check_words(words)
     for found in filter(None, (re.fullmatch(r"hydra\.launcher\.n_jobs=([\w.+-]*)", word) for word in words)):
         _check_n_jobs(_read(found[1]))
     if any(word.startswith("-") for word in words):
-        return  # a sweep, or a question about the configuration
+        return words  # a sweep, or a question about the configuration
     plain = {found[1]: _read(found[2]) for found in map(PLAIN_VALUE.fullmatch, words) if found}
     checked({key: value for key, value in plain.items() if not (keys.CONF / key).is_dir()})
-    last = {word.partition("=")[0]: word for word in words}  # of several values the last one counts
-    for found in filter(None, map(PLAIN_PATH.fullmatch, last.values())):
-        if found[2].lower() != "null":
-            check_exists(found[2], found[1])
+    for key in FILES:
+        for name in names.get(key) or []:
+            check_exists(name, key)
+    return words
+
+
+def _is_sweep(words: Sequence[str]) -> bool:
+    """Whether a comma separates runs: -m, or an experiment that is a sweep of its own."""
+    if any(word in ("-m", "--multirun") or word.lower().endswith("hydra.mode=multirun") for word in words):
+        return True
+    folders = [keys.CONF, *(Path(folder) for flag, folder in pairwise(words) if flag in ("--config-dir", "-cd"))]
+    names = [word.partition("=")[2] for word in words if re.match(r"\+*experiment=", word)]
+    files = [folder / "experiment" / f"{name}.yaml" for folder in folders for name in names]
+    return any(re.search(r"^\s+mode: *MULTIRUN", f.read_text(encoding="utf-8"), re.M) for f in files if f.is_file())
 
 
 def check(cfg: DictConfig) -> None:

@@ -3,6 +3,7 @@
 import logging
 import netrc
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from urllib.parse import urlparse
 
 from nstexp.core.runtime.files import finite
 from nstexp.core.secrets import without_secrets
+from nstexp.core.text import printable
+from nstexp.outputs import each_text
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
     from pytorch_lightning.loggers import Logger
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method nee
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 2.0
+MOST_OF_A_NAME = 128
 STEP = "trainer/global_step"  # the axis of W&B's charts, by the name that Lightning gives it
 
 
@@ -114,6 +118,7 @@ class WandbRun:
 
     def log_file(self, file: str, name: str, kind: str) -> None:
         """Keep a file with the run."""
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:MOST_OF_A_NAME]  # what W&B takes
         self._later(lambda: self._run.log_artifact(file, name=name, type=kind))
 
     def finish(self, status: str) -> None:
@@ -195,7 +200,7 @@ def log_picture(loggers: "Iterable[Logger]", key: str, image: "Tensor", step: in
     """Send a picture (3, H, W) in [0, 1] to every logger that shows pictures."""
     from nstexp.core.pixels import to_array
 
-    pixels = to_array(image)
+    key, pixels = printable(key, one_line=True), to_array(image)
     for logger in loggers:
         if hasattr(logger, "log_image"):  # W&B
             logger.log_image(key, [pixels.copy()], step=step)
@@ -215,7 +220,8 @@ def log_pictures(
     columns = dict.fromkeys(column for name in files for column in numbers.get(name, {}))
     columns = [column for column in columns if column not in ("name", "picture")]
     rows = [
-        [name, str(file), *(numbers.get(name, {}).get(column) for column in columns)] for name, file in files.items()
+        [printable(name, one_line=True), str(file), *(numbers.get(name, {}).get(column) for column in columns)]
+        for name, file in files.items()
     ]
     for logger in loggers if rows else ():
         if hasattr(logger, "log_pictures"):  # W&B
@@ -241,10 +247,11 @@ def log_file(loggers: "Iterable[Logger]", file: Path, name: str, kind: str) -> N
 def log_config(loggers: "Iterable[Logger]", config: Mapping[str, Any]) -> None:
     """Record the resolved configuration, without passwords and without numbers that JSON does not have."""
     for logger in loggers:
-        logger.log_hyperparams(finite(without_secrets(config)))
+        logger.log_hyperparams(each_text(printable, finite(without_secrets(config))))
 
 
 def log_numbers(loggers: "Iterable[Logger]", numbers: Mapping[str, float], step: int | None = None) -> None:
+    numbers = {printable(name, one_line=True): value for name, value in numbers.items()}
     for logger in loggers:
         logger.log_metrics(dict(numbers), step=step)
 

@@ -14,7 +14,7 @@ frames.csv           of a clip: one row per frame
 losses.csv           one row per logged step: image, step, total, every term (unweighted), seconds
 metrics.json         {image: its last numbers}
 summary.json         one record of the run: see `Summary`
-config.yaml          the resolved configuration
+config.yaml          the resolved configuration; a ${ in a name is \\${ there
 nstexp.log           what was logged
 .hydra/              Hydra's own record: composed config and overrides
 """
@@ -23,7 +23,8 @@ import csv
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -34,6 +35,7 @@ import yaml
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import json_text, write_atomically
 from nstexp.core.secrets import without_secrets
+from nstexp.core.text import printable
 from nstexp.ownership import Inputs, Place, is_busy, record_of
 
 if TYPE_CHECKING:  # a refused command leaves its folder before torch is imported
@@ -42,6 +44,7 @@ if TYPE_CHECKING:  # a refused command leaves its folder before torch is importe
 
 log = logging.getLogger(__name__)
 
+NO_UNICODE = "backslashreplace"  # a file's name can be none, on Linux; in JSON the escape reads as that name again
 MEAN_OF = "mean of "  # begins the names under which an evaluation records the means of its methods
 Status = Literal["running", "completed", "failed", "interrupted"]
 
@@ -171,7 +174,7 @@ class RunFolder:
         columns = self._columns.setdefault(name, list(row))
         path = self.claim(name)
         try:
-            with path.open("w" if new else "a", newline="", encoding="utf-8") as file:
+            with path.open("w" if new else "a", newline="", encoding="utf-8", errors=NO_UNICODE) as file:
                 writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
                 if new:
                     writer.writeheader()
@@ -225,7 +228,7 @@ class RunFolder:
 
     def write_skipped(self, lines: Iterable[str]) -> None:
         """skipped.txt: one picture a line, with the reason."""
-        self._write("skipped.txt", "".join(f"{line}\n" for line in lines))
+        self._write("skipped.txt", "".join(f"{printable(line, one_line=True)}\n" for line in lines))
 
     @property
     def last_checkpoint(self) -> Path:
@@ -275,7 +278,7 @@ class RunFolder:
         if not self.writes:
             return
         text = without_secrets(text)
-        write_atomically(self.claim(file_name, work), lambda p: p.write_text(text, encoding="utf-8"))
+        write_atomically(self.claim(file_name, work), lambda p: p.write_text(text, encoding="utf-8", errors=NO_UNICODE))
 
 
 def _json(content: Any) -> str:
@@ -310,7 +313,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with temporary.open("w", newline="", encoding="utf-8", errors=NO_UNICODE) as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
@@ -336,6 +339,20 @@ def read_summary(folder: str | Path) -> Summary:
             name: {key: value for key, value in own.items() if value is not None} for name, own in metrics.items()
         }
     return Summary(**{key: value for key, value in record.items() if key in known})
+
+
+def unescaped(config: Any) -> Any:
+    r"""What config.yaml holds, read as plain YAML. There a ${ that is no reference is \${, for composing it."""
+    return each_text(lambda text: re.sub(r"(\\*)\\\$\{", lambda match: match[1][::2] + "${", text), config)
+
+
+def each_text(change: Callable[[str], str], values: Any) -> Any:
+    """The same tables and lists, with every text in them changed."""
+    if isinstance(values, dict):
+        return {key: each_text(change, value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [each_text(change, value) for value in values]
+    return change(values) if isinstance(values, str) else values
 
 
 def finished(run_dir: Path, config: str) -> Path | None:

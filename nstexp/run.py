@@ -32,6 +32,7 @@ from nstexp.early import check_values, measure_names, request_of
 from nstexp.outputs import RunFolder, Summary
 from nstexp.ownership import Place, texts
 from nstexp.processes import is_first_process
+from nstexp.quoting import resolved_yaml
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
     from pytorch_lightning import Callback, Trainer
@@ -128,9 +129,10 @@ def _run(
     task = build(parts.cfg.task, _partial_=True)
     pieces = _pieces(parts, asked, variants)
 
-    folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
+    text = resolved_yaml(cfg)
+    folder.write_config(text)
     folder.write_summary()
-    log.debug("configuration:\n%s", OmegaConf.to_yaml(cfg, resolve=True))
+    log.debug("configuration:\n%s", text)
     summary = folder.summary
     about = ", ".join(filter(None, (summary.encoder, summary.precision, summary.device)))
     log.info("%s; configuration in %s", about, folder.path)

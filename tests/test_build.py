@@ -78,6 +78,15 @@ def test_what_is_given_is_in_no_configuration():
     assert build(prepared(OmegaConf.create({"a": {"_target_": FORM}}))["a"], inner=inner).inner is inner
 
 
+def test_a_name_with_a_reference_in_it_is_that_name():
+    own = {"_target_": FORM, "inner": ["\\${x}.png", {"deep": "${place}"}]}
+    cfg = prepared(
+        OmegaConf.create({"place": "a\\${x} (1).png", "one": own, "two": {"_target_": FORM, "inner": "${place}"}})
+    )
+    assert str(build(cfg.one).inner[0]) == "${x}.png"
+    assert str(build(cfg.one).inner[1]["deep"]) == str(build(cfg.two).inner) == "a${x} (1).png"
+
+
 @pytest.mark.parametrize("old", MOVED)
 def test_old_names_of_modules_are_told_the_new_one_and_go_on_working(old, caplog):
     assert moved(f"{old}.Thing") == f"{MOVED[old]}.Thing"

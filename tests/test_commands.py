@@ -1,8 +1,13 @@
-"""What the commands beside the main one have in common."""
+"""What the commands have in common."""
+
+import io
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
-from nstexp.commands import errors_on_one_line, read_csv, table_head
+from nstexp.commands import errors_on_one_line, print_path, read_csv, table_head
 from nstexp.core.errors import ArgumentError, UserError
 
 
@@ -25,6 +30,21 @@ def test_what_the_user_can_mend_is_one_line_and_an_exit_code(capsys, error, code
 def test_a_mistake_in_the_program_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), errors_on_one_line():
         1 / 0  # noqa: B018 (the error is what is wanted)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+@pytest.mark.parametrize("name", ["a.png", "写真 (1).png", "\x1b[31m.png", os.fsdecode(b"caf\xe9.png")])
+def test_a_path_is_printed_byte_for_byte(monkeypatch, encoding, name):
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    print_path(Path(name))
+    assert out.buffer.getvalue() == os.fsencode(name) + b"\n"
+
+
+def test_a_terminal_gets_no_commands_from_a_path(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    print_path(Path("\x1b[31m.png"))
+    assert capsys.readouterr().out == "\\x1b[31m.png\n"
 
 
 def test_rows_of_a_csv_file_go_by_their_names(tmp_path):

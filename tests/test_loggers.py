@@ -128,7 +128,7 @@ def test_the_run_is_told_everything_in_order_and_nobody_waits_for_its_start():
     run.log_metrics({"seconds": 1.0})
     run.log_image("picture", ["pixels"], step=7)
     run.log_video("clip", ["clip.mp4"])
-    run.log_file("report.html", "report", "kind")
+    run.log_file("report.html", "report of (1)", "kind")
     assert not RUNS, "all of this came back before the run had started"
     may_start.set()
     run.finish("failed")
@@ -140,7 +140,7 @@ def test_the_run_is_told_everything_in_order_and_nobody_waits_for_its_start():
         ("log", {"seconds": 1.0}),
         ("log", {"picture": [("picture", "pixels")], "trainer/global_step": 7}),
         ("log", {"clip": [("video", "clip.mp4")]}),
-        ("file", "report.html", "report", "kind"),
+        ("file", "report.html", "report-of--1-", "kind"),
         ("finish", 1),
     ]
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
+from nstexp.core.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def _search(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], dict[str
     found: list[str] = []
     times: dict[str, int] = {}
     waiting = [str(folder)]
-    bar = tqdm(desc=f"listing {folder}", unit="file", leave=False, delay=2.0)
+    bar = tqdm(desc=f"listing {printable(folder)}", unit="file", leave=False, delay=2.0)
     while waiting:
         here = waiting.pop()
         try:

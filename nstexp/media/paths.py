@@ -1,5 +1,6 @@
 """Where pictures are: what the user typed as existing files, and names for results. Nothing here imports torch."""
 
+import os
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any
 
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import check_place
+from nstexp.core.text import printable
 from nstexp.media import samples
 from nstexp.media.listing import list_files
 
 READABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
 READABLE += (".heic", ".heif")  # with pillow-heif, which the error about the first of them names
 WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
+MOST_BYTES = 200  # of a name; systems allow 255
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -48,10 +51,19 @@ def check_exists(spec: str, key: str) -> None:
     """Raise a UserError where `spec` is neither a file, a folder nor a built-in image; `key` as of `find_images`."""
     if samples.is_builtin(spec):
         samples.find(spec)
-    elif not Path(spec).expanduser().exists():
+    elif not is_there(spec):
         raise UserError(
-            f"{key}={spec}: there is no such file, folder or built-in image (`python -m nstexp samples` lists those)"
+            f"{key}={printable(spec, one_line=True)}: there is no such file, folder or built-in image "
+            "(`python -m nstexp samples` lists those)"
         )
+
+
+def is_there(name: str) -> bool:
+    """Whether a file or folder has this name."""
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, or ~ without a home
+        return False
 
 
 def as_list(spec: Any) -> list[str]:
@@ -75,11 +87,16 @@ def check_writable(path: Path, key: str) -> None:
 
 def unique_names(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
     """The files' names without endings, numbered where they are the same or `taken`; where only the case differs, too,
-    for on some disks that is the same file."""
+    for on some disks that is the same file. Very long ones lose their end, so that something can be put behind them."""
     names = list(taken)
     used = {name.casefold() for name in names}
-    for path in paths:
-        numbered = (path.stem if n == 1 else f"{path.stem}_{n}" for n in count(1))
+    for stem in map(_shortened, (path.stem for path in paths)):
+        numbered = (stem if n == 1 else f"{stem}_{n}" for n in count(1))
         names.append(next(name for name in numbered if name.casefold() not in used))
         used.add(names[-1].casefold())
     return names[len(taken) :]
+
+
+def _shortened(name: str) -> str:
+    whole = os.fsencode(name)
+    return name if len(whole) <= MOST_BYTES else whole[:MOST_BYTES].decode(errors="ignore")

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nstexp.commands import errors_on_one_line
+from nstexp.commands import errors_on_one_line, print_path
+from nstexp.core.text import printable
 from nstexp.report import write_report
 
 HELP = """\
@@ -40,8 +41,8 @@ def main(args: Sequence[str] | None = None) -> None:
     given = parser.parse_args(args)
     with errors_on_one_line():
         path, text = write_report(given.folders, given.output)
-    print(text, file=sys.stderr, flush=True)
-    print(path)
+    print(printable(text), file=sys.stderr, flush=True)
+    print_path(path)
 
 
 if __name__ == "__main__":

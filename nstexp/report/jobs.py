@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from nstexp.core.errors import UserError
 from nstexp.media.listing import is_input
 from nstexp.media.paths import WRITABLE, find_images
 from nstexp.media.samples import is_builtin
-from nstexp.outputs import Summary, read_summary
+from nstexp.outputs import Summary, read_summary, unescaped
 
 NO_RECORD = "no record"  # the status of a run without a readable summary.json
 SWEEP = "sweep"  # the key that says which folder a job is from, when several are compared
@@ -172,7 +173,7 @@ def find_inputs(key: str, value: str, origin: Path | None) -> list[Path]:
     if key not in INPUTS or not value:
         return []
     try:
-        return find_images([_from(spec, origin) for spec in value.strip("[]").split(",")], key)
+        return find_images([_from(spec, origin) for spec in _items(value)], key)
     except (UserError, OSError, ValueError):  # moved since, or a name that no file can have
         return []
 
@@ -191,10 +192,23 @@ def as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     if isinstance(value, list):
-        return f"[{','.join(as_text(item) for item in value)}]"
+        return f"[{','.join(_item_as_text(item) for item in value)}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{key}: {as_text(item)}' for key, item in value.items())}}}"
     return str(value)
+
+
+def _item_as_text(item: Any) -> str:
+    """An item of a list; in quotes where a comma or a quote would part it."""
+    return json.dumps(item, ensure_ascii=False) if isinstance(item, str) and re.search('[,"]', item) else as_text(item)
+
+
+def _items(text: str) -> list[str]:
+    """The items of a list as `as_text` writes it; of anything else itself."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return [text]
+    items = re.findall(r'"(?:[^"\\]|\\.)*"|[^,]+', text[1:-1])
+    return [json.loads(item) if item.startswith('"') else item.strip() for item in items]
 
 
 def is_number(value: Any) -> bool:
@@ -284,7 +298,7 @@ def _read(path: Path, kind: type, problems: list[str]) -> Any:
     unless it is missing."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _YamlLoader)
+        content = json.loads(text) if path.suffix == ".json" else unescaped(_yaml(text))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
@@ -294,6 +308,11 @@ def _read(path: Path, kind: type, problems: list[str]) -> Any:
         problems.append(f"{place} is damaged and was left out")
         return None
     return content
+
+
+def _yaml(text: str) -> Any:
+    """The content of a YAML file. libyaml refuses names that are no valid Unicode, PyYAML does not."""
+    return yaml.load(text, yaml.SafeLoader if "\\uDC" in text else _YamlLoader)
 
 
 def _numbers(metrics: Any) -> dict[str, dict[str, float]]:
@@ -365,7 +384,6 @@ def _origin(hydra: Mapping[str, Any]) -> Path | None:
 
 def _from(spec: str, origin: Path | None) -> str:
     """A file or folder as seen from here; a path that was absolute, or a built-in name, stays."""
-    spec = spec.strip().strip("'\"")
     if origin is None or is_builtin(spec) or spec.startswith("~"):
         return spec
     return os.path.join(origin, spec)

@@ -2,6 +2,7 @@
 are imported when there is something to report, so that `--help` stays fast."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from nstexp import early
 from nstexp.build import build
+from nstexp.commands import print_path
 from nstexp.core.errors import UserError, is_whole
 from nstexp.core.runtime.files import check_place
+from nstexp.core.text import printable
 from nstexp.ownership import Inputs, Place, record_of
 from nstexp.processes import is_first_process
+from nstexp.quoting import quoted
 from nstexp.sweeps import launchers
 
 DEAD = "its process ended without a word: killed, or out of memory"
@@ -110,11 +114,22 @@ def _place_of_run(config: DictConfig) -> Place:
 
 
 def _place_of_sweep(config: DictConfig) -> Place:
+    _quote_params(config)
     for problem in _why_no_jobs(config):
         raise UserError(problem)
     place = Place(os.path.abspath(str(config.hydra.sweep.dir)))
     place.take_for_sweep()
     return place
+
+
+def _quote_params(config: DictConfig) -> None:
+    """Read names of files in a sweep that a YAML file describes as on the command line."""
+    params = config.hydra.sweeper.get("params")
+    with read_write(config), open_dict(config):
+        for key, value in OmegaConf.to_container(params).items() if params else ():
+            (word,), _ = quoted([f"{key}={value}"], sweep=True)
+            if word != f"{key}={value}":
+                params[key] = word.partition("=")[2]
 
 
 class SweepReport(Callback):
@@ -157,9 +172,9 @@ class SweepReport(Callback):
             # Without a job the sweep was refused, which has been said already.
             if report.job_folders(folder):
                 path, text = report.write_report(folder)
-                print(text, file=sys.stderr, flush=True)
+                print(printable(text), file=sys.stderr, flush=True)
                 _keep(path, folder, config)
-                print(path, flush=True)
+                print_path(path)
         except KeyboardInterrupt:
             _explain(folder, "interrupted")
         except Exception as error:  # a bug of the report's must not pass for a failure of the sweep
@@ -175,7 +190,7 @@ def _why_no_jobs(config: DictConfig) -> Iterator[str]:
         if value is not None and not (is_whole(value) and value >= 1):
             yield f"hydra.sweeper.{key}={value}: give a whole number, 1 or larger"
     params = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create({}))
-    given = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    given = [*(f"{key}={value}" for key, value in params.items()), *OmegaConf.to_container(config.hydra.overrides.task)]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     last = {override.get_key_element(): override for override in parser.parse_overrides(given)}  # it counts
     for override in last.values():
@@ -219,4 +234,5 @@ def _keep(path: Path, folder: Path, config: DictConfig) -> None:
 
 
 def _explain(folder: Path, reason: str) -> None:
-    print(f"the sweep's report is incomplete ({reason}); again: python -m nstexp.report {folder}", file=sys.stderr)
+    again = f"python -m nstexp.report {shlex.quote(str(folder))}"
+    print(printable(f"the sweep's report is incomplete ({reason}); again: {again}"), file=sys.stderr)

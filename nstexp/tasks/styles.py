@@ -12,7 +12,7 @@ from nstexp.core.runtime.files import file_digest
 from nstexp.media import samples
 from nstexp.media.images import load_image
 from nstexp.media.masks import load_masks
-from nstexp.media.paths import as_list, find_images, unique_names
+from nstexp.media.paths import as_list, find_images, is_there, unique_names
 from nstexp.methods.base import LearnedStyle, Style, Stylizer, learned_styles
 from nstexp.tasks.request import Request
 
@@ -115,7 +115,7 @@ def find_styles(
             found.append((each, _picture_of(learned[each])))
             continue
         known = f"style={each}: the network has learned {', '.join(learned)}"
-        if not (samples.is_builtin(each) or Path(each).expanduser().exists()):
+        if not (samples.is_builtin(each) or is_there(each)):
             raise UserError(known)
         for path in find_images(each, "style"):
             name = of_digest.get(file_digest(path)) or of_source.get(each)

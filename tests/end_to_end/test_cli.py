@@ -201,7 +201,8 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(nstexp, args):
         ("run_dir=[a,b]", "run_dir: give the folder that the run writes to"),
         ("run_dir=${nosuch}", "run_dir: Interpolation key 'nosuch' not found; give the folder"),
         ("--multirn", "--multirn: there is no such option; did you mean --multirun?"),
-        ("content=a=b.jpg", "content=a=b.jpg: the value cannot be read"),
+        ("content=a=b.jpg", "content=a=b.jpg: there is no such file"),
+        ("weights.beta=a=b", "weights.beta=a=b: the value cannot be read"),
     ],
 )
 def test_what_does_not_compose_is_named_without_a_traceback(nstexp, args, sentence):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import picture
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -22,8 +23,11 @@ from sweep_folders import COLORS, make_job, make_sweep
 from nstexp import report
 from nstexp.core.errors import UserError
 from nstexp.media import sheet
+from nstexp.outputs import RunFolder
+from nstexp.quoting import resolved_yaml
 from nstexp.report import grid, tables
 from nstexp.report.__main__ import main
+from nstexp.report.jobs import find_inputs
 from nstexp.sweeps.hooks import SweepReport, report_unfinished
 
 
@@ -69,6 +73,31 @@ def test_jobs_are_read_by_number_with_values_and_pictures(tmp_path):
     assert [jobs[1].text(key) for key in ("weights.beta", "a.b", "loss.gram.form", "loss.gram")] == [
         "200", "[1,x]", "gatys", None,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a,b.png", "[x].png", '"q".png', "it's.png", "${seed}.png", "\\x.png", "a=b (1).png"])
+def test_inputs_of_any_name_are_found(tmp_path, name):
+    picture(str(tmp_path / name), 8, 8)
+    picture(str(tmp_path / "c.png"), 8, 8)
+    written = name.replace("${", "\\${")  # as config.yaml has it
+    make_job(tmp_path, 0, {"content": [written, "c.png"], "style": written})
+    (job,) = report.read_sweep(tmp_path)
+    assert find_inputs("content", job.text("content"), tmp_path) == [tmp_path / name, tmp_path / "c.png"]
+    assert find_inputs("style", job.text("style"), tmp_path) == [tmp_path / name]
+
+
+def test_names_that_are_no_unicode_are_read(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    run = RunFolder(tmp_path / "0")
+    run.summary.outputs, run.summary.status = [f"out/{name}"], "completed"
+    run.record_metrics(Path(name).stem, {"total": 1.0})
+    run.append_losses({"image": Path(name).stem, "step": 1, "total": 1.0, "seconds": 1})
+    run.write_config(resolved_yaml(OmegaConf.create({"content": name, "loss": {}})))
+    run.write_skipped([f"{name}: damaged"])
+    run.write_summary()
+    (job,) = report.read_sweep(tmp_path)
+    assert (job.config["content"], [*job.metrics], job.problems) == (name, [Path(name).stem], [])
+    report.write_report(tmp_path)
 
 
 def test_folders_with_other_names_are_jobs_too(tmp_path):
