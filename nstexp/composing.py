@@ -1,4 +1,5 @@
-"""Every configuration that Hydra composes is looked at before Hydra makes anything of it, see `trust`.
+"""Every configuration that Hydra composes is looked at before Hydra makes anything of it, see `trust`; and none is
+composed for nothing.
 
 What Hydra makes by itself, it makes as soon as the configuration is composed: callbacks, launchers, sweepers, handlers
 of the log. It has no place in between for others, so that `install` puts one there.
@@ -8,9 +9,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra.core.override_parser import overrides_visitor
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,13 +31,14 @@ COMMANDS = re.compile(
     r"hydra\.(job\.env_set|launcher\.(setup|python|srun_args|additional_parameters|ray\.\w+\.runtime_env))\b"
 )
 OWN_COMMANDS = ("export SLURM_KILL_BAD_EXIT=1 SLURM_WAIT=600",)  # of conf/hydra/launcher/slurm.yaml
+WORDS = "hydra.job.override_dirname"  # the words of the command line as one text, ${...} and all
 # What has no value before a job begins, and is text then.
 LATER = re.compile(r"\$\{(hydra\.[\w.]+|(hydra|now|job_name|sweep_name):[^${}]*)\}")
 
 
 def install() -> None:
     """From now on Hydra hands out no configuration that was not looked at."""
-    compose = ConfigLoaderImpl.load_configuration
+    compose, mode_of = ConfigLoaderImpl.load_configuration, Hydra.get_mode
     if hasattr(compose, "__wrapped__"):
         return
 
@@ -46,7 +51,31 @@ def install() -> None:
         check(config, overrides)
         return config
 
-    ConfigLoaderImpl.load_configuration = checked
+    if not __debug__:
+        _mend_reader()
+
+    @wraps(mode_of)
+    def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        return mode_of(hydra, config_name, overrides) if _may_choose_mode(hydra, overrides) else None
+
+    ConfigLoaderImpl.load_configuration, Hydra.get_mode = checked, mode
+
+
+def _mend_reader() -> None:
+    """Let `range(1,4)` and `{a: 1}` be read under python -O, too: what Hydra's reader does in asserts is more
+    than checking."""
+    file = Path(str(overrides_visitor.__file__))
+    with_asserts: dict[str, Any] = {"__name__": overrides_visitor.__name__}
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec", optimize=0), with_asserts)
+    ours, mended = overrides_visitor.HydraOverrideVisitor, with_asserts["HydraOverrideVisitor"]
+    ours.visitFunction, ours.visitDictKeyValuePair = mended.visitFunction, mended.visitDictKeyValuePair
+
+
+def _may_choose_mode(hydra: Hydra, overrides: Sequence[str]) -> bool:
+    """Whether a file can make a command a sweep, as experiments do. For the answer Hydra composes the configuration
+    once more than it needs, which is a third of the time that a wrong command takes."""
+    own = any(part.provider == "command-line" for part in hydra.config_loader.get_search_path().get_path())
+    return own or any(re.match(r"[+~]*(experiment|hydra)\b", word) for word in overrides)
 
 
 def check(config: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -138,7 +167,8 @@ def _plain(config: Any, key: str) -> Any:
     if config._is_none() or config._is_missing():
         return None
     if isinstance(config, DictConfig):
-        return {str(name): _plain(_value(config, name), f"{key}.{name}") for name in config}
+        names = [name for name in config if f"{key}.{name}" != WORDS]
+        return {str(name): _plain(_value(config, name), f"{key}.{name}") for name in names}
     return [_plain(_value(config, index), f"{key}[{index}]") for index in range(len(config))]
 
 

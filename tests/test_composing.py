@@ -1,5 +1,6 @@
 """What Hydra composes is looked at before Hydra makes anything of it; each case is a whole command."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,24 @@ def test_one_word_is_all_it_takes(folder, nstexp, monkeypatch):
     assert refused.sentences[0].endswith("add 'trust=[my_terms]' to the command")
     done = nstexp.bare(*command, "trust=[my_terms]", "method.max_steps=1")
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "times"), [(["seed=-1"], 1), (["experiment=demo", "seed=-1"], 2), (["hydra.mode=RUN", "seed=-1"], 2)]
+)
+def test_a_configuration_is_composed_twice_only_where_a_file_can_make_it_a_sweep(words, times, monkeypatch, tmp_path):
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    import nstexp.cli as cli
+    from nstexp import early
+
+    monkeypatch.chdir(tmp_path)
+    composed, impl = [], ConfigLoaderImpl._load_configuration_impl
+    monkeypatch.setattr(
+        ConfigLoaderImpl, "_load_configuration_impl", lambda *a, **k: composed.append(1) or impl(*a, **k)
+    )
+    monkeypatch.setattr(early, "check_words", lambda words: None)
+    monkeypatch.setattr(sys, "argv", ["nstexp", *words])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert len(composed) == times

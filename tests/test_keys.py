@@ -7,6 +7,7 @@ from test_configs import compose
 from nstexp import keys
 from nstexp.core.errors import UserError
 from nstexp.keys import check, check_words, known, no_such_key
+from nstexp.trust import trusting
 
 MISSPELT = {
     "image_pxx=3": "image_pxx: there is no such key; did you mean image_px?",
@@ -117,8 +118,8 @@ def test_a_key_that_nothing_reads_is_refused(overrides, sentence):
         ["+my={anything: [1, {goes: here}]}"],
         ["+sigma=3", "weights.beta=${sigma}"],
         ["+layers.deep=[relu4_1]", "loss.gram.layers=${layers.deep}"],
-        ["+loss.mine={_target_: nstexp.mine.Term, whatever: 1}", "+weights.mine=3"],
-        ["+method.optimizers.mine={_partial_: true, _target_: nstexp.mine.Optimizer, lr: 3}"],
+        ["+loss.mine={_target_: mine.Term, whatever: 1}", "+weights.mine=3"],
+        ["+method.optimizers.mine={_partial_: true, _target_: mine.Optimizer, lr: 3}"],
         ["+logger.wandb.logger.entity=me", "+trainer.max_time=00:01:00"],
         ["~loss.gram", "~logger"],
         ["method=adain", "task=train"],
@@ -127,7 +128,8 @@ def test_a_key_that_nothing_reads_is_refused(overrides, sentence):
     ],
 )
 def test_what_something_reads_is_fine_and_so_is_a_table_of_ones_own(overrides):
-    check(plain(*overrides))
+    with trusting(["mine"]):
+        check(plain(*overrides))
 
 
 def test_the_known_keys_are_those_of_the_files():

@@ -1,5 +1,8 @@
 """Hydra's options may stand anywhere, and a wrong one is a sentence."""
 
+import subprocess
+import sys
+
 import pytest
 
 from nstexp.core.errors import UserError
@@ -36,3 +39,14 @@ def test_a_wrong_option_is_one_sentence_without_the_usage(words, sentence, capsy
     with pytest.raises(UserError, match=sentence):
         in_front(words.split())
     assert capsys.readouterr() == ("", "")
+
+
+def test_functions_and_tables_are_read_under_python_O_too():
+    read = (
+        "from nstexp.composing import install; install()\n"
+        "from hydra.core.override_parser.overrides_parser import OverridesParser\n"
+        "parse = OverridesParser.create().parse_override\n"
+        "print(list(parse('seed=range(1,4)').sweep_iterator()), parse('my={a:1,b:2}').value())"
+    )
+    done = subprocess.run([sys.executable, "-O", "-c", read], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "[1, 2, 3] {'a': 1, 'b': 2}"
