@@ -285,21 +285,12 @@ def _json(content: Any) -> str:
     return json_text(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def check_output(output: str, files: Sequence[Path], folder: RunFolder) -> None:
-    """Fail before the work where the user's `output` would replace an input, and say what else it will replace.
-
-    Args:
-        output: as the user has typed it.
-        files: to be written.
-        folder: of the run.
-
-    Raises:
-        UserError: one of the files is an input.
-    """
-    folder.inputs.protect(files, "output")
-    there = [file for file in files if file.exists()]
-    if there and folder.writes:
-        which = "the file that is there" if len(files) == 1 else f"{len(there)} of {len(files)} files are there and"
+def say_replaced(output: str, files: Sequence[Path]) -> None:
+    """Say before the work which files the user's `output`, as it was typed, will replace."""
+    there = [file for file in files if file.is_file() or (file.is_dir() and any(file.iterdir()))]
+    if there:
+        kind = "folder" if there[0].is_dir() else "file"
+        which = f"the {kind} that is there" if len(files) == 1 else f"{len(there)} of {len(files)} files are there and"
         log.info("output=%s: %s will be replaced", output, which)
 
 

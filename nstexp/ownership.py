@@ -22,6 +22,7 @@ LOCK, SWEEP_LOCK = ".nstexp.lock", ".nstexp-sweep.lock"
 LOG = "nstexp.log"
 OF_EVERY_RUN = ("config.yaml", "summary.json", "metrics.json")
 OF_SWEEPS = ("multirun.yaml", "optimization_results.yaml", "report.html", "table.csv", "grid.png")
+TABLE_HEAD = "job,picture,status,"  # of a report's table.csv
 OF_LOGGERS = ("csv", "tensorboard", "wandb")  # folders in a run folder
 # What records without a list of files stand for, besides pictures.
 OF_OLDER_VERSIONS = (
@@ -94,13 +95,13 @@ class Place:
 
     def __init__(self, path: str | Path, inputs: Inputs | None = None, record: str | None = ".hydra") -> None:
         self.path, self.inputs = Path(path), inputs or Inputs()
-        self.known = made_before(self.path)  # by earlier runs
         self.made: set[str] = set()  # by this one
         self.begun = False  # whether more than the record of a run was written
         self._key = "run_dir"
         self._record = None if record is None else self.path / record
+        self.known = self._made_before()  # by earlier runs
         self._claim: Claim | None = None
-        self._folders: list[Path] = []  # that `take` has made
+        self._folders: list[Path] = []  # that were not there before `take`
         self._before: dict[Path, bytes | None] = {}
         self._logs: list[Path] = []
 
@@ -129,19 +130,20 @@ class Place:
         Raises:
             UserError: another run is at work in it, it cannot be written, or it holds files in the way.
         """
-        hydras = [] if self._record is None else [self._record / f"{n}.yaml" for n in ("config", "hydra", "overrides")]
         if self.inputs.come_from(self.path):
             raise UserError(f"{key}={self.path}: the run reads the pictures in this folder, choose another one")
         self._take(key, LOCK, "run")
         try:
-            self.known = made_before(self.path)  # of the run that has worked here until now
-            self.check(*(str(path.relative_to(self.path)) for path in hydras), LOG, *OF_EVERY_RUN)
+            self.known = self._made_before()  # again, of the run that has worked here until now
+            self.check(*self._of_hydra(), *OF_EVERY_RUN)
         except BaseException:
             self.release()
             raise
-        restored = [*hydras, self.path / LOG, *(self.path / name for name in OF_EVERY_RUN)]
+        restored = [self.path / name for name in (*self._of_hydra(), *OF_EVERY_RUN)]
         self._before = {path: path.read_bytes() if path.exists() else None for path in restored}
         self._logs = [self.path / name for name in OF_LOGGERS if not (self.path / name).exists()]
+        if self._record is not None and not self._record.exists():
+            self._folders.append(self._record)
 
     def take_for_sweep(self, key: str = "hydra.sweep.dir") -> None:
         """The same for the folder of a sweep."""
@@ -158,6 +160,21 @@ class Place:
         except BaseException:
             self.release()
             raise
+
+    def _of_hydra(self) -> list[str]:
+        """What Hydra writes, relative to the folder."""
+        names = () if self._record is None else ("config", "hydra", "overrides")
+        return [LOG, *((self._record / f"{name}.yaml").relative_to(self.path).as_posix() for name in names)]
+
+    def _made_before(self) -> set[str]:
+        """The files that earlier runs have made in the folder, by their names relative to it."""
+        record = record_of(self.path)
+        if record is None:  # ended before it could write one, or not a run folder
+            begun = self._record is not None and _names_nstexp(self._record / "config.yaml")
+            return set(self._of_hydra()) if begun else set()
+        files = record.get("files")
+        named = map(str, files) if isinstance(files, list) else _of_older_version(self.path, record)
+        return {*self._of_hydra(), *named}
 
     def _take(self, key: str, lock: str, what: str) -> None:
         self._key = key
@@ -179,7 +196,7 @@ class Place:
             raise
 
     def release(self) -> None:
-        """Let other runs in. Folders that `take` has made go if they are empty."""
+        """Let other runs in. Folders that were not there before go if they are empty."""
         if self._claim is not None:
             self._claim.release()
             self._claim = None
@@ -196,9 +213,6 @@ class Place:
                     path.write_bytes(content)
         for folder in self._logs:
             shutil.rmtree(folder, ignore_errors=True)
-        if self._record is not None:
-            with suppress(OSError):  # not empty: it was there before
-                self._record.rmdir()
         self.release()
 
     def _remove_empty(self) -> None:
@@ -206,16 +220,6 @@ class Place:
             with suppress(OSError):
                 folder.rmdir()
         self._folders = []
-
-
-def made_before(folder: Path) -> set[str]:
-    """The files that earlier runs have made in a run folder, by their names relative to it."""
-    hydras = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")} | {LOG}
-    record = record_of(folder)
-    if record is None:  # ended before it could write one, or not a run folder
-        return hydras if _names_nstexp(folder / ".hydra" / "config.yaml") else set()
-    files = record.get("files")
-    return hydras | set(map(str, files) if isinstance(files, list) else _of_older_version(folder, record))
 
 
 def record_of(folder: Path) -> dict[str, Any] | None:
@@ -228,10 +232,13 @@ def record_of(folder: Path) -> dict[str, Any] | None:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether a sweep, or at least a job of one, has run in a folder."""
-    return _names_nstexp(folder / "multirun.yaml") or any(
-        record_of(entry.parent) for entry in folder.glob("*/summary.json")
-    )
+    """Whether the OF_SWEEPS that may be in a folder are those of a sweep, or of a report."""
+    try:
+        with (folder / "table.csv").open(encoding="utf-8", errors="replace") as table:
+            reported = table.readline().startswith(TABLE_HEAD)
+    except OSError:
+        reported = False
+    return reported or _names_nstexp(folder / "multirun.yaml")
 
 
 def is_busy(folder: Path) -> bool:

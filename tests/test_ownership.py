@@ -157,11 +157,11 @@ def contents(folder: str = ".") -> dict[str, str | None]:
     return {str(path): None if path.is_dir() else path.read_text() for path in Path(folder).rglob("*")}
 
 
-def hydra_writes(folder: str) -> None:
+def hydra_writes(folder: str, record: str = ".hydra") -> None:
     """What Hydra does when a place is taken."""
-    Path(folder, ".hydra").mkdir(exist_ok=True)
+    Path(folder, record).mkdir(exist_ok=True)
     for name in ("config", "hydra", "overrides"):
-        Path(folder, ".hydra", f"{name}.yaml").write_text("task:\n  _target_: nstexp.tasks.new\n")
+        Path(folder, record, f"{name}.yaml").write_text("task:\n  _target_: nstexp.tasks.new\n")
     with Path(folder, "nstexp.log").open("a") as log:
         log.write("a line\n")
 
@@ -171,6 +171,7 @@ def test_a_refused_run_leaves_everything_as_it_was(folder):
     Path("empty").mkdir()
     users("used/notes.txt")
     users("used/csv/table.csv")
+    Path("used/.hydra").mkdir()
     before = contents()
     place = Place(folder)
     place.take()
@@ -207,6 +208,17 @@ def test_a_refused_run_leaves_the_record_of_the_one_before():
     run.write_summary()
     second.undo()
     assert contents() == before
+
+
+def test_the_record_may_have_another_name_or_be_none():
+    for record in ("record", None):
+        for _ in range(2):
+            place = Place("run", record=record)
+            place.take()
+            if record:
+                hydra_writes("run", record)
+            RunFolder("run", place=place).append_losses({"step": 1})
+            place.release()
 
 
 @pytest.mark.parametrize("name", [*OF_EVERY_RUN, "nstexp.log", ".hydra/config.yaml", ".hydra/hydra.yaml"])
@@ -272,6 +284,10 @@ def test_two_sweeps_do_not_share_a_folder_and_a_sweep_keeps_the_users_files():
         users(f"mine-{name}/{name}")
         with pytest.raises(UserError, match=r"not made by nstexp|of another program"):
             Place(f"mine-{name}").take_for_sweep()
+    Path("sweep/0/summary.json").write_text('{"status": "completed", "overrides": [], "outputs": []}')
+    users("sweep/table.csv")
+    with pytest.raises(UserError, match=r"table\.csv was not made by nstexp"):  # the job has not made it
+        Place("sweep").take_for_sweep()
     Path("sweep/multirun.yaml").write_text("task:\n  _target_: nstexp.tasks\n")
     users("sweep/report.html")
     Place("sweep").take_for_sweep()

@@ -14,7 +14,7 @@ from nstexp.ownership import is_sweep
 from nstexp.report.grid import draw_grid
 from nstexp.report.jobs import NO_RECORD, Job, job_folders, read_sweep, read_sweeps, varying
 from nstexp.report.page import write_page
-from nstexp.report.tables import FIRST_COLUMNS, comparison, table, write_table
+from nstexp.report.tables import comparison, table, write_table
 
 TABLE, GRID, PAGE = "table.csv", "grid.png", "report.html"
 
@@ -69,17 +69,6 @@ def _check_folder(output: Path) -> None:
         raise UserError(
             f"{output}: the report cannot be written there ({reason}); name another folder with --output"
         ) from error
-    if is_sweep(output) or _is_table(output / TABLE):
-        return
     for name in (TABLE, GRID, PAGE):
-        if (output / name).exists():
+        if (output / name).exists() and not is_sweep(output):
             raise UserError(f"{output / name} was not made by nstexp; name another folder with --output")
-
-
-def _is_table(path: Path) -> bool:
-    """Whether a file is the table of an earlier report."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.readline().startswith(",".join(FIRST_COLUMNS))
-    except OSError:
-        return False

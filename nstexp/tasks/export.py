@@ -17,7 +17,7 @@ import torch
 from nstexp.core.errors import UserError, number
 from nstexp.core.runtime.files import check_place, json_text, write_atomically
 from nstexp.methods.base import Export, Exportable
-from nstexp.outputs import RunFolder, check_output
+from nstexp.outputs import RunFolder, say_replaced
 from nstexp.tasks.request import Request
 
 log = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def _target(output: str | None, folder: RunFolder) -> Path:
     if path.suffix.lower() != ".onnx":
         raise UserError(f"output={output}: the name of an exported file ends in .onnx, such as output=model.onnx")
     check_place(path, "output")
-    check_output(output, [path], folder)
+    say_replaced(output, [path])
     return path
 
 

@@ -13,7 +13,7 @@ from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.media.images import load_image, save_image
 from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
-from nstexp.outputs import RunFolder, check_output
+from nstexp.outputs import RunFolder, say_replaced
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
 from nstexp.tasks.styles import Styles, read_styles
@@ -45,7 +45,9 @@ def stylize(method: Stylizer, folder: RunFolder, request: Request, scorer: Score
     if getattr(method, "optimizes", False):
         folder.check_losses(*(name for name, _ in targets))
     if request.output is not None:
-        check_output(request.output, [copy for _, copy in targets if copy is not None], folder)
+        copies = [copy for _, copy in targets if copy is not None]
+        folder.inputs.protect(copies, "output")
+        say_replaced(request.output, copies)
     failures = []
     for number, (path, target) in enumerate(zip(contents, targets, strict=True), 1):
         several = len(contents) > 1

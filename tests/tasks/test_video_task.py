@@ -391,6 +391,29 @@ def test_a_complete_partial_clip_only_has_to_be_finished(make, monkeypatch):
     assert len(open_source(Path("out.mp4"))) == 5
 
 
+@pytest.mark.parametrize("output", ["out.mp4", "out"])
+def test_a_result_that_is_replaced_is_said(make, caplog, output):
+    clip = mp4([scene(n) for n in range(2)])
+    caplog.set_level("INFO")
+    make(Flickering(0), clip, output=output)
+    assert "replaced" not in caplog.text
+    make(Flickering(0), clip, output=output, identity="other")
+    assert (
+        f"output={output}: the {'file' if output == 'out.mp4' else 'folder'} that is there will be replaced"
+        in caplog.text
+    )
+
+
+def test_a_clip_in_the_run_folder_is_not_written_over(make):
+    clip = Path(mp4([scene(n) for n in range(2)]))
+    Path("run").mkdir()
+    clip = clip.rename("run/output.mp4")
+    before = clip.read_bytes()
+    with pytest.raises(UserError, match="the result would replace the input"):
+        make(Flickering(0), str(clip), output=None)
+    assert clip.read_bytes() == before
+
+
 def test_other_settings_or_another_clip_start_over(make, caplog):
     clip = mp4([scene(2 * n) for n in range(6)])
     for change in ({"identity": "other"}, {"style": "photo.png"}):

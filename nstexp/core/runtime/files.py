@@ -77,23 +77,27 @@ def check_place(path: Path, key: str) -> None:
         key: what the user knows the path as, for the error message.
 
     Raises:
-        UserError: a folder has that name, a file that is read-only or a device, or the folder around it cannot be
-            written.
+        UserError: what `check_replaceable` raises, or the folder around it cannot be written.
     """
     folder = path
     try:
-        if path.is_dir():
-            raise UserError(f"{key}={path}: this is a folder, add a file name")
-        if path.exists() and not path.is_file():
-            raise UserError(f"{key}={path}: this is a device or a pipe and not a file, choose another name")
-        if is_read_only(path):
-            raise UserError(f"{key}={path}: the file that is there is read-only, choose another name")
+        check_replaceable(path, key)
         folder = path_behind(path).parent
         while not folder.exists():
             folder = folder.parent
         try_writing(folder)
     except OSError as error:
         raise UserError(f"{key}={path}: the folder {folder} is not writable ({error.strerror})") from error
+
+
+def check_replaceable(path: Path, key: str) -> None:
+    """Raise a UserError for what no file may take the place of: a folder, a device, or a file that is read-only."""
+    if path.is_dir():
+        raise UserError(f"{key}={path}: this is a folder, add a file name")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{key}={path}: this is a device or a pipe and not a file, choose another name")
+    if is_read_only(path):
+        raise UserError(f"{key}={path}: the file that is there is read-only, choose another name")
 
 
 def is_read_only(path: Path) -> bool:

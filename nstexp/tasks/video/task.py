@@ -14,7 +14,7 @@ from nstexp.core.runtime.memory import free_bytes
 from nstexp.media.flow import MotionEstimator
 from nstexp.media.video import CONTAINERS, Source, open_source, open_writer
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
-from nstexp.outputs import RunFolder, check_output
+from nstexp.outputs import RunFolder, say_replaced
 from nstexp.tasks.color import check_learned, check_pictures
 from nstexp.tasks.request import Request
 from nstexp.tasks.styles import Styles, read_styles
@@ -74,8 +74,7 @@ def video(
     own = target.name if request.output is None else None
     folder.inputs.add([source.path, *source.pictures, *styles.files])
     folder.check("frames.csv", "output.png", *filter(None, [own]))
-    if request.output is not None:
-        check_output(request.output, [target], folder)
+    folder.inputs.protect([target], "output")
     size = size_for_longer_side(source.size, request.image_px)
     painter = _painter(method, styles.at(size), request, settings)
     needs_motion = settings.stabilize > 0 or measure or painter.colors_by_scene
@@ -85,6 +84,8 @@ def video(
     whose = f"{identity} {_digest_of_files(files)}"
     with under("video"):
         writer = open_writer(target, source, size, frames, settings.encoding, whose, key="output")
+    if own is None:
+        say_replaced(request.output, [target])
     batch = _batch_size(settings.batch, painter, size, device)
     return Work(source, frames, size, settings.reader, batch, painter, estimator, writer, record, own)()
 
