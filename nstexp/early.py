@@ -17,7 +17,7 @@ from nstexp import keys, options
 from nstexp.bare_words import with_keys
 from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, whole
 from nstexp.core.names import Precision
-from nstexp.media.paths import as_list, check_exists
+from nstexp.media.paths import as_list, check_exists, check_no_clip
 from nstexp.quoting import quoted
 from nstexp.refusals import sentence_of, unreadable
 from nstexp.tasks.request import LARGEST_SIDE_PX, Request
@@ -91,6 +91,8 @@ def check(cfg: DictConfig) -> None:
     for key, spec in checked.items():
         for each in as_list(spec):
             check_exists(each, key)
+            if key != "content" or "video" not in cfg:
+                check_no_clip(each, key)
     data = cfg.get("data") or {}
     if "content" in data and data["content"] is None and cfg.get("resume_from") is None:  # else it says what it was
         raise UserError("data.content has no value yet: give it one with data.content=photos/, a folder of pictures")

@@ -213,6 +213,12 @@ class RunFolder:
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
+    def begin_frames(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """frames.csv with the rows of an earlier, interrupted run; others are written behind them."""
+        if rows:
+            self.write_rows("frames.csv", rows)
+            self._columns["frames.csv"] = list(rows[0])
+
     def append_frame(self, row: Mapping[str, Any]) -> None:
         """One row of frames.csv; the first row fixes the columns."""
         self._append("frames.csv", row)

@@ -233,11 +233,15 @@ def _dis(fast: bool) -> Flow:
     preset = cv2.DISOPTICAL_FLOW_PRESET_FAST if fast else cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
     algorithm = cv2.DISOpticalFlow_create(preset)
     smallest = 16  # px; OpenCV fails on smaller ones
+    narrowest = 48  # px; of frames from 40 px on, it makes other flows each time, by what was in memory before
 
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        if min(first.shape[:2]) < smallest:
-            return np.zeros((*first.shape[:2], 2), np.float32)
-        return algorithm.calc(*(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second)), None)
+        height, width = first.shape[:2]
+        if min(height, width) < smallest:
+            return np.zeros((height, width, 2), np.float32)
+        grays = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (first, second))
+        padded = (np.pad(gray, ((0, 0), (0, max(0, narrowest - width))), mode="edge") for gray in grays)
+        return np.ascontiguousarray(algorithm.calc(*padded, None)[:, :width])
 
     return flow
 

@@ -19,6 +19,7 @@ from nstexp.media.paths import WITH_ALPHA, WRITABLE
 log = logging.getLogger(__name__)
 STRIP_PIXELS = 2**22  # are converted at a time, so that a large picture is in memory once and not in every form
 REMEDY = " for one input image (raise it with max_input_megapixels=...)"
+ANIMATED = ("GIF", "WEBP", "AVIF", "PNG")  # Pillow's names of formats
 
 
 def load_image(
@@ -26,8 +27,8 @@ def load_image(
 ) -> Tensor:
     """Read one image of any mode as sRGB in [0, 1], (3, H, W).
 
-    EXIF orientation is applied, colors are converted by the profile in the file, transparency is composited over
-    `background`, 16-bit and CMYK data are converted.
+    Of an animation the first frame is taken. EXIF orientation is applied, colors are converted by the profile in the
+    file, transparency is composited over `background`, 16-bit and CMYK data are converted.
 
     Args:
         path: the file.
@@ -49,6 +50,8 @@ def load_with_alpha(
         with decoding(Path(path), max_input_megapixels, REMEDY) as image:
             if complaint := damage(image):
                 log.warning("%s: the file is damaged, look whether the picture is (%s)", path, complaint)
+            if image.format in ANIMATED and image.is_animated:
+                log.info("%s: an animation of %d frames, of which the first is taken", path, image.n_frames)
             upright(image)
             if as_data:
                 image.info.pop("icc_profile", None)

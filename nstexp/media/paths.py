@@ -16,6 +16,7 @@ READABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", "
 READABLE += (".heic", ".heif")  # with pillow-heif, which the error about the first of them names
 WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
 MOST_BYTES = 200  # of a name; systems allow 255
+CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp", ".ogv")
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -64,6 +65,13 @@ def is_there(name: str) -> bool:
         return Path(name).expanduser().exists()
     except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, or ~ without a home
         return False
+
+
+def check_no_clip(spec: str, key: str) -> None:
+    """Raise a UserError where `spec` is called like a clip; `key` as of `find_images`."""
+    if Path(spec).suffix.lower() in CLIPS:
+        advice = "redraw it with task=video" if key == "content" else "give a picture, such as one of its frames"
+        raise UserError(f"{key}={spec}: this is a clip, not a picture: {advice}")
 
 
 def as_list(spec: Any) -> list[str]:

@@ -68,11 +68,19 @@ class Clip:
         self.warped = self.trust = None
         self._kept.clear()
 
+    def state(self) -> dict[str, Tensor]:
+        """What is kept of the frames until now; nothing changes these tensors later."""
+        return dict(self._kept)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on behind the frames that `state` was kept of."""
+        self._kept = dict(state)
+
     def smoothed(self, name: str, numbers: Tensor) -> Tensor:
         """Statistics of frames, (B, ...), averaged over time with weights steadiness^age; kept under a name."""
         averaged = []
         for own in numbers:
-            before = self._kept.get(name, own)
+            before = self._kept.get(name, own).to(own.device)
             self._kept[name] = torch.lerp(own, before, self.steadiness)  # of equal ones the very same
             averaged.append(self._kept[name])
         return torch.stack(averaged)

@@ -207,3 +207,19 @@ def test_raft_without_weights_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(UserError, match=r"^the flow raft needs .*no network.*use the flow dis, which needs none$"):
         MotionEstimator("raft", (64, 96))
+
+
+@pytest.mark.parametrize("size", [(30, 40), (20, 44), (33, 47), (48, 64)])
+@pytest.mark.parametrize("name", ["dis", "dis_fast"])
+def test_two_frames_always_have_the_same_flow(size, name):
+    rng = np.random.default_rng(0)
+    frames = [
+        cv2.resize(np.roll(rng.integers(0, 255, (8, 10, 3), np.uint8), n, 1), size[::-1], interpolation=cv2.INTER_CUBIC)
+        for n in range(3)
+    ]
+    estimator = MotionEstimator(name, size)
+    found = [estimator(*pair) for _ in range(6) for pair in pairwise(frames) if rng.normal(0, 1e3, 9999).any()]
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        assert np.array_equal(first.forward, found[0].forward)
+        assert np.array_equal(second.backward, found[1].backward)
+        assert first.forward.shape == (*size, 2)

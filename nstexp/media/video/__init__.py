@@ -1,8 +1,9 @@
 """Video in and out: exact frames and times, the sound untouched, interrupted work goes on where it stopped."""
 
 from nstexp.media.video.encoder import Encoding
+from nstexp.media.video.pictures import Colors
 from nstexp.media.video.reading import READERS, read_frames
-from nstexp.media.video.source import Colors, Frame, Source, open_source
+from nstexp.media.video.source import Frame, Source, open_source
 from nstexp.media.video.writer import CONTAINERS, Writer, open_writer
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nstexp.core.errors import ArgumentError
-from nstexp.media.video.source import FULL, LIMITED, SWS_MATRIX, UNKNOWN, Colors, Source, simple_rate
+from nstexp.media.video.pictures import FULL, LIMITED, SWS_MATRIX, UNKNOWN, Colors
+from nstexp.media.video.source import Source, simple_rate
 
 if TYPE_CHECKING:
     from av.codec import Codec

@@ -1,70 +1,69 @@
 """Frames of a clip one after another, by decord where it reads the file rightly, else by PyAV."""
 
 import logging
+import math
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from nstexp.core.errors import ArgumentError, choice
-from nstexp.media.video.source import (
-    FULL,
-    LIMITED,
-    SWS_MATRIX,
-    Colors,
-    Frame,
-    Source,
-    decode,
-    open_container,
-    shown_at,
-    video_stream,
-)
+from nstexp.media.video.animation import read_animation
+from nstexp.media.video.pictures import UPRIGHT, Orientation, Pictures, has_alpha
+from nstexp.media.video.source import Frame, Source, decode, open_container, shown_at, video_stream
 
 if TYPE_CHECKING:  # PyAV takes a moment to import and most commands never need it
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
-    from av.video.reformatter import VideoReformatter
 
 logger = logging.getLogger(__name__)
+_Decoded: TypeAlias = "tuple[VideoFrame, Fraction | None]"
 
 READERS = ("auto", "decord", "av")
 # Where decord 0.6 was found to be exact to the frame: from the beginning always, behind a seek only in H.264.
 DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 
-def read_frames(source: Source, frames: range, reader: str = "auto") -> Iterator[Frame]:
+def read_frames(source: Source, frames: range, reader: str = "auto", begin: int | None = None) -> Iterator[Frame]:
     """Yield the frames with these indices in order; one that cannot be decoded is left out, which a warning says.
 
     Args:
         source: the clip.
         frames: indices, without a step; the file is not decoded before the keyframe that the first one needs.
         reader: "decord", "av" (PyAV), or "auto": decord where it reads this file rightly, else PyAV.
+        begin: the index of `frames` to go on with, whose pixels are then the very same as without it: the two readers
+            round colors in different ways, so the choice of one does not depend on it. None: the first.
 
     Raises:
         UserError: unknown reader, decord was asked for and cannot read this file, or a damaged picture in a folder.
     """
     choice("reader", reader, READERS)
+    wanted = frames if begin is None else frames[frames.index(begin) :]
     if source.pictures:
-        return _read_pictures(source, frames)
-    return _read_video(source, frames, reader)
+        return _read_pictures(source, wanted)
+    if source.animation:
+        return read_animation(source, wanted)
+    return _read_video(source, frames, wanted, reader)
 
 
-def _read_video(source: Source, frames: range, reader: str) -> Iterator[Frame]:
-    if not frames:
+def _read_video(source: Source, frames: range, wanted: range, reader: str) -> Iterator[Frame]:
+    if not wanted:
         return
     count = 0
-    for index, pixels in _indexed_pixels(source, frames, reader):
+    for index, pixels in _indexed_pixels(source, frames, wanted, reader):
         count += 1
         yield Frame(source.times[index], pixels)
-    if count < len(frames):
-        logger.warning("%s: %d of %d frames could be read, the rest is damaged", source.path, count, len(frames))
+    if count < len(wanted):
+        logger.warning("%s: %d of %d frames could be read, the rest is damaged", source.path, count, len(wanted))
 
 
-def _indexed_pixels(source: Source, frames: range, reader: str) -> Iterator[tuple[int, np.ndarray]]:
+def _indexed_pixels(source: Source, frames: range, wanted: range, reader: str) -> Iterator[tuple[int, np.ndarray]]:
     done = 0
     if reader != "av":
         try:
-            for item in _read_decord(source, frames):
+            for item in _read_decord(source, frames, wanted):
                 yield item
                 done += 1
             return
@@ -73,26 +72,53 @@ def _indexed_pixels(source: Source, frames: range, reader: str) -> Iterator[tupl
                 problem = f"=decord: cannot read {source.path} ({reason}), use reader=auto"
                 raise ArgumentError("reader", problem) from reason
             logger.info("%s: read with PyAV instead of decord (%s)", source.path, reason)
-    yield from _read_av(source, frames[done:])
+    yield from _read_av(source, wanted[done:])
 
 
 class _NotWithDecord(Exception):
     pass
 
 
-def _read_decord(source: Source, frames: range) -> Iterator[tuple[int, np.ndarray]]:
+def _read_decord(source: Source, frames: range, wanted: range) -> Iterator[tuple[int, np.ndarray]]:
     reader = _open_decord(source, frames.start)
-    index = frames.start
+    index, keyframes = wanted.start, _Keyframes(source)
     try:
-        if frames.start:
-            reader.seek_accurate(frames.start)
-        for index in frames:
+        if index and source.codec == "h264":
+            reader.seek_accurate(index)
+        elif index:
+            reader.skip_frames(index)
+        for index in wanted:
+            if keyframes.differ_by(source.times[index]):
+                raise ValueError("another kind of picture")
             pixels = reader.next().asnumpy()
-            if pixels.shape != (*source.size, 3) or (index == frames.start and not _same(pixels, source, index)):
+            if pixels.shape != (*source.size, 3) or (index == wanted.start and not _same(pixels, source, index)):
                 raise ValueError("another picture")
             yield index, pixels
     except Exception as error:  # decord's own, or StopIteration where it misses frames
         raise _NotWithDecord(f"decord fails at frame {index}") from error  # its own text is about its own code
+
+
+class _Keyframes:
+    """The keyframes of a clip, of whose size and colors decord knows those of the first alone."""
+
+    def __init__(self, source: Source) -> None:
+        self._kinds = self._decoded(source)
+        self._time, self._kind = self._first = next(self._kinds, (math.inf, ()))
+
+    def differ_by(self, time: int) -> bool:
+        """Whether one of those until a time is of another kind than the first."""
+        while self._time <= time and self._kind == self._first[1]:
+            self._time, self._kind = next(self._kinds, (math.inf, ()))
+        return self._time <= time
+
+    @staticmethod
+    def _decoded(source: Source) -> Iterator[tuple[float, tuple]]:
+        with open_container(source.path) as container:
+            stream = video_stream(container, source.stream)
+            stream.codec_context.skip_frame = "NONKEY"
+            for frame in decode(container, stream):
+                kind = frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
+                yield shown_at(frame) or 0, kind
 
 
 def _open_decord(source: Source, start: int) -> Any:
@@ -109,8 +135,15 @@ def _open_decord(source: Source, start: int) -> Any:
         raise _NotWithDecord(f"decord does not seek exactly in {source.codec}")
     if not source.colors.tagged and source.colors.matrix == 1 and not _is_rgb(source.pixel_format):
         raise _NotWithDecord("decord takes untagged colors for BT.601")
-    if _has_alpha(source.pixel_format):
+    if has_alpha(source.pixel_format):
         raise _NotWithDecord("transparency")
+    if source.converted:
+        raise _NotWithDecord("its colors are not those of usual screens")
+    # decord knows turns alone, and those of one container.
+    if source.orientation != UPRIGHT and not (source.orientation.turns_only and "mp4" in source.container):
+        raise _NotWithDecord("decord does not turn it as players do")
+    if source.stream != 0:
+        raise _NotWithDecord("its film is not the first stream")
     decord.logging.set_level(decord.logging.QUIET)
     try:
         # One thread: with more, decord holds hundreds of decoded frames.
@@ -136,18 +169,31 @@ def _same(pixels: np.ndarray, source: Source, index: int) -> bool:
 
 
 def _read_av(source: Source, frames: range) -> Iterator[tuple[int, np.ndarray]]:
-    from av.video.reformatter import VideoReformatter
-
-    reformatter = VideoReformatter()  # keeps its tables from frame to frame
-    for index, frame in _frames_from(source, frames.start):
+    pictures = Pictures(source.size, source.aspect, source.colors)
+    last = None
+    for index, frame, aspect in _frames_from(source, frames.start):
         if index >= frames.stop:
             return
-        if index >= frames.start:
-            yield index, rgb(frame, source.size, source.colors, reformatter)
+        if index < frames.start:
+            continue
+        size = frame.height, frame.width
+        pixels = pictures(frame, aspect)
+        if size != last and Orientation.of(frame).size(*size) != source.size:
+            logger.warning(
+                "%s: from frame %d on its pictures have %dx%d px instead of %dx%d; they are fitted in, with black "
+                "at the sides where they have other proportions",
+                source.path,
+                index + 1,
+                *Orientation.of(frame).size(*size)[::-1],
+                *source.size[::-1],
+            )
+        last = size
+        yield index, pixels
 
 
-def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame"]]:
-    """Frames with their indices, beginning at or before `start`, at a keyframe as near as can be found."""
+def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame", Fraction | None]]:
+    """Frames with their indices and, behind a change of size, the width of their pixels over the height; beginning at
+    or before `start`, at a keyframe as near as can be found."""
     import av
 
     for seconds_back in (None,) if source.counted else (1, 8, 64, None):  # None: from the beginning of the file
@@ -155,13 +201,17 @@ def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame"
         if seconds_back is not None and target <= source.times[0]:
             continue
         with open_container(source.path) as container:
-            stream = video_stream(container)
+            stream = video_stream(container, source.stream)
             if seconds_back is not None:
                 try:
                     container.seek(target, stream=stream)
                 except av.FFmpegError:
                     continue
-            found = _with_indices(source, decode(container, stream), seeked=seconds_back is not None)
+            found = _with_indices(
+                source,
+                _with_aspects(source, decode(container, stream), stream.codec_context),
+                seeked=seconds_back is not None,
+            )
             first = next(found, None)
             if seconds_back is not None and (first is None or first[0] > start):
                 continue  # the keyframe found is shown after `start`
@@ -171,46 +221,28 @@ def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame"
             return
 
 
-def _with_indices(source: Source, frames: Iterator["VideoFrame"], seeked: bool) -> Iterator[tuple[int, "VideoFrame"]]:
-    last = -1
+def _with_aspects(source: Source, frames: Iterator["VideoFrame"], coded: "VideoCodecContext") -> Iterator[_Decoded]:
+    """Frames and how wide their pixels are, where these have changed with their number; None: as in the clip."""
+    aspects: dict[tuple[int, int], Fraction | None] = {}
     for frame in frames:
-        # WriteBehind a seek, frames that are shown before their keyframe may lack what they refer to.
+        now = coded.sample_aspect_ratio
+        changed = None if now == source.coded_aspect else now or Fraction(1)
+        yield frame, aspects.setdefault((frame.height, frame.width), changed)
+
+
+def _with_indices(
+    source: Source, frames: Iterator[_Decoded], seeked: bool
+) -> Iterator[tuple[int, "VideoFrame", Fraction | None]]:
+    last = -1
+    for frame, aspect in frames:
+        # Behind a seek, frames that are shown before their keyframe may lack what they refer to.
         if seeked and not frame.key_frame:
             continue
         seeked = False
         index = last + 1 if source.counted else bisect_left(source.times, shown_at(frame))
         if last < index < len(source):
-            yield index, frame
+            yield index, frame, aspect
             last = index
-
-
-def rgb(frame: "VideoFrame", size: tuple[int, int], colors: Colors, reformatter: "VideoReformatter") -> np.ndarray:
-    """A decoded frame as RGB uint8 (H, W, 3) of `size` = (height, width), rotated as shown."""
-    quarter_turns = round(frame.rotation / 90)
-    height, width = size[::-1] if quarter_turns % 2 else size
-    alpha = _has_alpha(frame.format.name)
-    converted = reformatter.reformat(
-        frame,
-        width=width,  # a stream may change its size on the way
-        height=height,
-        format="rgba" if alpha else "rgb24",
-        src_colorspace=SWS_MATRIX[colors.matrix],
-        src_color_range=FULL if colors.full_range or frame.format.is_rgb else LIMITED,
-        dst_color_range=FULL,
-        threads=1,
-    )
-    pixels = converted.to_ndarray()
-    if alpha:
-        opacity = pixels[..., 3:].astype(np.uint16)
-        pixels = ((pixels[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns))
-
-
-def _has_alpha(pixel_format: str) -> bool:
-    import av
-
-    layout = av.VideoFormat(pixel_format)
-    return layout.has_palette or any(component.is_alpha for component in layout.components)
 
 
 def _is_rgb(pixel_format: str) -> bool:

@@ -1,8 +1,9 @@
-"""Clips in: what a video file, an animated GIF or a folder of pictures holds."""
+"""Clips in: what a video file, an animated picture or a folder of pictures holds."""
 
 import logging
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nstexp.core.errors import ArgumentError, UserError
+from nstexp.media.video.pictures import HDR, UPRIGHT, Colors, Orientation, is_skewed, to_sdr
 
 if TYPE_CHECKING:  # PyAV takes a moment to import and most commands never need it
+    from av.codec.context import CodecContext
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
@@ -23,10 +26,11 @@ if TYPE_CHECKING:  # PyAV takes a moment to import and most commands never need 
 
 logger = logging.getLogger(__name__)
 
-# AVColorSpace numbers (ITU-T H.273 table 4) of the matrices that swscale knows, and how swscale numbers them.
-SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-UNKNOWN = 2  # in H.273, for matrix, primaries and transfer alike
-LIMITED, FULL = 1, 2  # AVColorRange
+DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")  # tags of codecs; without HDR as of others, nothing else has it
+# Matrices (H.273 table 4) that swscale does not know.
+OTHER_MATRICES = {8: "YCgCo", 11: "Y'D'zD'x", 12: "chromaticity-derived", 13: "chromaticity-derived", 14: "ICtCp"}
+OTHER_MATRICES |= {15: "IPT-PQ-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}
+TO_SDR = "libplacebo=colorspace=bt709:color_primaries=bt709:color_trc=bt709:format=yuv420p"  # a filter of FFmpeg
 
 
 class Frame(NamedTuple):
@@ -37,32 +41,8 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Colors:
-    """How the RGB of a stream is coded, as H.273 numbers; `matrix` is never unknown."""
-
-    matrix: int
-    primaries: int = UNKNOWN
-    transfer: int = UNKNOWN
-    full_range: bool = False
-    tagged: bool = False  # False: the file does not say, `matrix` follows the convention of players
-
-    @classmethod
-    def of(cls, frame: "VideoFrame") -> "Colors":
-        """Those of a decoded frame."""
-        full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
-        if frame.colorspace not in SWS_MATRIX:
-            return cls.untagged(frame.height, frame.color_primaries, frame.color_trc, full)
-        return cls(frame.colorspace, frame.color_primaries, frame.color_trc, full, tagged=True)
-
-    @classmethod
-    def untagged(cls, height: int, *others: Any) -> "Colors":
-        """What players take pictures of this height for: BT.709 from 720 rows on, else BT.601."""
-        return cls(1 if height >= 720 else 6, *others)
-
-
-@dataclass(frozen=True)
 class Source:
-    """A clip: a video file, an animated GIF, or a folder of pictures. Times are integers in units of `time_base`."""
+    """A clip: a video file, an animated picture or a folder of pictures. Times are integers in units of `time_base`."""
 
     path: Path
     size: tuple[int, int]  # (height, width) of the frames as shown, in pixels
@@ -71,7 +51,7 @@ class Source:
     time_base: Fraction  # in seconds
     rate: Fraction  # average frames per second, > 0
     aspect: Fraction  # width of a pixel over its height, as shown
-    colors: Colors
+    colors: Colors  # of the frames as they are read, with `converted` those of BT.709
     pixel_format: str  # FFmpeg's name
     audio: tuple[str, ...] = ()  # codec names of the audio streams
     damage: str | None = None  # what of the file cannot be read, a clause
@@ -79,6 +59,11 @@ class Source:
     codec: str = ""
     counted: bool = False  # the file's own times are of no use: frames are counted and evenly spaced
     pictures: tuple[Path, ...] = ()  # of a folder of pictures
+    animation: bool = False  # a picture that Pillow reads
+    stream: int = 0  # which of the file's streams
+    orientation: Orientation = UPRIGHT
+    coded_aspect: Fraction | None = None  # of the first frame's pixels, where the codec tells it
+    converted: str = ""  # what of the file's colors had no place in SDR, in words
 
     @property
     def seconds(self) -> float:
@@ -129,7 +114,8 @@ def open_source(
     """Find out what a clip holds, without decoding more of it than one frame where its container tells the rest.
 
     Args:
-        path: a video file, an animated GIF, or a folder of pictures, which are taken in natural order.
+        path: a video file, an animated picture (GIF, PNG, WebP, AVIF), or a folder of pictures, which are taken in
+            natural order.
         key: what the user knows the path as, for the error message.
         fps: frames per second of a folder of pictures.
         max_input_megapixels: limit for one frame, a guard against files that unpack to gigabytes.
@@ -137,6 +123,8 @@ def open_source(
     Raises:
         UserError: nothing there, or nothing in it that can be shown.
     """
+    from nstexp.media.video.animation import open_animation
+
     path = Path(path).expanduser()
     if path.is_dir():
         return _open_folder(path, key, fps, max_input_megapixels)
@@ -144,9 +132,13 @@ def open_source(
         raise UserError(f"{key}={path}: there is no such file or folder")
     if path.stat().st_size == 0:
         raise UserError(f"{key}={path}: the file is empty (0 bytes)")
+    if animation := open_animation(path, key, max_input_megapixels):
+        return animation
     with open_container(path, key) as container:
         stream = _checked_stream(container, path, key)
         coded = stream.codec_context
+        aspect = stream.sample_aspect_ratio
+        of_codec = coded.sample_aspect_ratio == aspect
         if coded.width * coded.height > max_input_megapixels * 1e6:
             raise UserError(
                 f"{key}={path}: {coded.width}x{coded.height} px is over the limit of {max_input_megapixels:g} "
@@ -155,23 +147,65 @@ def open_source(
         first = next(decode(container, stream), None)
         if first is None:
             raise UserError(f"{key}={path}: not one frame of its video can be decoded ({coded.codec.long_name})")
-        quarter_turns = round(first.rotation / 90)
-        height, width = first.height, first.width
-        aspect = stream.sample_aspect_ratio or Fraction(1)
+        if of_codec:  # what was found while the file was opened may be of a later part
+            aspect = coded.sample_aspect_ratio
+        colors, converted = _colors(first, coded.codec_tag, path, key)
+        orientation = Orientation.of(first)
+        if is_skewed(first):
+            logger.warning("%s: is turned by less than a right angle, it is shown at the nearest one", path)
+        if first.interlaced_frame:
+            logger.warning(
+                "%s: is interlaced, and its lines will be redrawn as they are; without them: ffmpeg -i %s -vf bwdif "
+                "-c:a copy progressive.mp4",
+                path,
+                path.name,
+            )
         audio = tuple(s.codec_context.name if s.codec_context else "unknown" for s in container.streams.audio)
-        scanned = _scan(path, key)
+        scanned = _scan(path, key, stream.index)
         seconds = (scanned["end"] - scanned["times"][0]) * stream.time_base
         return Source(
             path=path,
-            size=(width, height) if quarter_turns % 2 else (height, width),
+            size=orientation.size(first.height, first.width),
             time_base=stream.time_base,
             rate=_rate(stream, len(scanned["times"]) / seconds),
-            aspect=1 / aspect if quarter_turns % 2 else aspect,
-            colors=Colors.of(first),
+            aspect=orientation.aspect(aspect or Fraction(1)),
+            colors=colors,
             pixel_format=first.format.name,
             audio=audio,
+            stream=stream.index,
+            orientation=orientation,
+            coded_aspect=coded.sample_aspect_ratio,
+            converted=converted,
             **scanned,
         )
+
+
+def _colors(first: "VideoFrame", codec_tag: str, path: Path, key: str) -> tuple[Colors, str]:
+    """Colors of a clip as it is read, by its first frame, and what of them is converted for that.
+
+    Raises:
+        UserError: nothing here can convert them.
+    """
+    import av
+
+    colors = Colors.of(first)
+    advice = f"make an SDR clip of it first: ffmpeg -i {path.name} -vf {TO_SDR} -c:a copy sdr.mp4"
+    kind = "those of Dolby Vision" if codec_tag in DOLBY_VISION and colors.transfer not in HDR else None
+    if kind is None and not first.format.is_rgb:
+        kind = OTHER_MATRICES.get(first.colorspace)
+    if kind is not None:
+        raise UserError(f"{key}={path}: its colors are {kind}, which nstexp cannot convert; {advice}")
+    if not colors.beyond_sdr:
+        return colors, ""
+    try:
+        to_sdr(first.width, first.height, first.format.name, colors.transfer in HDR)
+    except (av.FFmpegError, ValueError) as error:
+        raise UserError(
+            f"{key}={path}: its colors are {colors.beyond_sdr}, which needs PyAV 16 or newer (pip install -U av); or "
+            f"{advice}"
+        ) from error
+    logger.info("%s: its colors (%s) are converted to those of usual screens (BT.709)", path, colors.beyond_sdr)
+    return Colors(1, 1, 1, tagged=True), colors.beyond_sdr
 
 
 def open_container(path: Path, key: str = "path") -> "InputContainer":
@@ -191,11 +225,31 @@ def open_container(path: Path, key: str = "path") -> "InputContainer":
         raise UserError(f"{key}={path}: this is not a video file, or it is cut off or damaged at its header") from error
 
 
-def video_stream(container: "InputContainer") -> "VideoStream | None":
-    """The first video stream that is no cover picture."""
+def video_stream(container: "InputContainer", index: int | None = None) -> "VideoStream | None":
+    """The stream with this index; None: the first video stream that is no cover."""
+    if index is not None:
+        return container.streams[index]
+    return next(iter(_no_covers(container)), None)
+
+
+def _no_covers(container: "InputContainer") -> "list[VideoStream]":
+    """The video streams that are not marked as covers or previews, those that no decoder here knows behind the rest."""
     from av.stream import Disposition
 
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    covers = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+    return sorted(streams, key=lambda stream: stream.codec_context is None)
+
+
+def _film(path: Path, key: str) -> int | None:
+    """The index of the stream to show: the first of more than one picture, for a cover may not be marked as one."""
+    with open_container(path, key) as container:
+        streams = _no_covers(container)
+        counts = {stream.index: stream.frames for stream in streams}
+        if len(streams) > 1 and not all(counts.values()):  # the header does not tell
+            counts = Counter(packet.stream_index for packet in packets(container, *streams) if packet.size)
+        several = [stream.index for stream in streams if counts[stream.index] > 1]
+        return next(iter([*several, *(stream.index for stream in streams)]), None)
 
 
 def packets(container: "InputContainer", *streams: Any) -> Iterator["Packet"]:
@@ -214,9 +268,21 @@ def decode(container: "InputContainer", stream: "VideoStream") -> Iterator["Vide
     """Frames in the order they are shown, without those that cannot be decoded."""
     import av
 
+    decoder = _with_transparency(stream)
     for packet in packets(container, stream):
         with suppress(av.FFmpegError):
-            yield from packet.decode()
+            yield from packet.decode() if decoder is None else decoder.decode(packet if packet.size else None)
+
+
+def _with_transparency(stream: "VideoStream") -> "CodecContext | None":
+    """The decoder of VP8 or VP9 with transparency, which FFmpeg's own leave out; None: it is not needed."""
+    import av
+
+    decoder = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name if stream.codec_context else "")
+    if decoder is None or stream.metadata.get("alpha_mode") != "1":
+        return None
+    with suppress(ValueError):  # it was not built in
+        return av.CodecContext.create(decoder, "r")
 
 
 def _checked_stream(container: "InputContainer", path: Path, key: str) -> "VideoStream":
@@ -225,10 +291,14 @@ def _checked_stream(container: "InputContainer", path: Path, key: str) -> "Video
         raise UserError(f"{key}={path}: this is a text file, not a video")
     if container.format.name.endswith("_pipe") or container.format.name == "image2":
         raise UserError(f"{key}={path}: this is one picture, give a video file or a folder of pictures")
-    stream = video_stream(container)
-    if stream is None:
-        only = "only sound" if container.streams.audio else "no video"
-        raise UserError(f"{key}={path}: the file holds {only}, give a file with a video stream")
+    index = _film(path, key)
+    if index is None:
+        held = ["only sound"] if container.streams.audio else []
+        held += ["a cover picture"] if container.streams.video else []
+        raise UserError(
+            f"{key}={path}: the file holds {' and '.join(held) or 'no video'}, give a file with a video stream"
+        )
+    stream = video_stream(container, index)
     if stream.codec_context is None:
         raise UserError(f"{key}={path}: its video is in a codec that FFmpeg cannot decode")
     return stream
@@ -247,19 +317,21 @@ def simple_rate(rate: Fraction) -> Fraction:
     return larger if rate >= 1 else 1 / larger
 
 
-def _scan(path: Path, key: str) -> dict[str, Any]:
+def _scan(path: Path, key: str, index: int) -> dict[str, Any]:
     """The fields of Source about time and damage: from the packets alone, where these tell."""
     with open_container(path, key) as container, complaints() as complained:
-        stream = video_stream(container)
-        found = [(p.pts, p.duration or 0) for p in packets(container, stream) if p.size and not p.is_discard]
+        stream = video_stream(container, index)
+        told = [(p.pts, p.duration or 0, p.is_discard) for p in packets(container, stream) if p.size]
+        found = [(pts, duration) for pts, duration, hidden in told if not hidden]
+        announced = stream.frames - (len(told) - len(found))  # hidden: what the file itself cuts off
         usual = 1 / ((stream.average_rate or 25) * stream.time_base)
         # VP8 has packets for frames that are never shown, and in AVI there is no place for when H.264 is shown.
         codec, form = stream.codec_context.name, container.format.name
-        announced, label, time_base = stream.frames, stream.metadata.get("DURATION", ""), stream.time_base
+        label, time_base = stream.metadata.get("DURATION", ""), stream.time_base
         unsure = codec == "vp8" or (form == "avi" and codec in ("h264", "hevc"))
     counted = False
     if unsure or not found or any(pts is None for pts, _ in found) or len(dict(found)) < len(found):
-        found, counted = _scan_decoding(path, key, usual)
+        found, counted = _scan_decoding(path, key, index, usual)
     found.sort()
     end = found[-1][0] + max(1, found[-1][1] or round(usual))
     damage = _missing(announced, len(found), label, float(end * time_base))
@@ -269,10 +341,11 @@ def _scan(path: Path, key: str) -> dict[str, Any]:
     return {"times": times, "end": end, "damage": damage, "counted": counted, "container": form, "codec": codec}
 
 
-def _scan_decoding(path: Path, key: str, usual: Fraction) -> tuple[list[tuple[int, int]], bool]:
+def _scan_decoding(path: Path, key: str, index: int, usual: Fraction) -> tuple[list[tuple[int, int]], bool]:
     """(time, duration) of all frames, and whether the times are made up from their count."""
     with open_container(path, key) as container:
-        found = [(shown_at(frame), frame.duration or 0) for frame in decode(container, video_stream(container))]
+        stream = video_stream(container, index)
+        found = [(shown_at(frame), frame.duration or 0) for frame in decode(container, stream)]
     if not found:
         raise UserError(f"{key}={path}: not one frame of its video can be decoded")
     times = [time for time, _ in found]

@@ -21,9 +21,9 @@ from nstexp.media.video.disk import claim, explained, refuse_inputs
 from nstexp.media.video.encoder import Encoder, Encoding, reorders
 from nstexp.media.video.folder import FolderWriter
 from nstexp.media.video.gif import write_gif
-from nstexp.media.video.reading import rgb
+from nstexp.media.video.pictures import Pictures
 from nstexp.media.video.sound import COPY, IDENTITY, Sound, kept_tags, plan_sound, rounded
-from nstexp.media.video.source import Colors, Frame, Source, complaints, open_container, packets, video_stream
+from nstexp.media.video.source import Frame, Source, complaints, open_container, packets, video_stream
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -58,6 +58,7 @@ GROWING = {
 class Writer(Protocol):
     """Where frames go. `add`, `finish` and `keep` may come from different threads."""
 
+    partial: Path  # what is there until `finish`
     done: int  # positions in `frames` that need no more work: that of the last frame on the disk + 1
 
     def last_picture(self) -> np.ndarray | None:
@@ -155,7 +156,7 @@ class VideoWriter:
         self._encoding = encoding
         self._tags: dict[str, str] = {}
         self._sound_starts, self._sound_units = [], []
-        if not source.pictures:
+        if source.container:
             with open_container(source.path) as container:
                 self._tags = kept_tags(container.metadata)
                 sound = [stream for stream in container.streams.audio if stream.start_time is not None]
@@ -351,7 +352,6 @@ class VideoWriter:
     def _decode_last(self, stream: "VideoStream", group: "list[Packet]") -> int | None:
         """Decode the last frame that is whole; returns its position."""
         import av
-        from av.video.reformatter import VideoReformatter
 
         last = None
         for packet in [*group, None]:
@@ -361,7 +361,7 @@ class VideoWriter:
         if last is None:
             return None
         height, width = self._size  # without the padding
-        self._last_picture = rgb(last, (last.height, last.width), Colors.of(last), VideoReformatter())[:height, :width]
+        self._last_picture = Pictures()(last)[:height, :width]
         return self._position_at(last.pts, 0)
 
     def _trial(self) -> tuple:

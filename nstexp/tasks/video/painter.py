@@ -1,6 +1,6 @@
 """Frames of a clip, one after the other: redrawn by any method, and steadied along the motion."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +15,8 @@ from nstexp.media.video import Frame
 from nstexp.methods.base import Clip, Controls, Style, Stylizer
 from nstexp.tasks.color import check_made, finish_colors, prepare_content, prepare_styles
 from nstexp.tasks.request import Color
+
+BEFORE, SHOWN, PLAIN, KEPT = "before", "shown", "plain", "kept."  # names of what a state holds
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,35 @@ class Painter:
         self._scene_styles = None if self.colors_by_scene else styles
         self._before: np.ndarray | None = None  # the method's result, float32 (H, W, 3)
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
+        self.scene: int | None = None  # the number of the frame that decided about the colors of the styles
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next frame depends on besides the clip, by name; nothing changes these tensors later."""
+        kept = {} if self.clip is None else {f"{KEPT}{name}": own for name, own in self.clip.state().items()}
+        shown, plain = self._shown or (None, None)
+        arrays = {BEFORE: self._before, SHOWN: shown, PLAIN: None if plain is shown else plain}
+        return kept | {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+
+    def restore(self, state: Mapping[str, Tensor], scene: int | None, content: Tensor | None) -> None:
+        """Go on behind the frames that `state` is of.
+
+        Args:
+            scene: the number of the frame that began the scene.
+            content: of that frame, (1, 3, H, W); needed if `colors_by_scene`.
+        """
+        if content is not None:
+            self.begin_scene(content)
+        self.scene = scene
+        arrays = {name: tensor.numpy() for name, tensor in state.items() if not name.startswith(KEPT)}
+        self._before = arrays.get(BEFORE)
+        self._shown = (arrays[SHOWN], arrays.get(PLAIN, arrays[SHOWN])) if SHOWN in arrays else None
+        if self.clip is not None:
+            self.clip.restore({name.removeprefix(KEPT): own for name, own in state.items() if name.startswith(KEPT)})
+
+    @property
+    def shown(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The last picture and, of it, what does not come from the frame before; None: there is none."""
+        return self._shown
 
     def go_on(self, picture: np.ndarray) -> None:
         """Take this picture, uint8 (H, W, 3), for the result before."""
@@ -122,6 +153,7 @@ class Painter:
         contents = torch.stack([shot.picture for shot in shots])
         if shots[0].begins_scene or self._scene_styles is None:
             self.begin_scene(contents[:1])
+            self.scene = shots[0].number
         elif self.optimizes and self.clip is not None:
             self.clip.warped, self.clip.trust = self._moved(shots[0]) or (None, None)
         given = prepare_content(self.color, self.strength, contents)

@@ -3,10 +3,10 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 
 log = logging.getLogger(__name__)
 RESULT, OF_CLIP, PLAIN = "warping_error", "warping_error_of_clip", "warping_error_before_blending"
+COUNTS = ("frame", "begins_scene", "repeated")  # columns of frames.csv that are no measures
 
 
 class Record:
@@ -46,7 +47,7 @@ class Record:
         self.flicker, self.measured_with = {name: Flicker() for name in measured}, measured_with
         self.done = self.painted = 0
         self._before: dict[str, np.ndarray] = {}
-        self._poster = self.total // 2
+        self.poster: np.ndarray | None = None
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -58,28 +59,51 @@ class Record:
             self.seconds[name] += time.perf_counter() - begun
 
     def begin(self, done: int) -> None:
+        """The first `done` frames are there."""
         self.done, self._begun = done, time.perf_counter()
-        self._poster = min(max(self._poster, done), self.total - 1)
         self._bar = progress(self.total, "video", "frame", initial=done)
 
-    def add(self, shot: Shot, seconds: float, picture: np.ndarray, plain: np.ndarray) -> None:
-        """Count a frame that is ready, and took `seconds` to stylize."""
+    def go_on(self, rows: Sequence[Mapping[str, str]], poster: np.ndarray | None) -> None:
+        """Take over the rows of frames.csv, as they were read, of the frames that are not made again, and the picture
+        that stands for the clip so far."""
+        self.folder.begin_frames(rows)
+        for row in rows:
+            numbers = {name: float(value) for name, value in row.items() if value and name not in COUNTS}
+            self._log(numbers, int(row["frame"]))
+            for name, flicker in self.flicker.items():
+                flicker.errors += [numbers[name]] if name in numbers else []
+        if poster is not None:
+            self.save_poster(poster)
+
+    def compare_with(self, shown: tuple[np.ndarray, np.ndarray] | None, shot: Shot) -> None:
+        """Measure the next frame against this one: the picture, the picture without what comes from the frame before,
+        and the frame of the clip."""
+        if shown is not None and self.flicker:
+            self._before = {RESULT: shown[0], PLAIN: shown[1], OF_CLIP: to_array(shot.picture)}
+
+    def add(self, shot: Shot, seconds: float, picture: np.ndarray, plain: np.ndarray) -> dict[str, Any]:
+        """Count a frame that is ready, and took `seconds` to stylize; returns its row of frames.csv."""
         self.seconds["stylize"] += seconds
         row = {"frame": shot.number, "time": round(shot.seconds, 6), "begins_scene": int(shot.begins_scene)}
         row |= {"repeated": int(shot.repeated), "stylize_seconds": round(seconds, 4)}
         with self.timed("measure"):
             row |= self._flicker(shot, {PLAIN: plain, RESULT: picture})
         self.folder.append_frame(row)
-        if not self.painted or shot.number == self._poster:
+        if self.poster is None or shot.number == self.total // 2:
             self.save_poster(picture)
-        if self.loggers and shot.number % self.every_n == 0:
-            numbers = {f"frame/{name}": value for name, value in row.items() if isinstance(value, float)}
-            loggers.log_numbers(self.loggers, numbers, step=shot.number)
-        self.done, self.painted = shot.number + 1, self.painted + 1
-        self._bar.update()
+        self._log({name: value for name, value in row.items() if isinstance(value, float)}, shot.number)
+        if shot.number >= self.done:
+            self.done, self.painted = shot.number + 1, self.painted + 1
+            self._bar.update()
+        return row
+
+    def _log(self, numbers: Mapping[str, float], frame: int) -> None:
+        if self.loggers and frame % self.every_n == 0:
+            loggers.log_numbers(self.loggers, {f"frame/{name}": value for name, value in numbers.items()}, step=frame)
 
     def save_poster(self, picture: np.ndarray) -> None:
         """A frame, uint8 (H, W, 3), as the picture that stands for the clip in reports and loggers."""
+        self.poster = picture
         self.folder.save_picture(from_array(picture), "output.png")
 
     def _flicker(self, shot: Shot, now: dict[str, np.ndarray]) -> dict[str, float | None]:
@@ -117,6 +141,5 @@ class Record:
         means = {name: flicker.mean() for name, flicker in self.flicker.items()}
         if means.get(RESULT) is not None:
             without = f", before blending {means[PLAIN]:.5f}" if PLAIN in means else ""
-            part = "" if self.painted == self.done else f" of the last {self.painted} frames"
-            log.info("warping error%s %.5f (of the clip itself %.5f%s)", part, means[RESULT], means[OF_CLIP], without)
+            log.info("warping error %.5f (of the clip itself %.5f%s)", means[RESULT], means[OF_CLIP], without)
         loggers.log_video(self.loggers, "video", path, step=self.done)

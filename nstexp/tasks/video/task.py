@@ -18,6 +18,7 @@ from nstexp.outputs import RunFolder, say_replaced
 from nstexp.tasks.color import check_learned, check_pictures
 from nstexp.tasks.request import Request
 from nstexp.tasks.styles import Styles, read_styles
+from nstexp.tasks.video.memory import Memory
 from nstexp.tasks.video.painter import Painter
 from nstexp.tasks.video.record import OF_CLIP, PLAIN, RESULT, Record
 from nstexp.tasks.video.settings import Settings, seconds_of
@@ -47,9 +48,9 @@ def video(
     Args:
         method: what redraws.
         folder: where the run writes.
-        request: what the user asks for. `content` is a video file, an animated GIF, or a folder of pictures, which are
-            its frames; masks hold for every frame; `output` is a video file, or a folder for one PNG per frame; None:
-            `output` in the run folder, with the clip's own ending.
+        request: what the user asks for. `content` is a video file, an animated picture, or a folder of pictures, which
+            are its frames; masks hold for every frame; `output` is a video file, or a folder for one PNG per frame;
+            None: `output` in the run folder, with the clip's own ending.
         settings: see `Settings`.
         identity: names everything that the result depends on but the files: a partial result of another one is not
             gone on from.
@@ -87,7 +88,8 @@ def video(
     if own is None:
         say_replaced(request.output, [target])
     batch = _batch_size(settings.batch, painter, size, device)
-    return Work(source, frames, size, settings.reader, batch, painter, estimator, writer, record, own)()
+    memory = Memory(writer.partial.with_name(target.name), whose)
+    return Work(source, frames, size, settings.reader, batch, painter, estimator, writer, record, memory, own)()
 
 
 def _painter(method: Stylizer, styles: Sequence[Style], request: Request, settings: Settings) -> Painter:
