@@ -20,7 +20,7 @@ from nstexp.core.pixels import to_array
 from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.early import check_values
 from nstexp.keys import CONF, no_such_key
-from nstexp.media.images import load_image, to_tensors
+from nstexp.media.images import load_with_alpha, to_tensors
 from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
@@ -29,6 +29,7 @@ from nstexp.run import Parts, identity, kept, quiet_warnings
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
 from nstexp.tasks.styles import Styles, checked_shares, read_styles
+from nstexp.tasks.stylize import with_opacity
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -57,8 +58,8 @@ def stylize(
         request: the other fields of `tasks.request.Request`: style_weights, masks, color, seed, ...
 
     Returns:
-        What `content` is: a PIL image for a file, a name or a PIL image; an array or a tensor of the same layout for
-        one of these, on the CPU; a list for a list.
+        What `content` is: a PIL image for a file, a name or a PIL image, with its alpha channel if it has one; an array
+        or a tensor of the same layout for one of these, on the CPU; a list for a list.
 
     Raises:
         UserError: what the command line would refuse, in the same words.
@@ -137,7 +138,7 @@ def _styles_in_memory(pictures: Sequence[Picture], request: Request) -> Styles:
     for field in ("fine_style", "masks", "style_layers"):
         if getattr(request, field) is not None:
             raise ArgumentError(field, ": give the pictures in style as files, too")
-    images = [image for picture in _listed(pictures, "style") for image in _tensor(picture, request, "style")]
+    images = [image for picture in _listed(pictures, "style") for image in _tensor(picture, request, "style")[0]]
     shares = checked_shares(len(images), request.style_weights)
     styles = [
         Style(image, share, name=f"style{number}")
@@ -148,17 +149,20 @@ def _styles_in_memory(pictures: Sequence[Picture], request: Request) -> Styles:
 
 def _redrawn(content: Picture, method: Any, styles: Styles, request: Request) -> Any:
     """One content, or B of one size, in the form in which it was given."""
-    batch = _tensor(content, request)
+    batch, opacity = _tensor(content, request)
+    if request.transparency != "keep":
+        opacity = None
     batch = resize(batch, size_for_longer_side(tuple(batch.shape[-2:]), request.image_px))
     placed = styles.at(tuple(batch.shape[-2:]))
     controls = Controls(seed=request.seed, combine=request.style_combine)
     parts = batch.split(1) if getattr(method, "optimizes", False) else (batch,)
     made = [redraw(method, part, placed, controls, request.color, request.color_strength) for part in parts]
-    return _as_given(torch.cat(made).clamp(0, 1).cpu(), content)
+    return _as_given(torch.cat(made).clamp(0, 1).cpu(), content, opacity)
 
 
-def _tensor(picture: Picture, request: Request, key: str = "content") -> Tensor:
-    """(B, 3, H, W) in [0, 1]."""
+def _tensor(picture: Picture, request: Request, key: str = "content") -> tuple[Tensor, Tensor | None]:
+    """(B, 3, H, W) in [0, 1], and the opacity (1, H, W) of a picture that is partly transparent."""
+    background, opacity = request.background if key == "content" else "white", None
     if isinstance(picture, Tensor):
         if not picture.is_floating_point():
             raise ArgumentError(key, f": a tensor holds numbers from 0 to 1, and this one {picture.dtype}")
@@ -168,19 +172,19 @@ def _tensor(picture: Picture, request: Request, key: str = "content") -> Tensor:
             raise ArgumentError(key, f": an array holds bytes (uint8), and this one {picture.dtype}")
         tensor = torch.from_numpy(picture.copy()).float().div_(255).movedim(-1, -3).contiguous()
     elif isinstance(picture, Image.Image):
-        tensor = to_tensors(picture)[0]
+        tensor, opacity = to_tensors(picture, background)
     else:
-        tensor = load_image(picture, request.max_input_megapixels)
+        tensor, opacity = load_with_alpha(picture, request.max_input_megapixels, background)
     tensor = tensor if tensor.dim() == 4 else tensor[None]
     if tensor.dim() != 4 or tensor.shape[1] != 3:
         raise ArgumentError(key, f": a picture has three colors, and this one the shape {tuple(picture.shape)}")
-    return tensor
+    return tensor, opacity
 
 
-def _as_given(pictures: Tensor, content: Picture) -> Any:
+def _as_given(pictures: Tensor, content: Picture, opacity: Tensor | None) -> Any:
     if isinstance(content, Tensor):
         return pictures if content.dim() == 4 else pictures[0]
     pixels = np.stack([to_array(picture) for picture in pictures])
     if isinstance(content, np.ndarray):
         return pixels if content.ndim == 4 else pixels[0]
-    return Image.fromarray(pixels[0])
+    return Image.fromarray(pixels[0] if opacity is None else to_array(with_opacity(pictures[0], opacity)))

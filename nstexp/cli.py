@@ -31,7 +31,8 @@ from nstexp.quoting import quoted, resolved_yaml
 from nstexp.refusals import sentence_of
 from nstexp.sweeps import cluster, hooks
 
-SHARED = ("content", "style", "color", "color_strength", "image_px", "max_input_megapixels", "seed", "metrics")
+SHARED = ("content", "style", "color", "color_strength", "transparency", "image_px", "max_input_megapixels", "seed")
+SHARED += ("metrics",)
 EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
 
 

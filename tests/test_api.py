@@ -149,3 +149,14 @@ def test_the_example_of_the_readme(folder, monkeypatch):
         block = block.replace(px, small)
     exec(block, {})
     assert Image.open("stylized.png").size == (48, 40)
+
+
+def test_a_cut_out_picture_comes_back_cut_out(folder):
+    photo = Image.open("photo.png").convert("RGB")
+    photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+    photo.save("cut.png")
+    for content in (photo, "cut.png"):
+        made = library.stylize(content, "painting.jpg", method="adain")
+        assert made.mode == "RGBA"
+        assert np.array_equal(np.array(made.getchannel("A")), np.array(photo.getchannel("A")))
+        assert library.stylize(content, "painting.jpg", method="adain", transparency="black").mode == "RGB"

@@ -75,8 +75,9 @@ def evaluate(
     check_learned(request.color, any(names is not None for names in learned))
     _check(methods, crop, request.image_px, curve_every_n_steps, measured=scorer is not None)
 
-    def square_or_whole(path: Path, longer_side_px: int | None) -> Tensor:
-        return _sized(load_image(path, request.max_input_megapixels), longer_side_px, crop, request.image_px)
+    def square_or_whole(path: Path, longer_side_px: int | None, background: str = "white") -> Tensor:
+        image = load_image(path, request.max_input_megapixels, background)
+        return _sized(image, longer_side_px, crop, request.image_px)
 
     paths = find_images(request.content, "content")
     # Other methods take the pictures that some have learned.
@@ -87,7 +88,7 @@ def evaluate(
         if path is None:
             raise UserError(f"style={name}: its picture, which the measures compare with, is not on this machine")
     contents = [
-        Picture(name, square_or_whole(path, request.image_px))
+        Picture(name, square_or_whole(path, request.image_px, request.background))
         for name, path in zip(unique_names(paths), paths, strict=True)
     ]
     made = product(contents, paintings, methods)

@@ -27,6 +27,8 @@ class Request:
         color: see `tasks.color.prepare_colors` and `tasks.color.finish_colors`.
         color_strength: 0 (as color=none) to 1.
         output: a file (one content picture) or a folder that gets a copy of the result; None: the run folder only.
+        transparency: of content with an alpha channel: `keep` gives it to the result, where the file format can; or
+            the color behind it, by its name or as #rrggbb. With `keep` methods see the picture on white.
         image_px: longer side of the result; None: the content's own size.
         max_input_megapixels: limit on one input file.
         seed: of everything random; the same for every picture.
@@ -45,6 +47,7 @@ class Request:
     color: Color = "none"
     color_strength: float = 1.0
     output: str | None = None
+    transparency: str = "keep"
     image_px: int | None = None
     max_input_megapixels: float = 200
     seed: int = 0
@@ -63,6 +66,25 @@ class Request:
         choice("color", self.color, get_args(Color))
         number("color_strength", self.color_strength, 0, 1)
         choice("style_combine", self.style_combine, get_args(Combine))
+        _check_color("transparency", self.background)
+
+    @property
+    def background(self) -> str:
+        """What is behind transparent content."""
+        return "white" if self.transparency == "keep" else self.transparency
+
+
+def _check_color(key: str, value: Any) -> None:
+    if value in ("white", "black", "gray"):
+        return
+    from PIL import ImageColor
+
+    try:
+        opaque = isinstance(value, str) and len(ImageColor.getrgb(value)) == 3
+    except ValueError:
+        opaque = False
+    if not opaque:
+        raise ArgumentError(key, f"={value}: give keep, or a color such as white, black, gray or '#336699'")
 
 
 def _check_names(key: str, value: Any, several: bool) -> None:

@@ -5,12 +5,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.measures import Scorer, luminance_statistics
 from nstexp.core.resize import resize, size_for_longer_side
-from nstexp.media.images import load_image, save_image
+from nstexp.media.images import load_with_alpha, save_image
 from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
 from nstexp.outputs import RunFolder, say_replaced
@@ -79,7 +80,9 @@ def _one_picture(
     name, copy = target
     log_prefix = f"{name}/" if several else ""
     controls = Controls(name, log_prefix, request.seed, request.style_combine)
-    image = load_image(path, request.max_input_megapixels)
+    image, opacity = load_with_alpha(path, request.max_input_megapixels, request.background)
+    if request.transparency != "keep":
+        opacity = None
     image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), request.image_px))
     placed = styles.at(tuple(image.shape[-2:]))
     begun = time.perf_counter()
@@ -88,10 +91,10 @@ def _one_picture(
     except Stopped as stop:
         kept = "there is no picture yet"
         if stop.image is not None:
-            kept = f"the best picture so far is {_save(stop.image, name, copy, folder)}"
+            kept = f"the best picture so far is {_save(stop.image, opacity, name, copy, folder)}"
         raise Stopped(f"{name}: {stop}; {kept}", stop.image, stop.interrupted) from None
     seconds = time.perf_counter() - begun
-    _save(picture, name, copy, folder)
+    _save(picture, opacity, name, copy, folder)
     folder.record_metrics(name, {"stylize_seconds": round(seconds, 3)})
     if scorer is not None:
         _score(scorer, picture[0], image, styles.pictures, name, folder)
@@ -117,12 +120,20 @@ def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path |
     return list(zip(names, copies, strict=True))
 
 
-def _save(picture: Tensor, name: str, copy: Path | None, folder: RunFolder) -> Path:
+def with_opacity(picture: Tensor, opacity: Tensor | None) -> Tensor:
+    """A picture (3, H, W), with the opacity (1, h, w) of its content, whatever its size, as fourth channel if given."""
+    if opacity is None:
+        return picture
+    return torch.cat([picture, resize(opacity, tuple(picture.shape[-2:])).to(picture)])
+
+
+def _save(picture: Tensor, opacity: Tensor | None, name: str, copy: Path | None, folder: RunFolder) -> Path:
     """Write into the run folder and, where asked, to the user's own place, whose path is returned."""
     picture = picture[0].clamp(0, 1)
-    path = folder.save_picture(picture, f"{name}.png")
+    shown = with_opacity(picture, opacity)
+    path = folder.save_picture(shown, f"{name}.png")
     if copy is not None:
-        save_image(picture, copy)
+        save_image(shown, copy)
     folder.summary.outputs.append(str(copy or path))
     folder.record_metrics(name, luminance_statistics(picture))
     return copy or path

@@ -401,10 +401,94 @@ def test_every_field_of_a_request_comes_from_the_key_of_its_name():
     given = {name: f"{name} of the user" for name in ("content", "style", "output", "masks", "fine_style")}
     given |= {"style_weights": [1, 2], "style_combine": "mean_gram", "style_layers": [["relu1_1"]], "seed": 7}
     given |= {"color": "match", "color_strength": 0.5, "image_px": 9, "max_input_megapixels": 3}
+    given |= {"transparency": "black"}
     assert set(given) == set(options)
     request = request_of(OmegaConf.create(config | given))
     assert {name: getattr(request, name) for name in options} == given
     assert type(request.style_layers) is list and type(request.style_layers[0]) is list
+
+
+# -------------------------------------------------------------------------------------------------------- transparency
+
+
+@pytest.fixture
+def cut_out() -> Tensor:
+    """40x30: opaque on the left, transparent on the right, between them half; its opacity (30, 40)."""
+    opacity = torch.cat([torch.ones(30, 15), torch.full((30, 10), 102 / 255), torch.zeros(30, 15)], dim=1)
+    save_image(torch.cat([image(30, 40, 1), opacity[None]]), "cut.png")
+    return opacity
+
+
+def alpha_of(path: str | Path) -> Tensor:
+    with Image.open(path) as written:
+        assert written.mode == "RGBA"
+        return torch.from_numpy(np.array(written.getchannel("A"))).float() / 255
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_a_cut_out_photo_gives_a_cut_out_result(cut_out, suffix):
+    method = Recorder(lambda content: content / 2)
+    run(method, "cut.png", output=f"out{suffix}")
+    assert torch.equal(alpha_of("run/output.png"), cut_out)
+    assert torch.equal(alpha_of(f"out{suffix}"), cut_out)
+    (seen,) = method.contents
+    assert torch.equal(seen[0], load_image("cut.png"))
+    assert seen[..., 25:].eq(1).all()  # white
+    with Image.open("run/output.png") as written:
+        colors = torch.from_numpy(np.array(written.convert("RGB"))).permute(2, 0, 1) / 255
+    assert (colors - seen[0] / 2).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_formats_without_transparency_show_it_as_white(cut_out, suffix):
+    run(Recorder(lambda content: content / 2), "cut.png", output=f"out{suffix}")
+    found = load_image(f"out{suffix}")
+    assert (found - load_image("run/output.png")).abs().mean() < 0.01
+    assert found[..., 33:].min() > 0.95
+
+
+@pytest.mark.parametrize(("color", "level"), [("white", 1.0), ("black", 0.0), ("gray", 128 / 255), ("#336699", None)])
+def test_a_color_behind_it_makes_an_opaque_result(cut_out, color, level):
+    method = Recorder()
+    run(method, "cut.png", transparency=color)
+    with Image.open("run/output.png") as written:
+        assert written.mode == "RGB"
+    behind = torch.tensor([0x33, 0x66, 0x99]) / 255 if level is None else torch.full((3,), level)
+    assert torch.allclose(method.contents[0][0, :, :, 25:], behind.view(3, 1, 1), atol=1e-6)
+    mixed = method.contents[0][0, :, 5, 20] - 0.6 * behind
+    assert torch.allclose(mixed, 0.4 * image(30, 40, 1)[:, 5, 20], atol=1.5 / 255)
+
+
+def test_transparency_has_the_size_of_the_result(cut_out):
+    run(Recorder(), "cut.png", image_px=20)
+    found = alpha_of("run/output.png")
+    assert found.shape == (15, 20)
+    assert (found[:, :6] == 1).all() and (found[:, 14:] == 0).all()
+
+
+def test_in_a_folder_each_result_has_its_own(cut_out):
+    Path("several").mkdir()
+    Path("cut.png").rename("several/cut.png")
+    Path("photo.png").rename("several/whole.png")
+    save_image(torch.cat([image(16, 20, 2), torch.ones(1, 16, 20)]), "several/opaque.png")
+    run(Recorder(), "several")
+    assert torch.equal(alpha_of("run/cut.png"), cut_out)
+    assert [Image.open(f"run/{name}.png").mode for name in ("whole", "opaque")] == ["RGB", "RGB"]
+
+
+def test_an_interrupted_result_is_cut_out_too(cut_out):
+    def stopped(content: Tensor) -> Tensor:
+        raise Stopped("interrupted", content / 2, True)
+
+    with pytest.raises(Stopped):
+        run(Recorder(stopped), "cut.png")
+    assert torch.equal(alpha_of("run/output.png"), cut_out)
+
+
+@pytest.mark.parametrize("value", ["none", "", "#12", 3, None, True, "#11223344", "Keep"])
+def test_what_is_no_color_is_refused(value):
+    with pytest.raises(UserError, match=f"^transparency={value}: give keep, or a color such as white"):
+        Request("photo.png", transparency=value)
 
 
 @pytest.mark.parametrize("task", ["stylize", "video", "evaluate", "train", "export"])

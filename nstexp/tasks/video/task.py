@@ -67,6 +67,8 @@ def video(
     styles = read_styles(request, method, name, compared=request.color == "match")
     check_pictures(request.color, styles.pictures)
     _check_fade(settings.fade, styles, request.style_weights)
+    if request.background != "white":
+        raise UserError(f"transparency={request.transparency}: clips are redrawn on white, leave it out")
     source = _open(request.content, settings, request.max_input_megapixels)
     if source.damage:
         log.warning("%s: %s", source.path, source.damage)
