@@ -4,8 +4,9 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -15,15 +16,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nstexp import keys, options
 from nstexp.bare_words import with_keys
-from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, whole
+from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, under, whole
 from nstexp.core.names import Precision
 from nstexp.media.paths import as_list, check_exists, check_no_clip
 from nstexp.quoting import quoted
 from nstexp.refusals import sentence_of, unreadable
+from nstexp.signatures import settings_of
 from nstexp.tasks.request import LARGEST_SIDE_PX, Request
 
 REQUEST = {field.name for field in fields(Request)}
 WORDS = {"null": None, "true": True, "false": False}
+SETTINGS = "nstexp.methods.settings"
 MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
 LARGEST = 2**63 - 1  # whole number that torch takes
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
@@ -157,8 +160,22 @@ def checked(values: Mapping[str, Any]) -> Request:
     if "metrics" in values:
         measure_names(values["metrics"])
     _check_optimizers(values, "")
+    _check_method(values.get("method") or {})
     _check_trainer(values.get("trainer") or {})
     return _request({key: values[key] for key in REQUEST & values.keys()})
+
+
+def _check_method(method: Mapping[str, Any]) -> None:
+    """Raise for settings of a method of nstexp's, whose classes need no torch; those of others check theirs later."""
+    module, _, name = (settings_of(str(method.get("_target_"))) or "").rpartition(".")
+    if module != SETTINGS:
+        return
+    kind = getattr(import_module(module), name)
+    known = {field.name: field for field in fields(kind)}
+    needed = {key for key, field in known.items() if field.default is field.default_factory is MISSING}
+    if needed <= method.keys():
+        with under("method"):
+            kind(**{key: method[key] for key in known.keys() & method.keys()})
 
 
 def _check_optimizers(value: Any, path: str) -> None:

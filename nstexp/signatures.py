@@ -27,6 +27,17 @@ def parameters(target: str) -> frozenset[str] | None:
         return None
 
 
+def settings_of(target: str) -> str | None:
+    """Full name of the class of a method's settings, its `settings_type`; None: it says none."""
+    module, _, name = target.rpartition(".")
+    found = _definition(module, name)
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        return None
+    settings = _assigned(found[1], "settings_type")
+    where = _definition(found[0], settings) if settings else None
+    return f"{where[0]}.{settings}" if where else None
+
+
 def _arguments(module: str, name: str) -> frozenset[str] | None:
     found = _definition(module, name)
     if found is None:

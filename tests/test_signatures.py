@@ -1,6 +1,8 @@
 """What the source says of a function's or class's arguments is what Python says when it has imported it."""
 
 import inspect
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -9,7 +11,7 @@ from hydra.utils import get_object
 
 from nstexp.data.batches import Pairs
 from nstexp.keys import CONF
-from nstexp.signatures import parameters
+from nstexp.signatures import parameters, settings_of
 
 
 def targets(value) -> set[str]:
@@ -52,3 +54,17 @@ def test_most_targets_are_found():
 @pytest.mark.parametrize("target", ["no.such.Thing", "nstexp.no_such", "torch.optim.Adm", "math.sqrt", "", "x"])
 def test_what_has_no_source_takes_whatever_it_takes(target):
     assert parameters(target) is None
+
+
+def test_a_methods_settings_are_found_and_read_without_torch():
+    read = (
+        "import sys, nstexp.cli; from importlib import import_module\n"
+        "from nstexp.signatures import settings_of\n"
+        "for name in ('gatys.Gatys', 'adain.AdaIN', 'feedforward.FeedForward'):\n"
+        "    module, _, kind = settings_of(f'nstexp.methods.{name}').rpartition('.')\n"
+        "    print(getattr(import_module(module), kind).__name__, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
+    names = "GatysSettings", "AdaINSettings", "FeedForwardSettings"
+    assert done.stdout.splitlines() == [f"{name} False" for name in names]
+    assert settings_of("nstexp.core.losses.GramLoss") is None and settings_of("no.such.Thing") is None

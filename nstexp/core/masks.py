@@ -2,17 +2,16 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import Tensor
 
 from nstexp.core.errors import choice
+from nstexp.core.names import Propagation
 from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.resize import resize
 
 log = logging.getLogger(__name__)
-
-Propagation = Literal["simple", "inside", "all"]
 
 
 def guides(

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-from torch import Tensor
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nstexp.core.errors import ArgumentError, choice, flag, flags, is_number, name_list, number, text, whole, wholes
-from nstexp.core.masks import Propagation
-from nstexp.core.networks.layers import Norm
-from nstexp.core.resize import size_for_pixels
+from nstexp.core.names import Norm, Propagation
 from nstexp.weights import ADAIN_DECODER
+
+if TYPE_CHECKING:  # a wrong value is refused before torch is imported
+    from torch import Tensor
+    from torch.optim import Optimizer
 
 StyleResize = Literal["area", "squash", "none"]
 Clamp = Literal["on_save", "project"]
@@ -37,7 +36,7 @@ class Recipe:
 
     max_steps: int
     optimizer: str = "adam"
-    optimizers: Mapping[str, Callable[..., Optimizer]] = field(default_factory=dict)
+    optimizers: "Mapping[str, Callable[..., Optimizer]]" = field(default_factory=dict)
     schedule: str = "constant"
     schedules: Mapping[str, Callable[[int], float]] = field(default_factory=dict)
 
@@ -47,7 +46,7 @@ class Recipe:
         choice("optimizer", self.optimizer, self.optimizers or [self.optimizer])
         choice("schedule", self.schedule, self.schedules or [self.schedule])
 
-    def make_optimizer(self, parameters: Sequence[Tensor]) -> Optimizer:
+    def make_optimizer(self, parameters: "Sequence[Tensor]") -> "Optimizer":
         return self.optimizers[self.optimizer](parameters)
 
     def lr_factor(self, step: int) -> float:
@@ -90,7 +89,7 @@ class GatysSettings:
         ArgumentError: a value that it cannot have.
     """
 
-    optimizers: Mapping[str, Callable[..., Optimizer]]
+    optimizers: "Mapping[str, Callable[..., Optimizer]]"
     max_steps: int = 200
     init: str = "content"
     noise_std: float = 0.25
@@ -142,11 +141,13 @@ class GatysSettings:
                     f"={value}: L-BFGS has to see the loss and gradient that it steps by, use method.optimizer=adam",
                 )
 
-    def make_optimizer(self, parameters: Sequence[Tensor]) -> Optimizer:
+    def make_optimizer(self, parameters: "Sequence[Tensor]") -> "Optimizer":
         return self.optimizers[self.optimizer](parameters)
 
-    def style_size(self, style: Tensor, picture_size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
+    def style_size(self, style: "Tensor", picture_size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
         """(height, width) of a style picture (..., H, W) for a result of this size, times `scale` at coarser levels."""
+        from nstexp.core.resize import size_for_pixels
+
         own = tuple(style.shape[-2:])
         pixels = picture_size[0] * picture_size[1]
         sizes = {"squash": picture_size, "none": own, "area": size_for_pixels(own, pixels)}
@@ -211,7 +212,7 @@ class AdaINSettings:
     init: str = "default"
     init_pictures: int = 64
     optimizer: str = "adam"
-    optimizers: Mapping[str, Callable[..., Optimizer]] = field(default_factory=dict)
+    optimizers: "Mapping[str, Callable[..., Optimizer]]" = field(default_factory=dict)
     schedule: str = "inverse_time"
     schedules: Mapping[str, Callable[[int], float]] = field(default_factory=dict)
     styles_per_content: int = 1
@@ -274,7 +275,7 @@ class FeedForwardSettings:
     balance: bool = False
     max_steps: int = 4000
     optimizer: str = "muon"
-    optimizers: Mapping[str, Callable[..., Optimizer]] = field(default_factory=dict)
+    optimizers: "Mapping[str, Callable[..., Optimizer]]" = field(default_factory=dict)
     schedule: str = "cosine"
     schedules: Mapping[str, Callable[[int], float]] = field(default_factory=dict)
     compile: bool = False

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import ArgumentError, choice
 from nstexp.core.losses.stats import adain, affine, moments, shift
+from nstexp.core.names import Norm
 
-Norm = Literal["instance", "batch", "conditional"]
 Pad = Literal["reflect", "replicate", "zeros"]
 Up = Literal["nearest", "transposed"]
 Gamma = Literal["ones", "uniform"]
