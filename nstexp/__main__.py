@@ -1,6 +1,41 @@
-"""`python -m nstexp`: see `nstexp.cli`. It is another module because the processes of a parallel sweep import it."""
+"""`python -m nstexp` and the console script: Ctrl-C is answered from the first moment to the last, see `nstexp.cli`."""
 
-from nstexp.cli import main
+import atexit
+import os
+import sys
+
+from nstexp import interrupts, streams
+
+
+def main() -> None:
+    """Entry point."""
+    interrupts.leave_at_once(interrupts.EXIT_INTERRUPTED, "interrupted")
+    streams.prepare()
+    atexit.register(interrupts.ignore)  # of all exit functions the last: Python takes itself apart behind them
+    from nstexp import cli  # with Hydra, which takes a moment
+
+    code: object = 0
+    try:
+        cli.main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = interrupts.EXIT_INTERRUPTED
+    except SystemExit as end:
+        code = end.code
+    interrupts.leave_at_once(code if isinstance(code, int) else 0)
+    if code == interrupts.EXIT_INTERRUPTED:
+        _end_now(code)
+    sys.exit(code)
+
+
+def _end_now(code: int) -> None:
+    """Leave without waiting for threads, such as one that sends pictures to a server, and with this very code: Python
+    takes another one where Ctrl-C came at certain moments."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
 
 if __name__ == "__main__":
     main()

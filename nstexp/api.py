@@ -24,6 +24,7 @@ from nstexp.media.images import load_with_alpha, to_tensors
 from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
+from nstexp.processes import alone_unless, work_together
 from nstexp.refusals import sentence_of
 from nstexp.run import Parts, identity, kept, quiet_warnings
 from nstexp.tasks.color import check_learned, check_pictures, redraw
@@ -79,14 +80,15 @@ def stylize(
             values["style"] = None if in_memory else [str(each) for each in _as_list(style)]
         wanted = replace(check_values(cfg), **values)
         torch.manual_seed(wanted.seed)
-        redraws = _method(cfg)
-        check_learned(wanted.color, learned_styles(redraws) is not None)
-        if in_memory is None:
-            styles = read_styles(wanted, redraws, method, compared=wanted.color == "match")
-        else:
-            styles = _styles_in_memory(in_memory, wanted)
-        check_pictures(wanted.color, styles.pictures)
-        results = [_redrawn(each, redraws, styles, wanted) for each in contents]
+        with alone_unless(work_together(OmegaConf.to_container(cfg.trainer))):
+            redraws = _method(cfg)
+            check_learned(wanted.color, learned_styles(redraws) is not None)
+            if in_memory is None:
+                styles = read_styles(wanted, redraws, method, compared=wanted.color == "match")
+            else:
+                styles = _styles_in_memory(in_memory, wanted)
+            check_pictures(wanted.color, styles.pictures)
+            results = [_redrawn(each, redraws, styles, wanted) for each in contents]
     return results if several else results[0]
 
 

@@ -12,10 +12,11 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from nstexp import loggers
-from nstexp.console import SignalHandlers, progress
+from nstexp import interrupts, loggers
+from nstexp.console import progress
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.terms import Shapes
+from nstexp.interrupts import ENDINGS, SignalHandlers
 from nstexp.outputs import RunFolder
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,9 @@ class ProgressBar(Callback):
             self._bar.set_postfix_str(f"loss {outputs['total']:.4g}", refresh=False)
         self._bar.update(pl_module.steps_done - self._bar.n)
 
+    def on_exception(self, trainer: Trainer, pl_module: PictureModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # before the sentence that the user is to read
+
     def teardown(self, trainer: Trainer, pl_module: PictureModule, stage: str) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -106,29 +110,41 @@ class LossLog(Callback):
         self.folder, self.every_n_steps = folder, every_n_steps
         self._next = 0
         self._started = 0.0
+        self._unwritten: Mapping[str, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
-        self._next, self._started = 0, time.perf_counter()
+        self._next, self._started, self._unwritten = 0, time.perf_counter(), {}
         if pl_module.recorded and pl_module.weighs:
             _say_coefficients(self.folder, pl_module.losses, pl_module.shapes())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch, batch_idx
     ) -> None:
-        if outputs and pl_module.recorded and pl_module.steps_done >= self._next:
-            self._next = pl_module.steps_done + self.every_n_steps
-            self._write(trainer, pl_module, outputs)
+        if outputs and pl_module.recorded:
+            seconds = round(time.perf_counter() - self._started, 3)
+            self._unwritten = {"step": pl_module.steps_done, **outputs, "seconds": seconds}
+            if pl_module.steps_done >= self._next:
+                self._next = pl_module.steps_done + self.every_n_steps
+                self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: PictureModule) -> None:
         if pl_module.recorded:
+            self._write(trainer, pl_module)
             self.folder.record_metrics(pl_module.name, {**pl_module.final_losses(), "steps": pl_module.steps_done})
 
-    def _write(self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any]) -> None:
-        seconds = round(time.perf_counter() - self._started, 3)
-        step = pl_module.steps_done
-        self.folder.append_losses({"image": pl_module.name, "step": step, **outputs, "seconds": seconds})
-        named = {f"{pl_module.log_prefix}loss/{key}": value for key, value in outputs.items()}
-        loggers.log_numbers(trainer.loggers, named, step=pl_module.steps_done)
+    def on_exception(self, trainer: Trainer, pl_module: PictureModule, exception: BaseException) -> None:
+        if pl_module.recorded and pl_module.steps_done:  # in a hurry: without another look at the picture
+            self._write(trainer, pl_module)
+            self.folder.record_metrics(pl_module.name, {"steps": pl_module.steps_done})
+
+    def _write(self, trainer: Trainer, pl_module: PictureModule) -> None:
+        """The last step, unless it has been written."""
+        row, self._unwritten = self._unwritten, {}
+        if row:
+            self.folder.append_losses({"image": pl_module.name, **row})
+            values = {key: value for key, value in row.items() if key not in ("step", "seconds")}
+            named = {f"{pl_module.log_prefix}loss/{key}": value for key, value in values.items()}
+            loggers.log_numbers(trainer.loggers, named, step=row["step"])
 
 
 def _say_coefficients(folder: RunFolder, losses: LossSet, shapes: Shapes) -> None:
@@ -351,9 +367,9 @@ class PicturePanels(Callback):
 
 
 class StopOnInterrupt(Callback):
-    """The first Ctrl-C (or SIGTERM) ends the optimization after the current step, so that its best picture is kept.
+    """The first Ctrl-C (or another of ENDINGS) ends the work after the current step, so that what it made is kept.
 
-    A second one ends the program at once. Lightning's own handler would exit without a picture.
+    A second one does not wait for the step. Lightning's own handler would exit without a picture.
 
     Args:
         warnings: signals by which a cluster announces that it will take the machine away. They, and then SIGTERM too,
@@ -369,12 +385,13 @@ class StopOnInterrupt(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: PictureModule | TrainingModule) -> None:
         def stop(signum, frame) -> None:
             pl_module.interrupted = True
-            if self.warnings and signum != signal.SIGINT:
+            if self.warnings and signum in (signal.SIGTERM, *self.warnings):
                 pl_module.requeue = True
             else:
                 self._handlers.restore()
 
-        self._handlers.install(stop, (signal.SIGINT, signal.SIGTERM, *self.warnings))
+        pl_module.interrupted |= interrupts.asked()  # while all this was prepared
+        self._handlers.install(stop, (*ENDINGS, *self.warnings))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: PictureModule | TrainingModule, outputs, batch, batch_idx

@@ -18,26 +18,32 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp import composing, early, outputs, trust
+from nstexp import composing, early, interrupts, outputs, streams, trust
 from nstexp.build import build, prepared
 from nstexp.commands import print_path
 from nstexp.core.errors import JobFailed, Stopped, UserError
 from nstexp.core.secrets import without_secrets
 from nstexp.core.text import printable
+from nstexp.interrupts import EXIT_INTERRUPTED
 from nstexp.keys import CONF
 from nstexp.ownership import Place
-from nstexp.processes import is_first_process
+from nstexp.processes import alone_unless, is_first_process
 from nstexp.quoting import quoted, resolved_yaml
 from nstexp.refusals import sentence_of
 from nstexp.sweeps import cluster, hooks
 
 SHARED = ("content", "style", "color", "color_strength", "transparency", "image_px", "max_input_megapixels", "seed")
 SHARED += ("metrics",)
-EXIT_BAD_INPUT, EXIT_FAILED, EXIT_INTERRUPTED = 2, 1, 130
+EXIT_BAD_INPUT, EXIT_FAILED = 2, 1
 
 
 def main() -> None:
-    """Entry point of `python -m nstexp` and of the console script."""
+    """What the command line says, from beginning to end. `nstexp.__main__` is the entry point."""
+    with interrupts.heeded():
+        _main()
+
+
+def _main() -> None:
     if sys.argv[1:2] == ["samples"]:
         _print_samples()
         return
@@ -63,22 +69,25 @@ def _start() -> None:
         return
     # With it Hydra raises what it would otherwise print as half a traceback, and the sentence can be chosen here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    over = True
+    interrupted = False
     try:
         command()
     except JobFailed as error:
         _leave(str(error), EXIT_FAILED)
     except UserError as error:
         _leave(str(error), EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        over = False
-        _leave("interrupted", EXIT_INTERRUPTED)
-    except Exception as error:
-        if sentence := sentence_of(error):
+    except BaseException as error:
+        interrupted = interrupts.caused(error)
+        if isinstance(error, SystemExit):  # whoever raised it has said why
+            raise
+        if interrupted:
+            sweep = hooks.sweep_under_way()
+            _leave(f"interrupted{_how_to_go_on(sweep) if sweep else ''}", EXIT_INTERRUPTED)
+        if isinstance(error, Exception) and (sentence := sentence_of(error)):
             _leave(sentence, EXIT_BAD_INPUT)
         _leave(_of_another_kind(error), EXIT_FAILED)
     finally:
-        hooks.report_unfinished(over)
+        hooks.report_unfinished(interrupted)
         hooks.release()
         del os.environ["HYDRA_FULL_ERROR"]
 
@@ -102,7 +111,7 @@ def _leave(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _of_another_kind(error: Exception) -> str:
+def _of_another_kind(error: BaseException) -> str:
     """What to say of an error of the system's or of a launcher's; anything else is raised again, as a bug."""
     if isinstance(error, OSError):
         return f"{error.filename or 'the run folder'}: {error.strerror or error}"
@@ -116,17 +125,24 @@ def _of_another_kind(error: Exception) -> str:
 
 
 def _job(cfg: DictConfig) -> float | list[float] | None:
+    streams.prepare()
+    # Also here, for the processes of a parallel sweep, which run this and not main.
+    with interrupts.heeded(), alone_unless(hooks.several_processes(cfg)):
+        return _one_job(cfg)
+
+
+def _one_job(cfg: DictConfig) -> float | list[float] | None:
     hydra_cfg = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    first = is_first_process()
-    if first:
-        outputs.hide_secrets(run_dir / str(hydra_cfg.output_subdir))
-        if sweep:
-            outputs.hide_secrets(Path(hydra_cfg.sweep.dir))
-    cluster.requeue_when_warned(first)
-    place = None if sweep else hooks.taken(run_dir)
+    place, first = None if sweep else hooks.taken(run_dir), True
     try:
+        first = is_first_process()
+        if first:
+            outputs.hide_secrets(run_dir / str(hydra_cfg.output_subdir))
+            if sweep:
+                outputs.hide_secrets(Path(hydra_cfg.sweep.dir))
+        cluster.requeue_when_warned(first)
         if sweep:
             _check_sweep(cfg, hydra_cfg, _overrides(hydra_cfg))
         elif place is None:
@@ -138,7 +154,15 @@ def _job(cfg: DictConfig) -> float | list[float] | None:
         _work(cfg, hydra_cfg, place, sweep)
         return outputs.objective(run_dir, cfg.objective) if first else None
     except (UserError, Stopped) as error:
-        _end(error, hydra_cfg, place, sweep)
+        _end(error, hydra_cfg, place, sweep, first)
+    except BaseException as error:
+        if not interrupts.caused(error) or isinstance(error, SystemExit):
+            raise
+        if first:
+            if place is not None:
+                place.release()
+            outputs.record_death(run_dir, "interrupted", _overrides(hydra_cfg), "interrupted")
+        _end(Stopped("interrupted", interrupted=True), hydra_cfg, None, sweep, first)
     finally:
         if place is not None:
             place.release()
@@ -154,6 +178,7 @@ def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> 
     _warm_up(cfg)
     from nstexp import run  # with torch, which takes seconds
 
+    interrupts.check()
     overrides = _overrides(hydra_cfg)
     variants = _variants(cfg, overrides)
     for variant in variants.values():
@@ -183,9 +208,13 @@ def _print_result(path: Path) -> None:
         print_path(path)
 
 
-def _end(error: UserError | Stopped, hydra_cfg: DictConfig, place: Place | None, sweep: bool) -> NoReturn:
-    """Say what ended a job, and leave with the exit code that belongs to it."""
-    first = is_first_process()
+def _end(error: UserError | Stopped, hydra_cfg: DictConfig, place: Place | None, sweep: bool, first: bool) -> NoReturn:
+    """Say what ended a job, and leave with the exit code that belongs to it.
+
+    Args:
+        place: its folder, if there is one.
+        first: whether this is the process that speaks for all of the job's.
+    """
     if isinstance(error, Stopped) and error.requeue:
         _requeue(error, first, sweep)
     if isinstance(error, Stopped) and not first:
@@ -217,22 +246,32 @@ def _check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -
         raise UserError("output=... in a sweep would be written by every job: leave it out, each has a run folder")
     if any(override.startswith("run_dir=") for override in overrides):
         raise UserError("run_dir=... would be one folder for all jobs of a sweep: set hydra.sweep.dir=... instead")
-    if "ddp" in str(cfg.trainer.get("strategy", "")).lower():
-        _check_processes(cfg, hydra_cfg)
+    _check_processes(cfg, hydra_cfg)
     if _searches(hydra_cfg) and cfg.objective is None:
         raise UserError("a search needs a number to go by: objective=style_gram or objective=[style_gram,content_loss]")
 
 
 def _check_processes(cfg: DictConfig, hydra_cfg: DictConfig) -> None:
-    """Raise for a training by several processes that the launcher does not start."""
+    """Raise where a job takes other numbers of processes than the launcher starts."""
     launcher = hydra_cfg.launcher
+    together = hooks.several_processes(cfg)
     if "SlurmLauncher" not in str(launcher.get("_target_")):
+        if not together:
+            return
         raise UserError(
-            "trainer=ddp starts this command once more for every device, which in a sweep would run "
-            "the whole sweep as often: let Slurm start them (hydra/launcher=slurm), use one device per job "
-            "(trainer.devices=1 trainer=default), or start the jobs one by one without -m"
+            "trainer=ddp starts this command once more for every device, as any trainer with several does, and in a "
+            "sweep it would run the whole sweep as often: let Slurm start them (hydra/launcher=slurm), use one device "
+            "per job (trainer.devices=1 trainer=default), or start the jobs one by one without -m"
         )
     started = (launcher.nodes, launcher.tasks_per_node)
+    if not together:
+        if started != (1, 1):
+            raise UserError(
+                f"Slurm starts {started[1]} processes on each of {started[0]} machines for every job, but a job is one "
+                "process: set hydra.launcher.nodes=1 hydra.launcher.tasks_per_node=1, or trainer=ddp for a training "
+                "by several"
+            )
+        return
     if started != (cfg.trainer.get("num_nodes", 1), cfg.trainer.devices):
         raise UserError(
             f"Slurm starts {started[1]} processes on each of {started[0]} machines, but the training has "

@@ -55,6 +55,7 @@ def print_path(path: Path) -> None:
         print(printable(path, one_line=True), flush=True)
         return
     try:
+        str(path).encode(sys.stdout.encoding or "utf-8")
         print(path, flush=True)
     except UnicodeEncodeError:  # a character that the encoding of stdout does not have
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")

@@ -406,7 +406,7 @@ def objective(run_dir: Path, names: str | Sequence[str] | None) -> float | list[
     return found if several else found[0]
 
 
-def record_death(run_dir: Path, error: str, overrides: Sequence[str] = ()) -> None:
+def record_death(run_dir: Path, error: str, overrides: Sequence[str] = (), status: Status = "failed") -> None:
     """Record that the process of a run that was not finished is gone, for the reports.
 
     Args:
@@ -426,7 +426,7 @@ def record_death(run_dir: Path, error: str, overrides: Sequence[str] = ()) -> No
         folder.summary = Summary(overrides=list(overrides))
     if folder.summary.status == "running":
         folder.path.mkdir(parents=True, exist_ok=True)
-        folder.summary.status, folder.summary.error = "failed", error
+        folder.summary.status, folder.summary.error = status, error
         folder.write_summary()
 
 

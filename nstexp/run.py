@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 import warnings
@@ -21,7 +20,7 @@ import torch
 from cachetools import LRUCache
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp import loggers, trust
+from nstexp import interrupts, loggers, trust
 from nstexp.build import build, prepared
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
@@ -31,7 +30,7 @@ from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.early import check_values, measure_names, request_of
 from nstexp.outputs import RunFolder, Summary
 from nstexp.ownership import Place, texts
-from nstexp.processes import is_first_process
+from nstexp.processes import is_first_process, local_rank
 from nstexp.quoting import resolved_yaml
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
@@ -81,10 +80,17 @@ def run(
     try:
         with _recorded(folder):
             result = _run(cfg, folder, active, variants or {})
-        announce(result)
-        return result
-    finally:
+            announce(result)
+            interrupts.check()
+    except BaseException:
         _close(folder, active)
+        raise
+    if not _close(folder, active):
+        summary.status = "interrupted"
+        summary.error = f"interrupted at the end: {result} is complete, but a logger may lack some of the run"
+        folder.write_summary()
+        raise Stopped(summary.error, interrupted=True)
+    return result
 
 
 @contextlib.contextmanager
@@ -102,6 +108,9 @@ def _recorded(folder: RunFolder) -> Iterator[None]:
         summary.status, summary.error = "failed", str(error)
         raise
     except BaseException as error:
+        if interrupts.caused(error):
+            summary.status, summary.error = "interrupted", "interrupted"
+            raise Stopped("interrupted", interrupted=True) from None
         summary.status, summary.error = "failed", f"{type(error).__name__}: {error}"
         raise
     finally:
@@ -140,6 +149,7 @@ def _run(
         _claim_logs(parts.cfg.logger, folder)
         active += [build(entry, save_dir=str(folder.path)) for entry in (parts.cfg.logger or {}).values()]
     loggers.log_config(active, resolved | {"choices": summary.choices})
+    interrupts.check()
     return task(folder=folder, **pieces)
 
 
@@ -332,16 +342,15 @@ def _of_pictures(cfg: DictConfig, folder: RunFolder) -> "list[Callback]":
 def _device(accelerator: str, devices: Any) -> torch.device:
     """The device Lightning will choose for this process."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
-        local %= torch.cuda.device_count()  # a cluster may show each process its own device only
+        local = local_rank() % torch.cuda.device_count()  # a cluster may show each process its own device only
         return torch.device("cuda", devices[local] if isinstance(devices, list) else local)
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
 
 
-def _close(folder: RunFolder, active: "list[Logger]") -> None:
-    """Give the loggers the numbers and pictures of the whole run, and end them."""
+def _close(folder: RunFolder, active: "list[Logger]") -> bool:
+    """Give the loggers the numbers and pictures of the whole run, and end them; whether Ctrl-C let them."""
     metrics = folder.summary.metrics
     try:
         for name, numbers in metrics.items():
@@ -352,6 +361,9 @@ def _close(folder: RunFolder, active: "list[Logger]") -> None:
         loggers.close(active, folder.summary.status)
     except Exception as error:  # of whatever logger: the pictures and the record are there
         log.warning("a logger failed at the end (%s: %s)", type(error).__name__, " ".join(str(error).split()))
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _reset_peak_memory() -> None:

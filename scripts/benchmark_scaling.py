@@ -33,6 +33,7 @@ from torch import distributed, multiprocessing
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from nstexp import streams
 from nstexp.commands import read_csv, table_head
 from nstexp.core.losses import ContentLoss, MomentsLoss
 from nstexp.core.losses.loss_set import LossSet
@@ -235,4 +236,5 @@ def _work(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

@@ -18,6 +18,7 @@ from statistics import median
 
 from tqdm import tqdm
 
+from nstexp import streams
 from nstexp.commands import errors_on_one_line, table_head
 from nstexp.core.errors import UserError
 
@@ -81,4 +82,5 @@ def table(found: dict[str, list[float]]) -> str:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

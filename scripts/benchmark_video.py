@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nstexp import streams
 from nstexp.commands import table_head
 from nstexp.media import samples
 from nstexp.media.images import load_image, save_image
@@ -99,4 +100,5 @@ def _make_clip(folder: Path, frames: int) -> Path:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

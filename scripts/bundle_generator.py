@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from nstexp import streams
 from nstexp.commands import check_out, errors_on_one_line
 from nstexp.core.networks.model_files import load_generator, save_generator
 from nstexp.core.resize import resize, size_for_longer_side
@@ -48,4 +49,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from nstexp import streams
 from nstexp.commands import check_out, errors_on_one_line
 from nstexp.core.networks.model_files import (
     decoder_info,
@@ -66,4 +67,5 @@ def _weights(name: str, preprocessing: str):
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

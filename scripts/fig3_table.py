@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 
+from nstexp import streams
 from nstexp.commands import read_csv, table_head
 
 Row = Mapping[str, str]
@@ -96,4 +97,5 @@ def _mean(rows: Iterable[Row], key: str, method: str) -> float:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

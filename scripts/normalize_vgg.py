@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from nstexp import streams
 from nstexp.commands import check_out, errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.core.networks import pretrained
@@ -63,4 +64,5 @@ def measure(encoder: VGG, files: list[Path]) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

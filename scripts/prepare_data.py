@@ -33,6 +33,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from nstexp import streams
 from nstexp.commands import errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
@@ -197,4 +198,5 @@ def _ignore_interrupt() -> None:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

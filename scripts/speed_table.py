@@ -15,6 +15,7 @@ from statistics import median
 
 import yaml
 
+from nstexp import streams
 from nstexp.commands import read_csv, table_head
 
 Seconds = dict[tuple[str, int], tuple[float, float]]  # method, side in pixels -> seconds, with a new painting
@@ -68,4 +69,5 @@ def _side_px(job: Path) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nstexp import loggers
+from nstexp import loggers, streams
 from nstexp.commands import errors_on_one_line
 from nstexp.core.errors import UserError
 from nstexp.report.jobs import Job, as_text, read_curves, read_sweep, unique, varying
@@ -429,4 +429,5 @@ def _line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

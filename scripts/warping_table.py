@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from nstexp import streams
 from nstexp.commands import table_head
 from nstexp.media.flow import Flicker, Flow, MotionEstimator
 from nstexp.media.video import open_source, read_frames
@@ -79,4 +80,5 @@ def _farneback() -> Flow:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
-from tqdm import tqdm
 
+from nstexp import console
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
 from nstexp.core.text import printable
@@ -87,7 +87,7 @@ def _search(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], dict[str
     found: list[str] = []
     times: dict[str, int] = {}
     waiting = [str(folder)]
-    bar = tqdm(desc=f"listing {printable(folder)}", unit="file", leave=False, delay=2.0)
+    bar = console.bar(desc=f"listing {printable(folder)}", unit="file", leave=False, delay=2.0)
     while waiting:
         here = waiting.pop()
         try:

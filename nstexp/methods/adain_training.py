@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from nstexp.console import bar
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet, LossValues
 from nstexp.core.losses.stats import adain, moments
@@ -60,7 +60,7 @@ class DecoderTraining(Training):
                 self.encoder,
                 self.layer,
                 pictures.to(device),
-                progress=lambda names: tqdm(names, desc="closed-form start", unit="layer"),
+                progress=lambda names: bar(names, desc="closed-form start", unit="layer"),
             )
         elif self.init != "default":
             start = load_decoder(decoder_path(self.init), self.encoder, self.layer, self.key, LAYER_KEY)

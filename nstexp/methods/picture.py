@@ -20,6 +20,7 @@ from nstexp.core.resize import resize
 from nstexp.core.runtime.memory import release_freed
 from nstexp.methods.base import Controls
 from nstexp.methods.canvas import Level, PyramidImage, enlarge, schedule
+from nstexp.methods.fitting import fit
 from nstexp.methods.targets import TargetMaker, features, layers_in_use, min_side_for_styles, trace_ratio
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class PictureOptimization(LightningModule):
         # Noise has no detail worth keeping: there the picture itself is enlarged.
         start = torch.zeros_like(self.start) if self.settings.init == "noise" else self.start
         self.image = self._parametrize(enlarge(coarse, start.to(coarse), level.size)).to(coarse.device)
-        self._best = (math.inf, None)
+        self._best = (math.inf, self.image().detach())
         self._targets = self.maker.at(level.size)
         self._frozen = self._only(self.image().detach(), frozen) if frozen else {}
         _restart(self.optimizers().optimizer, list(self.image.parameters()))
@@ -232,7 +233,10 @@ def optimized(picture: PictureOptimization, trainer: Trainer) -> Tensor:
         Stopped: interrupted, or the loss became NaN; carries the best picture until then.
     """
     home = picture.encoder.device
-    trainer.fit(picture, train_dataloaders=_Endless())
+    try:
+        fit(trainer, picture, train_dataloaders=_Endless())
+    except KeyboardInterrupt:
+        picture.interrupted = True
     picture.encoder.to(home)  # from the CPU, where Lightning leaves it; other methods may share it
     if picture.failure:
         raise Stopped(picture.failure, picture.best_picture())

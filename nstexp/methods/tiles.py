@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from torch import Tensor
-from tqdm import tqdm
+
+from nstexp.console import bar
 
 
 def in_tiles(
@@ -29,7 +30,7 @@ def in_tiles(
         return part(slice(None), slice(None))
     whole = None
     corners = [(top, left) for top in range(0, size[0], tile) for left in range(0, size[1], tile)]
-    for top, left in tqdm(corners, desc="decode" if up > down else "encode", unit="tile", leave=False):
+    for top, left in bar(corners, desc="decode" if up > down else "encode", unit="tile", leave=False):
         bottom, right = min(top + tile, size[0]), min(left + tile, size[1])
         rows = slice(max(0, top - margin), min(size[0], bottom + margin))
         columns = slice(max(0, left - margin), min(size[1], right + margin))

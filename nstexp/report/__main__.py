@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nstexp import streams
 from nstexp.commands import errors_on_one_line, print_path
 from nstexp.core.text import printable
 from nstexp.report import write_report
@@ -46,4 +47,5 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

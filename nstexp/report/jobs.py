@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 from natsort import natsorted
-from tqdm import tqdm
 
+from nstexp.console import bar
 from nstexp.core.errors import UserError
 from nstexp.media.listing import is_input
 from nstexp.media.paths import WRITABLE, find_images
@@ -111,8 +111,8 @@ def read_sweep(folder: str | Path) -> list[Job]:
     paths = job_folders(folder)
     if not paths:
         raise UserError(f"{folder}: no runs in this folder{_nearby(folder)}")
-    bar = tqdm(paths, desc="runs", unit="run", delay=2, leave=False)
-    return [_read_job(path, place) for place, path in enumerate(bar)]
+    shown = bar(paths, desc="runs", unit="run", delay=2, leave=False)
+    return [_read_job(path, place) for place, path in enumerate(shown)]
 
 
 def read_sweeps(folders: Sequence[str | Path]) -> list[Job]:

@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import quote
 
 from plotly.offline import get_plotlyjs
-from tqdm import tqdm
 
+from nstexp.console import bar
 from nstexp.core.runtime.files import write_atomically
 from nstexp.media.sheet import thumbnail
 from nstexp.report.jobs import (
@@ -162,7 +162,7 @@ class _Images:
         wanted = unique(file for entry in entries for file in _files(entry))
         px = THUMBNAIL_PX * math.sqrt(FULL_SIZE_FOR / max(FULL_SIZE_FOR, len(wanted)))
         self.px = max(LEAST_THUMBNAIL_PX, round(px))
-        self._numbers = {file: self._add(file) for file in tqdm(wanted, desc="pictures", delay=2, leave=False)}
+        self._numbers = {file: self._add(file) for file in bar(wanted, desc="pictures", delay=2, leave=False)}
 
     def number(self, file: Path | None) -> int | None:
         """The place in `encoded`; None for a picture that is damaged."""

@@ -20,8 +20,9 @@ from nstexp.commands import print_path
 from nstexp.core.errors import UserError, is_whole
 from nstexp.core.runtime.files import check_place
 from nstexp.core.text import printable
+from nstexp.interrupts import EXIT_INTERRUPTED
 from nstexp.ownership import Inputs, Place, record_of
-from nstexp.processes import is_first_process
+from nstexp.processes import alone_unless, is_first_process, work_together
 from nstexp.quoting import quoted
 from nstexp.sweeps import launchers
 
@@ -54,16 +55,21 @@ class Start(Callback):
         self._try(_place_of_sweep, config)
 
     def _try(self, take: Callable[[DictConfig], Place], config: DictConfig) -> None:
-        if not is_first_process():
-            return
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config.copy())  # which it locks; for the interpolations that ask for it
         try:
-            Start._taken.append(take(config))
+            with alone_unless(several_processes(config)):
+                if is_first_process():
+                    Start._taken.append(take(config))
         except Exception as error:
             raise Refused(error) from error
         finally:
             HydraConfig.instance().cfg = before
+
+
+def several_processes(cfg: DictConfig) -> bool:
+    """Whether a configuration may be one for several processes that work together."""
+    return work_together(OmegaConf.to_container(cfg.trainer) if OmegaConf.is_dict(cfg.get("trainer")) else {})
 
 
 def taken(folder: Path) -> Place | None:
@@ -148,16 +154,15 @@ class SweepReport(Callback):
         """Remember the sweep: Hydra leaves out on_multirun_end after a failed job and after Ctrl-C. And see to it that
         its launcher does not give up at a job that dies."""
         launchers.install(_launcher(config))
-        if os.environ.get("LOCAL_RANK", "0") in ("", "0"):
-            self._config = config.copy()
-            self._config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
-            SweepReport._unreported = self
+        self._config = config.copy()
+        self._config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
+        SweepReport._unreported = self
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report now."""
         report_unfinished()
 
-    def _report(self, over: bool) -> None:
+    def _report(self, interrupted: bool) -> None:
         config, self._config = self._config, None
         folder = None if config is None else Path(config.hydra.sweep.dir)
         if folder is None or not folder.is_dir():
@@ -165,9 +170,11 @@ class SweepReport(Callback):
         try:
             from nstexp import outputs, report
 
-            if over and "Slurm" not in _launcher(config):
+            if "Slurm" not in _launcher(config):  # there the jobs go on after Ctrl-C
                 for job in report.job_folders(folder):
-                    if record_of(job):
+                    if interrupted:
+                        outputs.record_death(job, "interrupted", status="interrupted")
+                    elif record_of(job):
                         outputs.record_death(job, DEAD)
             # Without a job the sweep was refused, which has been said already.
             if report.job_folders(folder):
@@ -177,8 +184,10 @@ class SweepReport(Callback):
                 print_path(path)
         except KeyboardInterrupt:
             _explain(folder, "interrupted")
+            sys.exit(EXIT_INTERRUPTED)
         except Exception as error:  # a bug of the report's must not pass for a failure of the sweep
-            _explain(folder, str(error) or type(error).__name__)
+            # What Ctrl-C has left half imported may fail in any way.
+            _explain(folder, "interrupted" if interrupted else str(error) or type(error).__name__)
 
 
 def _why_no_jobs(config: DictConfig) -> Iterator[str]:
@@ -202,15 +211,21 @@ def _launcher(config: DictConfig) -> str:
     return str(OmegaConf.select(config, "hydra.launcher._target_", default=""))
 
 
-def report_unfinished(over: bool = True) -> None:
+def sweep_under_way() -> DictConfig | None:
+    """Hydra's configuration of the sweep of this process, as long as nothing has been reported on it."""
+    sweep = SweepReport._unreported
+    return None if sweep is None else sweep._config.hydra
+
+
+def report_unfinished(interrupted: bool = False) -> None:
     """Report on the sweep of this process, if that has not been done.
 
     Args:
-        over: whether no job of it can be at work any more.
+        interrupted: by Ctrl-C, and so were the jobs that have not said how they ended.
     """
     sweep, SweepReport._unreported = SweepReport._unreported, None
     if sweep is not None:
-        sweep._report(over)
+        sweep._report(interrupted)
 
 
 def _keep(path: Path, folder: Path, config: DictConfig) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nstexp.core.color import chroma, color_moments, luminance, match_color, match_moments
 from nstexp.core.errors import Stopped, UserError
+from nstexp.interrupts import held
 from nstexp.methods.base import Controls, Style, Stylizer
 from nstexp.tasks.request import Color
 
@@ -37,16 +38,22 @@ def redraw(
 
     Raises:
         UserError: what the method made is no picture, see `check_made`.
+        Stopped: by the method, or interrupted at the end; carries the best picture until then.
     """
     given, given_styles = prepare_colors(color, strength, content, styles)
     try:
         picture = method.stylize(given, given_styles, controls)
     except Stopped as stop:
         if stop.image is not None:
-            stop.image = finish_colors(color, strength, stop.image, content, styles)
+            with held():
+                stop.image = finish_colors(color, strength, stop.image, content, styles)
         raise
     check_made(picture, given, given_styles, method, controls.name)
-    return finish_colors(color, strength, picture, content, styles)
+    with held() as hold:
+        picture = finish_colors(color, strength, picture, content, styles)
+    if hold.asked:
+        raise Stopped("interrupted at the end", picture, interrupted=True)
+    return picture
 
 
 def check_made(made: Tensor, content: Tensor, styles: Sequence[Style], method: Stylizer, name: str) -> None:

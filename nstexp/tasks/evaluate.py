@@ -101,6 +101,9 @@ def evaluate(
         for name, path in paintings:
             # One at a time: paintings can be large.
             work.one_style(contents, Picture(name, square_or_whole(path, None)))
+    except KeyboardInterrupt:
+        what = f"interrupted at picture {work.begun} of {work.total}; what is done is in {folder.path}"
+        raise Stopped(what, interrupted=True) from None
     finally:
         work.finish(contents)
     if work.failures:

@@ -11,6 +11,7 @@ from torch import Tensor
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.measures import Scorer, luminance_statistics
 from nstexp.core.resize import resize, size_for_longer_side
+from nstexp.interrupts import held
 from nstexp.media.images import load_with_alpha, save_image
 from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
@@ -56,6 +57,9 @@ def stylize(method: Stylizer, folder: RunFolder, request: Request, scorer: Score
             log.info("picture %d of %d: %s", number, len(contents), path)
         try:
             _one_picture(method, folder, request, scorer, styles, path, target, several)
+        except KeyboardInterrupt:
+            done = f"{number - 1} of {len(contents)} pictures are done; " if several else ""
+            raise Stopped(f"{done}{target[0]}: interrupted; there is no picture yet", interrupted=True) from None
         except UserError as error:
             if not several:
                 raise
@@ -91,13 +95,20 @@ def _one_picture(
     except Stopped as stop:
         kept = "there is no picture yet"
         if stop.image is not None:
-            kept = f"the best picture so far is {_save(stop.image, opacity, name, copy, folder)}"
+            with held():
+                kept = f"the best picture so far is {_save(stop.image, opacity, name, copy, folder)}"
         raise Stopped(f"{name}: {stop}; {kept}", stop.image, stop.interrupted) from None
     seconds = time.perf_counter() - begun
-    _save(picture, opacity, name, copy, folder)
-    folder.record_metrics(name, {"stylize_seconds": round(seconds, 3)})
-    if scorer is not None:
-        _score(scorer, picture[0], image, styles.pictures, name, folder)
+    with held() as hold:
+        saved = _save(picture, opacity, name, copy, folder)
+        folder.record_metrics(name, {"stylize_seconds": round(seconds, 3)})
+    try:
+        if hold.asked:
+            raise KeyboardInterrupt
+        if scorer is not None:
+            _score(scorer, picture[0], image, styles.pictures, name, folder)
+    except KeyboardInterrupt:
+        raise Stopped(f"{name}: interrupted at the end; the picture is {saved}", interrupted=True) from None
 
 
 def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path | None]]:

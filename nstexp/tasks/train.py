@@ -9,10 +9,11 @@ import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 
-from nstexp import callbacks
+from nstexp import callbacks, interrupts
 from nstexp.core.errors import Stopped, UserError, whole
 from nstexp.core.networks.tensor_files import check_numbers, read_tensors
 from nstexp.methods.base import Trainable
+from nstexp.methods.fitting import fit
 from nstexp.methods.training import Sources, Training
 from nstexp.outputs import RunFolder
 from nstexp.sweeps import cluster
@@ -88,13 +89,13 @@ def train(
 
 def _fit(trainer: Trainer, module: Training, data: LightningDataModule, last: Path) -> None:
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C before the first step
-        raise Stopped(f"interrupted; {_kept(last)}", interrupted=True) from None
-    except BaseException:
+        fit(trainer, module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except BaseException as error:
         # The processes that Lightning started wait for this one for ever, where no gentler signal reaches them.
         if hasattr(trainer.strategy.launcher, "kill"):
             trainer.strategy.launcher.kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+        if interrupts.caused(error) and not isinstance(error, UserError):
+            raise Stopped(f"interrupted; {_kept(last)}", interrupted=True) from None
         raise
 
 

@@ -505,12 +505,12 @@ def test_a_sweep_that_never_ends_is_reported_with_the_process(tmp_path, hook, ca
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
 
 
-@pytest.mark.parametrize(("rank", "reports"), [("0", True), ("", True), ("1", False)])
-def test_only_the_first_process_reports(tmp_path, hook, monkeypatch, rank, reports):
+@pytest.mark.parametrize("rank", ["0", "", "1", "abc"])
+def test_what_a_launcher_has_left_in_the_shell_hinders_no_report(tmp_path, hook, monkeypatch, rank):
     monkeypatch.setenv("LOCAL_RANK", rank)
     make_sweep(tmp_path, seed=[1, 2])
     hook()
-    assert (tmp_path / "grid.png").exists() == reports
+    assert (tmp_path / "grid.png").exists()
 
 
 def test_a_sweep_without_a_job_is_not_reported(hook, capsys):

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import logging
-import signal
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nstexp.console import SignalHandlers
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.runtime.threads import WriteBehind, prefetch
+from nstexp.interrupts import ENDINGS, SignalHandlers, held
 from nstexp.media.flow import MotionEstimator
 from nstexp.media.video import Frame, Source, Writer, read_frames
 from nstexp.tasks.video.memory import Memory, State
@@ -61,8 +60,9 @@ class Work:
         except (KeyboardInterrupt, Stopped) as stop:
             interrupted = isinstance(stop, KeyboardInterrupt) or stop.interrupted
             reason = "interrupted" if interrupted else str(stop)
-            told = self._told(self._keep())
-            self._end_record()
+            with held():
+                told = self._told(self._keep())
+                self._end_record()
             raise Stopped(f"{reason} {told}", interrupted=interrupted) from None
         except UserError as error:
             kept = self._keep()
@@ -73,9 +73,12 @@ class Work:
             self._keep()
             self._end_record()
             raise
-        self.memory.discard()
-        self.record.end()
-        self.record.finished(path)
+        with held() as hold:
+            self.memory.discard()
+            self.record.end()
+            self.record.finished(path)
+        if hold.asked or interruption.asked:
+            raise Stopped(f"interrupted at the end: {path} is complete", interrupted=True)
         return path
 
     def _end_record(self) -> None:
@@ -224,25 +227,25 @@ class Work:
 
 
 class _Interruption:
-    """The first Ctrl-C or SIGTERM asks for an end after the frame that is being made; a second one does not wait."""
+    """The first Ctrl-C asks for an end after the frame that is being made; a second one does not wait."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False
         self._handlers = SignalHandlers()
 
     def __enter__(self) -> "_Interruption":
-        self._handlers.install(self._stop, (signal.SIGINT, signal.SIGTERM))
+        self._handlers.install(self._stop, ENDINGS)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._handlers.restore()
 
     def _stop(self, signum, frame) -> None:
-        if self._asked:
+        if self.asked:
             raise KeyboardInterrupt
-        self._asked = True
+        self.asked = True
 
     def check(self) -> None:
         """Raise Stopped if the end was asked for."""
-        if self._asked:
+        if self.asked:
             raise Stopped("interrupted", interrupted=True)
