@@ -81,6 +81,7 @@ def _start() -> None:
         if isinstance(error, SystemExit):  # whoever raised it has said why
             raise
         if interrupted:
+            hooks.record_interrupted()
             sweep = hooks.sweep_under_way()
             _leave(f"interrupted{_how_to_go_on(sweep) if sweep else ''}", EXIT_INTERRUPTED)
         if isinstance(error, Exception) and (sentence := sentence_of(error)):

@@ -125,7 +125,7 @@ def test_warnings_of_libraries_are_for_the_log(capsys, caplog, file, shown, logg
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [("samples", 0), ("--help", 0), ("--cfg job", 0), ("content=写真.jpg", 2), ("nothing=1", 1)],
+    [("samples", 0), ("--help", 0), ("--cfg job", 0), ("content=写真.jpg", 2), ("nothing=1", 2)],
 )
 @pytest.mark.parametrize("redirection", ["| true", "| head -1", ">&-", "2>&-", "2>&1 | true", "> /dev/full"])
 def test_short_answers(folder, arguments, code, redirection):

@@ -77,6 +77,16 @@ def taken(folder: Path) -> Place | None:
     return next((place for place in Start._taken if place.path == folder), None)
 
 
+def record_interrupted() -> None:
+    """Leave a record of the run that Hydra has made a folder for, and that has not begun."""
+    from nstexp import outputs
+
+    for place in Start._taken:
+        if (place.path / ".hydra").is_dir():  # a sweep's folder has none
+            place.release()
+            outputs.record_death(place.path, "interrupted", status="interrupted")
+
+
 def release() -> None:
     """Let other runs into the folders that this process has taken."""
     while Start._taken:
