@@ -16,6 +16,7 @@ from nstexp import interrupts, loggers
 from nstexp.console import progress
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.terms import Shapes
+from nstexp.core.text import printable
 from nstexp.interrupts import ENDINGS, SignalHandlers
 from nstexp.outputs import RunFolder
 
@@ -218,7 +219,7 @@ class TrainingLog(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx) -> None:
         self._pictures += outputs["count"] * trainer.world_size
-        self.skipped |= dict.fromkeys(batch.get("skipped", ()))
+        self.skipped |= dict.fromkeys(printable(line, one_line=True) for line in batch.get("skipped", ()))
         step = pl_module.steps_done
         self._parts.append(outputs["values"])
         if step > self._step:  # and not only another part of an accumulated batch
@@ -253,7 +254,7 @@ class TrainingLog(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx, dataloader_idx=0
     ) -> None:
-        self.skipped |= dict.fromkeys(batch.get("skipped", ()))
+        self.skipped |= dict.fromkeys(printable(line, one_line=True) for line in batch.get("skipped", ()))
 
     def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self._write_skipped(trainer)

@@ -49,7 +49,7 @@ def check_out(path: Path, inputs: Iterable[str | Path], option: str = "--out") -
         print(printable(f"{option} {path}: the file that is there will be replaced"), file=sys.stderr)
 
 
-def print_path(path: Path) -> None:
+def print_path(path: str | Path) -> None:
     """The last line on stdout, byte for byte the name of the file; without what a terminal would obey, if it is one."""
     if sys.stdout.isatty():
         print(printable(path, one_line=True), flush=True)

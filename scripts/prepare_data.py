@@ -17,6 +17,7 @@ read are left out and listed in OUT/skipped.txt. Smaller pictures than --side ke
 """
 
 import argparse
+import glob
 import io
 import json
 import os
@@ -34,9 +35,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from nstexp import streams
-from nstexp.commands import errors_on_one_line
+from nstexp.commands import errors_on_one_line, print_path
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
+from nstexp.core.text import printable
 from nstexp.data.pictures import Unusable, open_rgb, resized
 from nstexp.media.paths import find_images
 
@@ -46,7 +48,7 @@ SETTINGS = ("images", "side", "quality", "per_shard", "max_megapixels")
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     with errors_on_one_line("interrupted: the same command goes on from here"):
-        print(prepare(args))
+        print_path(prepare(args))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,7 +91,7 @@ def prepare(args: argparse.Namespace) -> str:
             raise
     print(f"{len(files) - len(skipped)} pictures in {shards} shards, {len(missing)} of them new", file=sys.stderr)
     if skipped:
-        print(f"{len(skipped)} pictures were left out, see {args.out / 'skipped.txt'}", file=sys.stderr)
+        print(printable(f"{len(skipped)} pictures were left out, see {args.out / 'skipped.txt'}"), file=sys.stderr)
     if len(skipped) == len(files):
         raise UserError(f"--images: none of {len(files)} pictures can be read, see {args.out / 'skipped.txt'}")
     name = f"{prefix}-{{000000..{shards - 1:06d}}}.tar" if shards > 1 else f"{prefix}-000000.tar"
@@ -112,7 +114,7 @@ def manifest(args: argparse.Namespace) -> list[str]:
                 option = f"--{key.replace('_', '-')}"
                 raise UserError(f"{path} was made with {option} {found.get(key)}, not {value}: take another --out")
         return files
-    for other in (args.out / "skipped.txt", *args.out.glob(f"{args.out.resolve().name}-*.tar")):
+    for other in (args.out / "skipped.txt", *args.out.glob(f"{glob.escape(args.out.resolve().name)}-*.tar")):
         if other.exists():  # no earlier run of this command has made it, for that would have left its list
             raise UserError(f"--out {args.out}: {other} was not made by this command, take another --out")
     files = [str(file.resolve()) for file in find_images(args.images, "--images")]
@@ -138,11 +140,12 @@ def write_shard(
     def usable() -> Iterator[tuple[int, bytes]]:
         for number, (data, reason) in zip(numbers, results, strict=True):
             bar.update()
-            skipped.pop(files[number], None)
+            name = printable(files[number], one_line=True)
+            skipped.pop(name, None)
             if data:
                 yield number, data
             else:
-                skipped[files[number]] = reason
+                skipped[name] = reason
 
     def write(temporary: Path) -> None:
         with tarfile.open(temporary, "w") as tar:

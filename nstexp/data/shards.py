@@ -36,7 +36,7 @@ from nstexp.data.batches import (
 from nstexp.data.pictures import Cropping, Unusable, random_crop
 from nstexp.data.storage import Storage, describe, is_address, is_transient, pause
 from nstexp.media.listing import digest_of_names, is_input, list_files
-from nstexp.media.paths import READABLE, find_images
+from nstexp.media.paths import READABLE, find_images, is_there
 
 log = logging.getLogger(__name__)
 
@@ -168,10 +168,11 @@ def find_shards(spec: Spec, key: str) -> list[str]:
     """
     if not spec:
         raise UserError(f"{key} is empty: give shards, such as {key}=shards/coco-{{000000..000031}}.tar")
-    if not isinstance(spec, str):
+    if not isinstance(spec, str | Path):
         return [shard for item in spec for shard in find_shards(item, key)]
     try:
-        shards = expand_urls(spec)
+        own_name = isinstance(spec, Path) or is_there(spec)  # whatever a pattern would make of it
+        shards = [str(spec)] if own_name else expand_urls(spec)
     except (AssertionError, ValueError) as error:
         raise UserError(f"{key}={spec}: not a pattern of shards ({error})") from error
     found = [path for shard in shards for path in ([shard] if is_address(shard) else _local(shard, key))]

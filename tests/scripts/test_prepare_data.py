@@ -1,6 +1,7 @@
 """Shards from folders: what is in them, what a second run does, and one sentence for what is wrong."""
 
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -85,6 +86,22 @@ def test_a_run_makes_shards_a_second_one_what_is_missing(pictures, tmp_path, run
     refused = run(*command[:-6], "--per-shard", 6, "--jobs", 2, "--max-megapixels", 1, expect=2)
     assert "was made with --per-shard 5, not 6: take another --out" in refused.err
     assert refused.out == ""
+
+
+def test_files_and_folders_have_any_name(tmp_path, run):
+    names = ["a\tb.png", "a\nb.png", "it's (1).png", os.fsdecode(b"caf\xe9.png")]
+    (tmp_path / "in [x]").mkdir()
+    for name in names:
+        (tmp_path / "in [x]" / name).write_text("no picture")
+    Image.new("RGB", (40, 30)).save(tmp_path / "in [x]" / "good.png")
+    command = ("--images", tmp_path / "in [x]", "--out", tmp_path / "out [1]", "--side", 32, "--jobs", 1)
+    for _ in range(2):
+        assert run(*command).out.splitlines()[-1] == str(tmp_path / "out [1]" / "out [1]-000000.tar")
+        lines = (tmp_path / "out [1]" / "skipped.txt").read_text().splitlines()
+        assert len(lines) == len(names)
+        assert all(line.count("\t") == 1 for line in lines)
+    assert len(contents(tmp_path / "out [1]")) == 1
+    assert find_shards(str(tmp_path / "out [1]"), "data.content") == [str(tmp_path / "out [1]" / "out [1]-000000.tar")]
 
 
 def test_a_run_stopped_in_the_middle_goes_on(pictures, tmp_path, script, run, monkeypatch):
