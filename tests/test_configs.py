@@ -25,6 +25,7 @@ from nstexp.core.losses.loss_set import LossSet
 from nstexp.data.batches import Pairs
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs
+from nstexp.early import check_values
 
 OF_HYDRA = {"hydra/launcher", "hydra/sweeper"}  # groups that need no line in a defaults list
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -252,6 +253,7 @@ def test_file_composes_resolves_and_binds(file):
     override = chosen(file)
     cfg = compose(*([override] if override else []), *NEEDED.get(override, []))
     assert check_all(cfg) >= 7
+    check_values(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
     group, name = file.parent.relative_to(CONF).as_posix(), file.stem
     choice = OmegaConf.to_container(cfg.hydra.runtime.choices).get((override or group).partition("=")[0], name)
     assert name in re.findall(r"\w+", choice), "another file was taken in its place"

@@ -1,8 +1,10 @@
 """Keys that nothing reads are refused, with the key that was meant; tables of the user's own are free."""
 
+import re
+
 import pytest
 from omegaconf import OmegaConf
-from test_configs import compose
+from test_configs import compose, text_of
 
 from nstexp import keys
 from nstexp.core.errors import UserError
@@ -55,6 +57,14 @@ def test_a_key_or_option_that_nothing_has_is_refused_before_anything_is_composed
 @pytest.mark.parametrize("word", FINE)
 def test_what_may_be_meant_is_left_to_the_configuration(word):
     check_words([word])
+
+
+def test_no_command_of_the_documentation_is_refused():
+    commands = re.findall(r"python -m nstexp ([^`\n#]*)", text_of(keys.CONF))
+    assert len(commands) > 150
+    for command in commands:
+        if "experiment=NAME" not in command:
+            check_words(command.replace("'", "").split())
 
 
 def test_values_that_something_refers_to_may_stand_at_the_top():
