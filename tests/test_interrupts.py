@@ -206,7 +206,7 @@ def test_a_folder_of_photos_says_what_is_done(nstexp, folder, monkeypatch):
     inner, read = stylize.load_with_alpha, []
     monkeypatch.setattr(
         stylize,
-        "load_image",
+        "load_with_alpha",
         lambda path, *args: (read.append(path), len(read) == 3 and press(), inner(path, *args))[2],
     )
     result = nstexp("content=in", "output=results")

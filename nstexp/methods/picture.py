@@ -20,7 +20,7 @@ from nstexp.core.resize import resize
 from nstexp.core.runtime.memory import release_freed
 from nstexp.methods.base import Controls
 from nstexp.methods.canvas import Level, PyramidImage, enlarge, schedule
-from nstexp.methods.fitting import fit
+from nstexp.methods.fitting import fit, smaller_rate
 from nstexp.methods.targets import TargetMaker, features, layers_in_use, min_side_for_styles, trace_ratio
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class PictureOptimization(LightningModule):
         except StopIteration:
             self.trainer.should_stop = True
         except _NonFinite as error:
-            self.failure = str(error)
+            self.failure = f"{error}{self._advice()}"
             self.trainer.should_stop = True
         for group in self.optimizers().optimizer.param_groups if self.settings.lr_decay != 1 else ():
             group["lr"] *= self.settings.lr_decay
@@ -220,6 +220,11 @@ class PictureOptimization(LightningModule):
         with torch.enable_grad():
             leaf = image.detach().requires_grad_()
             return torch.autograd.grad(self._evaluate(leaf).total, leaf)[0]
+
+    def _advice(self) -> str:
+        """What may help against losses that are not finite. L-BFGS chooses its steps by itself."""
+        name, rate = self.settings.optimizer, self.optimizers().param_groups[0].get("lr")
+        return "" if "lbfgs" in name or not rate else f": {smaller_rate(name, rate)} may help"
 
     def _only(self, image: Tensor, layer: str) -> Features:
         """The features of one layer."""

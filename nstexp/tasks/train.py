@@ -13,7 +13,7 @@ from nstexp import callbacks, interrupts
 from nstexp.core.errors import Stopped, UserError, whole
 from nstexp.core.networks.tensor_files import check_numbers, read_tensors
 from nstexp.methods.base import Trainable
-from nstexp.methods.fitting import fit
+from nstexp.methods.fitting import fit, smaller_rate
 from nstexp.methods.training import Sources, Training
 from nstexp.outputs import RunFolder
 from nstexp.sweeps import cluster
@@ -72,7 +72,8 @@ def train(
     trainer = _make_trainer(method, folder, log_every_n_steps, checkpoint_every_n_steps, validate_every_n_steps)
     _fit(trainer, module, data, last)
     if module.failure:
-        raise Stopped(f"{module.failure}: a smaller learning rate may help; {_kept(last)}")
+        rate = module.recipe.make_optimizer(module.trained).param_groups[0]["lr"]
+        raise Stopped(f"{module.failure}: {smaller_rate(module.recipe.optimizer, rate)} may help; {_kept(last)}")
     if module.interrupted:
         why = "warned that this machine is taken away" if module.requeue else "interrupted"
         raise Stopped(f"{why} at step {module.steps_done}; {_kept(last)}", interrupted=True, requeue=module.requeue)
