@@ -1,6 +1,7 @@
 """The command line: Hydra's entry point and the exit codes. torch is imported inside the job, so help is fast."""
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -10,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose
@@ -21,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from nstexp import composing, early, interrupts, outputs, streams, trust
 from nstexp.build import build, prepared
 from nstexp.commands import print_path
+from nstexp.continued import take_over
 from nstexp.core.errors import JobFailed, Stopped, UserError
 from nstexp.core.secrets import without_secrets
 from nstexp.core.text import printable
@@ -115,7 +117,9 @@ def _leave(sentence: str, code: int) -> NoReturn:
 def _of_another_kind(error: BaseException) -> str:
     """What to say of an error of the system's or of a launcher's; anything else is raised again, as a bug."""
     if isinstance(error, OSError):
-        return f"{error.filename or 'the run folder'}: {error.strerror or error}"
+        what = f"{error.filename or 'the run folder'}: {error.strerror or error}"
+        shorter = "; give a shorter run_dir, or in a sweep hydra.sweep.subdir"
+        return what + shorter * (error.errno == errno.ENAMETOOLONG)
     if "n_jobs == 0" in str(error):
         return "hydra.launcher.n_jobs=0: give how many jobs run at once, or -1: as many as there are cores"
     if "Unknown plugin class" in str(error) and "ray" in str(error):
@@ -171,6 +175,8 @@ def _one_job(cfg: DictConfig) -> float | list[float] | None:
 
 def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> None:
     """Make the result, unless a job of a sweep has been done before, and print its path."""
+    overrides = _overrides(hydra_cfg)
+    cfg = take_over(cfg, hydra_cfg.runtime.choices, overrides)
     finished = outputs.finished(place.path, resolved_yaml(cfg)) if sweep else None
     if finished is not None:
         logging.getLogger(__name__).info("finished before: %s", place.path)
@@ -180,7 +186,6 @@ def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> 
     from nstexp import run  # with torch, which takes seconds
 
     interrupts.check()
-    overrides = _overrides(hydra_cfg)
     variants = _variants(cfg, overrides)
     for variant in variants.values():
         place.inputs.add_config(OmegaConf.to_container(variant, resolve=True))
@@ -354,6 +359,16 @@ def _job_name() -> str | None:
     return f"{_sweep_name()} {HydraConfig.get().job.num}" if _in_sweep() else None
 
 
+def _job_number() -> int | None:
+    """Number of a job in its sweep."""
+    return HydraConfig.get().job.num if _in_sweep() else None
+
+
+def _env_or(name: str, default: Any) -> Any:
+    """What an environment variable says; if it is not set, or empty, the default."""
+    return os.environ.get(name) or default
+
+
 def _print_samples() -> None:
     from nstexp.media import samples
 
@@ -367,7 +382,8 @@ def _print_samples() -> None:
 # Here, and not in main: a launcher's processes import this module and run _job.
 composing.install()
 for _name, _resolver in {
-    "sweep_name": _sweep_name, "job_name": _job_name, "in_sweep": _in_sweep, "slurm_gpus": _slurm_gpus
+    "sweep_name": _sweep_name, "job_name": _job_name, "job_number": _job_number, "in_sweep": _in_sweep,
+    "slurm_gpus": _slurm_gpus, "env_or": _env_or,
 }.items():  # fmt: skip
     OmegaConf.register_new_resolver(_name, _resolver, replace=True)
 # That a plugin's own options check the presets of their names is welcome.

@@ -18,6 +18,7 @@ from nstexp import keys, options
 from nstexp.bare_words import with_keys
 from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, under, whole
 from nstexp.core.names import Precision
+from nstexp.extras import check_loggers
 from nstexp.media.paths import as_list, check_exists, check_no_clip
 from nstexp.quoting import quoted
 from nstexp.refusals import sentence_of, unreadable
@@ -135,6 +136,7 @@ def check_values(cfg: DictConfig) -> Request:
         raise UserError(sentence_of(error)) from error
     if missing:
         raise UserError(f"{missing[0]} has no value yet: give it one with {missing[0]}=...")
+    check_loggers(resolved.get("logger"))
     return checked(resolved)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -26,7 +27,22 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method nee
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 2.0
 MOST_OF_A_NAME = 128
+# W&B's modes; "run" and "dryrun" are old names of online and offline.
+ONLINE, MODES = ("online", "run", "shared"), ("online", "offline", "disabled", "shared", "dryrun", "run")
 STEP = "trainer/global_step"  # the axis of W&B's charts, by the name that Lightning gives it
+
+
+def set_up_silently(
+    setup: Callable[..., Any], settings: Callable[..., Any], terminal: Callable[[Any, None], None]
+) -> Any:
+    """W&B's setup; it prints nothing, now or later: what it has to say would stand in the middle of a progress bar.
+
+    Args:
+        setup, settings, terminal: W&B's functions `setup`, `Settings` and `termsetup`.
+    """
+    silent = settings(silent=True)
+    terminal(silent, None)  # beforehand, for the setup has something to say of settings that it reads
+    return setup(silent)
 
 
 def online_or_offline(
@@ -36,29 +52,52 @@ def online_or_offline(
     picture: Callable[..., Any],
     table: Callable[..., Any],
     video: Callable[..., Any],
+    number: int | str | None = None,
 ) -> "WandbRun":
     """A W&B run, online when an account and the server are there, else offline; never asks, never hangs.
 
+    W&B's environment variables count, but for what the configuration says otherwise.
+
     Args:
-        logger: starts the run; takes `dir` and `mode`.
+        logger: starts the run; takes `dir`, `mode` and `id`. In its `settings`, if it has them, is what the user set.
         save_dir: the run folder.
         setup: returns what has W&B's own `settings`, which know the server and the key.
         picture, table, video: make what W&B shows of a picture or its file, of columns and rows, and of a clip's file.
+        number: of the job in its sweep; WANDB_RUN_ID is then the beginning of the run's id, for jobs must not share it.
     """
-    return WandbRun(partial(_started, logger, save_dir, setup), save_dir, picture, table, video)
+    return WandbRun(partial(_started, logger, save_dir, setup, number), save_dir, picture, table, video)
 
 
-def _started(logger: Callable[..., Any], save_dir: str, setup: Callable[[], Any], **more: Any) -> Any:
+def _started(
+    logger: Callable[..., Any], save_dir: str, setup: Callable[[], Any], number: int | str | None, **more: Any
+) -> Any:
+    """The run, or None if W&B is switched off."""
+    own = getattr(logger, "settings", {})
+    if own.get("mode") is None and os.environ.get("WANDB_DISABLED", "").lower() not in ("", "0", "false", "no", "off"):
+        log.info("W&B is off: WANDB_DISABLED=%s", os.environ["WANDB_DISABLED"])
+        return None
+    if os.environ.get("WANDB_MODE", "online") not in MODES:
+        log.warning("WANDB_MODE=%s: W&B gets nothing, it knows %s", os.environ["WANDB_MODE"], ", ".join(MODES))
+        return None
     settings = setup().settings
-    offline_because = why_offline(settings)
+    mode = own.get("mode") or settings.mode
+    by = "logger.wandb.logger.mode" if own.get("mode") else "WANDB_MODE" if "WANDB_MODE" in os.environ else "W&B's mode"
+    if mode == "disabled":
+        log.info("W&B is off: %s=disabled", by)
+        return None
+    folder = own.get("dir") or os.environ.get("WANDB_DIR") or save_dir
+    more = {"dir": folder, **more}
+    if number is not None and own.get("id") is None and os.environ.get("WANDB_RUN_ID"):
+        more = {"id": f"{os.environ['WANDB_RUN_ID']}-{number}", **more}
+    offline_because = why_offline(settings) if mode in ONLINE else f"{by}={mode}"
     if offline_because is None:
         try:
-            return logger(dir=save_dir, mode="online", **more)
+            return logger(mode=mode, **more)
         except Exception as error:  # W&B has its own family of errors, and none of them is worth a lost picture
             offline_because = f"{urlparse(settings.base_url).hostname} refused the run ({type(error).__name__})"
-    log.info("W&B logs offline: %s. Later: wandb sync <run folder>/wandb/offline-run-*", offline_because)
-    mode = "disabled" if os.environ.get("WANDB_MODE") == "disabled" else "offline"
-    return logger(dir=save_dir, mode=mode, **more)
+    where = "<run folder>" if folder == save_dir else folder
+    log.info("W&B logs offline: %s. Later: wandb sync %s/wandb/offline-run-*", offline_because, where)
+    return logger(mode="offline", **more)
 
 
 class WandbRun:
@@ -67,7 +106,7 @@ class WandbRun:
     Lightning takes it for one of its loggers. What W&B refuses is one warning, and the run goes on without it.
 
     Args:
-        start: starts the run; takes arguments of `wandb.init`.
+        start: starts the run, or returns None: nothing is logged; takes arguments of `wandb.init`.
         save_dir: the run folder.
         picture, table, video: see `online_or_offline`.
     """
@@ -85,7 +124,7 @@ class WandbRun:
         self.save_dir, self._start = save_dir, start
         self._picture, self._table, self._video = picture, table, video
         self._thread = ThreadPoolExecutor(1, "wandb")
-        self._refused = False
+        self._off = False
         self._run: Any = None
         self._thread.submit(self._begin)
 
@@ -140,6 +179,9 @@ class WandbRun:
         def start() -> None:
             with _words_without_secrets():
                 self._run = self._start()
+            if self._run is None:
+                self._off = True
+                return
             self._run.define_metric(STEP)
             self._run.define_metric("*", step_metric=STEP, step_sync=True)
 
@@ -149,12 +191,12 @@ class WandbRun:
         self._thread.submit(self._try, call)
 
     def _try(self, call: Callable[[], object]) -> None:
-        if self._refused:
+        if self._off:
             return
         try:
             call()
         except Exception as error:  # of whatever kind: the pictures and the record are there
-            self._refused = True
+            self._off = True
             log.warning("W&B failed (%s: %s): it gets no more", type(error).__name__, " ".join(str(error).split()))
 
 
@@ -174,8 +216,6 @@ def _words_without_secrets() -> Iterator[None]:
 
 def why_offline(settings: Any) -> str | None:
     """The reason not to try the server of W&B's settings, or None."""
-    if os.environ.get("WANDB_MODE", "online") != "online":
-        return f"WANDB_MODE={os.environ['WANDB_MODE']}"
     url = urlparse(settings.base_url)
     if not settings.api_key and not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(url.hostname):
         return "no account is set up here (`wandb login`)"
@@ -247,7 +287,24 @@ def log_file(loggers: "Iterable[Logger]", file: Path, name: str, kind: str) -> N
 def log_config(loggers: "Iterable[Logger]", config: Mapping[str, Any]) -> None:
     """Record the resolved configuration, without passwords and without numbers that JSON does not have."""
     for logger in loggers:
-        logger.log_hyperparams(each_text(printable, finite(without_secrets(config))))
+        shown = each_text(printable, finite(without_secrets(config)))
+        if _compares(logger):
+            logger.hparams.update(shown)  # for its hparams.yaml; the rest is for `log_outcome`
+        else:
+            logger.log_hyperparams(shown)
+
+
+def log_outcome(loggers: "Iterable[Logger]", config: Mapping[str, Any], numbers: Mapping[str, float]) -> None:
+    """Record what came of a configuration, where the logger compares runs by both. TensorBoard takes it once only, and
+    would go without the numbers if it had got the configuration before."""
+    for logger in loggers:
+        if _compares(logger):
+            logger.log_hyperparams(each_text(printable, finite(without_secrets(config))), dict(numbers))
+
+
+def _compares(logger: "Logger") -> bool:
+    """Whether it records numbers with a configuration: TensorBoard, whose tab of hyperparameters shows them."""
+    return "metrics" in signature(logger.log_hyperparams).parameters
 
 
 def log_numbers(loggers: "Iterable[Logger]", numbers: Mapping[str, float], step: int | None = None) -> None:

@@ -46,6 +46,12 @@ log = logging.getLogger(__name__)
 
 NO_UNICODE = "backslashreplace"  # a file's name can be none, on Linux; in JSON the escape reads as that name again
 MEAN_OF = "mean of "  # begins the names under which an evaluation records the means of its methods
+# Of the row or column `painting`, where its numbers are shown.
+WHY_THE_PAINTING_IS_NOT_0 = (
+    "The painting itself is stretched to the photo's shape before it is measured, and its goal is its own shape: where "
+    "the two shapes differ, its style does not score 0. Of several paintings it is the one with the largest share, "
+    "measured against all of them."
+)
 Status = Literal["running", "completed", "failed", "interrupted"]
 
 
@@ -373,7 +379,8 @@ def finished(run_dir: Path, config: str) -> Path | None:
         return None
     if not all(output.exists() for output in outputs):
         return None
-    changed = sorted(key for key in {*before, *now} - {"run_dir"} if before.get(key) != now.get(key))
+    # Where it was logged changes no result.
+    changed = sorted(key for key in {*before, *now} - {"run_dir", "logger"} if before.get(key) != now.get(key))
     if changed:
         raise UserError(
             f"{run_dir} holds a finished run with another {changed[0]}=...: give this sweep another hydra.sweep.dir "

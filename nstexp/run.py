@@ -28,7 +28,7 @@ from nstexp.core.measures import Scorer
 from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.early import check_values, measure_names, request_of
-from nstexp.outputs import RunFolder, Summary
+from nstexp.outputs import MEAN_OF, RunFolder, Summary
 from nstexp.ownership import Place, texts
 from nstexp.processes import is_first_process, local_rank
 from nstexp.quoting import resolved_yaml
@@ -83,9 +83,9 @@ def run(
             announce(result)
             interrupts.check()
     except BaseException:
-        _close(folder, active)
+        _close(cfg, folder, active)
         raise
-    if not _close(folder, active):
+    if not _close(cfg, folder, active):
         summary.status = "interrupted"
         summary.error = f"interrupted at the end: {result} is complete, but a logger may lack some of the run"
         folder.write_summary()
@@ -349,21 +349,36 @@ def _device(accelerator: str, devices: Any) -> torch.device:
     return torch.device("cpu")
 
 
-def _close(folder: RunFolder, active: "list[Logger]") -> bool:
+def _close(cfg: DictConfig, folder: RunFolder, active: "list[Logger]") -> bool:
     """Give the loggers the numbers and pictures of the whole run, and end them; whether Ctrl-C let them."""
-    metrics = folder.summary.metrics
+    if not active:
+        return True
+    summary, metrics = folder.summary, folder.summary.metrics
     try:
         for name, numbers in metrics.items():
             prefix = "" if len(metrics) == 1 else f"{name}/"
             loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})
-        loggers.log_numbers(active, {"seconds": folder.summary.seconds})
+        loggers.log_numbers(active, {"seconds": summary.seconds})
+        config = {**OmegaConf.to_container(cfg, resolve=True), "choices": summary.choices}
+        loggers.log_outcome(active, config, {"seconds": summary.seconds, **_final_means(metrics)})
         loggers.log_pictures(active, "results", folder.pictures(), metrics)
-        loggers.close(active, folder.summary.status)
+        loggers.close(active, summary.status)
     except Exception as error:  # of whatever logger: the pictures and the record are there
         log.warning("a logger failed at the end (%s: %s)", type(error).__name__, " ".join(str(error).split()))
     except KeyboardInterrupt:
         return False
     return True
+
+
+def _final_means(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """One number of each kind, by which runs compare: the mean over a run's pictures; of an evaluation's methods the
+    means that it recorded."""
+    of_methods = {name.removeprefix(MEAN_OF): own for name, own in metrics.items() if name.startswith(MEAN_OF)}
+    if len(of_methods) > 1:
+        return {f"{label}/final/{key}": value for label, own in of_methods.items() for key, value in own.items()}
+    rows = list((of_methods or metrics).values())
+    found = {key: [own[key] for own in rows if key in own] for key in dict.fromkeys(key for own in rows for key in own)}
+    return {f"final/{key}": sum(values) / len(values) for key, values in found.items()}
 
 
 def _reset_peak_memory() -> None:

@@ -39,7 +39,7 @@ FUNCTIONS = (
 # These names alone, of places that hold other things as well.
 NAMES = (
     *(f"{name}.Trainer" for name in LIGHTNING),
-    *(f"wandb.{part}" for part in ("init", "setup", "Image", "Table", "Video")),
+    *(f"wandb.{part}" for part in ("init", "setup", "Settings", "termsetup", "Image", "Table", "Video")),
 )  # fmt: skip
 FINDERS = tuple(f"hydra.utils.get_{kind}" for kind in ("class", "method", "object", "static_method"))
 # To trust one function of these is not to trust all of them.

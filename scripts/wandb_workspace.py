@@ -242,7 +242,8 @@ def saved(sweep: Sweep, entity: str, project: str, with_report: bool) -> Iterato
     Raises:
         UserError: there is no account or no network, the runs are not there, or the server refuses.
     """
-    reason = loggers.why_offline(wandb.setup().settings)
+    settings = wandb.setup().settings
+    reason = loggers.why_offline(settings) if settings.mode in loggers.ONLINE else f"its mode is {settings.mode}"
     if reason is not None:
         raise UserError(f"W&B cannot be asked: {reason}; --dry-run shows what would be sent")
     try:

@@ -50,4 +50,5 @@ def make_sweep(folder: Path, **values: list[object]) -> Path:
     keys = [key.replace("__", ".") for key in values]
     for number, combination in enumerate(product(*values.values())):
         make_job(folder, number, dict(zip(keys, combination, strict=True)))
+    (folder / "multirun.yaml").touch()
     return folder

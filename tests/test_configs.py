@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp.cli import CONF, _in_sweep, _job_name, _sweep_name
+from nstexp.cli import CONF
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.data.batches import Pairs
 from nstexp.data.folders import FolderPairs
@@ -65,9 +65,6 @@ HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 def compose(*overrides: str) -> DictConfig:
     """With Hydra's own node, as in a job, so that ${hydra:...} resolves."""
-    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
-    OmegaConf.register_new_resolver("in_sweep", _in_sweep, replace=True)
-    OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         given = [*overrides, "hydra.runtime.output_dir=/tmp/run", "hydra.job.num=0", "hydra.job.id=0"]
         cfg = hydra.compose("config", overrides=given, return_hydra_config=True)

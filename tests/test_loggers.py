@@ -3,21 +3,28 @@
 import os
 import pickle
 import socket
+import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 
 from nstexp import loggers
+from nstexp.build import Factory
+from nstexp.core.errors import UserError
+from nstexp.extras import check_loggers
 from nstexp.loggers import online_or_offline, why_offline
+from nstexp.run import _final_means
 
-ACCOUNT = SimpleNamespace(base_url="https://wandb.example", api_key="key")
+ACCOUNT = SimpleNamespace(base_url="https://wandb.example", api_key="key", mode="online")
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
     """No account and no proxy of this machine's."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
@@ -79,23 +86,81 @@ class Run:
 
 
 RUNS: list[Run] = []
-NOBODY = SimpleNamespace(settings=SimpleNamespace(base_url="", api_key=None))
+NOBODY = SimpleNamespace(settings=SimpleNamespace(base_url="", api_key=None, mode="online"))
 SHOWN = {"picture": lambda file: ("picture", file), "table": dict, "video": lambda file: ("video", file)}
 
 
-def begin(start=Run, settings=NOBODY) -> loggers.WandbRun:
+def begin(start=Run, settings=NOBODY, **more: object) -> loggers.WandbRun:
     RUNS.clear()
-    return online_or_offline(start, "here", lambda: settings, **SHOWN)
+    return online_or_offline(start, "here", lambda: settings, **SHOWN, **more)
 
 
-@pytest.mark.parametrize("before", [None, "offline", "disabled"])
+def as_wandb_reads_it() -> SimpleNamespace:
+    settings = SimpleNamespace(base_url="", api_key=None, mode=os.environ.get("WANDB_MODE", "online"))
+    return SimpleNamespace(settings=settings)
+
+
+@pytest.mark.parametrize("before", [None, "offline", "dryrun"])
 def test_an_offline_run_leaves_the_environment_as_it_was(monkeypatch, before):
     if before:
         monkeypatch.setenv("WANDB_MODE", before)
-    begin().finish("completed")
+    begin(settings=as_wandb_reads_it()).finish("completed")
     (run,) = RUNS
-    assert (run.dir, run.mode) == ("here", "disabled" if before == "disabled" else "offline")
+    assert (run.dir, run.mode) == ("here", "offline")
     assert os.environ.get("WANDB_MODE") == before
+
+
+OFF = [("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true"), ("WANDB_DISABLED", "1")]
+
+
+@pytest.mark.parametrize("name, value", OFF)
+def test_where_it_is_off_nothing_starts_and_nothing_is_to_be_synced(monkeypatch, caplog, name, value):
+    monkeypatch.setenv(name, value)
+    with caplog.at_level("INFO"):
+        run = begin(settings=as_wandb_reads_it())
+        run.log_metrics({"loss": 1.0})
+        run.finish("completed")
+    assert not RUNS
+    assert [record.message for record in caplog.records] == [f"W&B is off: {name}={value}"]
+
+
+@pytest.mark.parametrize("mode", ["", "foo"])
+def test_a_mode_that_there_is_not_is_one_sentence(monkeypatch, caplog, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    begin().finish("completed")
+    assert not RUNS
+    (record,) = caplog.records
+    assert record.message.startswith(f"WANDB_MODE={mode}: W&B gets nothing, it knows online, offline, disabled")
+
+
+def test_false_does_not_disable_it(monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", "false")
+    begin().finish("completed")
+    assert len(RUNS) == 1
+
+
+@pytest.mark.parametrize("mode, expected", [("disabled", []), ("offline", ["offline"])])
+def test_the_mode_of_the_configuration_comes_first(monkeypatch, reachable, mode, expected):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    begin(Factory("logger.wandb.logger", f"{__name__}.Run", mode=mode), SimpleNamespace(settings=ACCOUNT)).finish(
+        "failed"
+    )
+    assert [run.mode for run in RUNS] == expected
+
+
+def test_the_folder_is_the_one_of_the_environment(monkeypatch, caplog):
+    monkeypatch.setenv("WANDB_DIR", "there")
+    with caplog.at_level("INFO"):
+        begin().finish("completed")
+    assert [run.dir for run in RUNS] == ["there"]
+    assert "wandb sync there/wandb/" in caplog.text
+
+
+@pytest.mark.parametrize("number, ids", [(None, [{}]), (0, [{"id": "mine-0"}]), ("report", [{"id": "mine-report"}])])
+def test_jobs_of_a_sweep_do_not_share_an_id(monkeypatch, number, ids):
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    begin(number=number).finish("completed")
+    assert [run.more for run in RUNS] == ids
 
 
 def test_with_an_account_the_run_is_online(reachable):
@@ -185,3 +250,25 @@ def test_a_table_has_every_column_once_and_empty_cells(tmp_path):
         ["a", ("picture", str(files["a"])), 0.5, None],
         ["b", ("picture", str(files["b"])), None, 2.0],
     ]
+
+
+@pytest.mark.parametrize("name, install", [("tensorboard", "'nstexp[tensorboard]'"), ("mlflow", "mlflow")])
+def test_a_logger_that_is_not_installed_is_one_sentence_with_what_to_install(monkeypatch, name, install):
+    targets = {"tensorboard": "TensorBoardLogger", "mlflow": "MLFlowLogger"}
+    for package in ("tensorboard", "tensorboardX", "mlflow", "mlflow_skinny"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError) as error:
+        check_loggers({name: {"_target_": f"pytorch_lightning.loggers.{targets[name]}"}})
+    assert str(error.value) == f"logger={name} needs a package that is not installed: pip install {install}"
+    check_loggers({"csv": {"_target_": "pytorch_lightning.loggers.CSVLogger"}})
+    check_loggers(None)
+
+
+def test_the_final_numbers_of_a_run_are_means_over_its_pictures():
+    pictures = {"a": {"ssim": 0.5, "total": 1.0}, "b": {"ssim": 0.7}}
+    assert _final_means(pictures) == {"final/ssim": pytest.approx(0.6), "final/total": 1.0}
+    one = {**pictures, "mean of adain": {"ssim": 0.6}}
+    assert _final_means(one) == {"final/ssim": 0.6}
+    two = {**one, "mean of gatys": {"ssim": 0.4}}
+    assert _final_means(two) == {"adain/final/ssim": 0.6, "gatys/final/ssim": 0.4}
+    assert _final_means({}) == {}

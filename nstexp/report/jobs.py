@@ -5,7 +5,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from natsort import natsorted
 
 from nstexp.console import bar
-from nstexp.core.errors import UserError
+from nstexp.core.errors import UserError, is_whole
 from nstexp.media.listing import is_input
 from nstexp.media.paths import WRITABLE, find_images
 from nstexp.media.samples import is_builtin
@@ -35,7 +36,8 @@ _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Job:
     """One run of a sweep.
 
-    number: the job's number, or its place where the folders are not numbered.
+    number: the job's number, or its place where they are not all numbered.
+    name: of its folder, from the sweep's folder on.
     status: summary.json's, or NO_RECORD.
     error: what went wrong, on one line.
     overrides: {key: value} of what the user or the sweeper set; for a config group the option's name. Of several
@@ -51,6 +53,7 @@ class Job:
     """
 
     number: int
+    name: str
     path: Path
     summary: Summary | None
     status: str
@@ -90,15 +93,25 @@ class Curve:
 
 
 def job_folders(folder: Path) -> list[Path]:
-    """The run folders in a sweep's folder, by number where their names are or end in one: 2 before 10."""
-    found = [
-        entry
-        for entry in folder.iterdir()
-        if is_input(entry.name)
-        and entry.is_dir()
-        and (entry.name.isdecimal() or (entry / ".hydra").is_dir() or _has_record(entry))
-    ]
-    return natsorted(found, key=lambda entry: entry.name)
+    """The run folders in a sweep's folder, at any depth, in natural order: 2 before 10. Those of a sweep that has its
+    own folder in this one are not among them."""
+    entries = list(_folders_in(folder))
+    found = [entry for entry in entries if (entry / ".hydra").is_dir() or _has_record(entry)]
+    inside = {parent for entry in found for parent in entry.parents}
+    # A job that died before it left anything; and not a folder of jobs that is called after a value of theirs.
+    found += [e for e in entries if e.parent == folder and e.name.isdecimal() and e not in inside and e not in found]
+    return natsorted(found, key=lambda entry: entry.relative_to(folder).as_posix())
+
+
+def _folders_in(folder: Path) -> Iterator[Path]:
+    """All of them, and those in them, but for what links lead to."""
+    with os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if is_input(entry.name) and entry.is_dir()]
+    for entry in found:
+        yield entry
+        if not entry.is_symlink() and not (entry / "multirun.yaml").is_file():
+            with suppress(OSError):  # one that may not be read
+                yield from _folders_in(entry)
 
 
 def read_sweep(folder: str | Path) -> list[Job]:
@@ -112,7 +125,11 @@ def read_sweep(folder: str | Path) -> list[Job]:
     if not paths:
         raise UserError(f"{folder}: no runs in this folder{_nearby(folder)}")
     shown = bar(paths, desc="runs", unit="run", delay=2, leave=False)
-    return [_read_job(path, place) for place, path in enumerate(shown)]
+    jobs = [_read_job(path, place, path.relative_to(folder).as_posix()) for place, path in enumerate(shown)]
+    if len({job.number for job in jobs}) < len(jobs):  # of several sweeps, or not all numbered
+        for place, job in enumerate(jobs):
+            job.number = place
+    return sorted(jobs, key=lambda job: job.number)
 
 
 def read_sweeps(folders: Sequence[str | Path]) -> list[Job]:
@@ -129,7 +146,7 @@ def read_sweeps(folders: Sequence[str | Path]) -> list[Job]:
     jobs = []
     for folder, name in zip(found, _names(found), strict=True):
         is_run = _has_record(folder) and not job_folders(folder)
-        for job in [_read_job(folder, 0)] if is_run else read_sweep(folder):
+        for job in [_read_job(folder, 0, folder.name)] if is_run else read_sweep(folder):
             job.overrides = {SWEEP: name, **{key: value for key, value in job.overrides.items() if key != SWEEP}}
             jobs.append(job)
     return jobs
@@ -249,7 +266,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _read_job(path: Path, place: int) -> Job:
+def _read_job(path: Path, place: int, name: str) -> Job:
     problems: list[str] = []
     summary, problem = _read_record(path)
     # The run's own record first: Hydra writes its own anew also for a job that is then refused.
@@ -267,7 +284,8 @@ def _read_job(path: Path, place: int) -> Job:
     pictures = {name: file for name, file in files.items() if file.is_file()}
     gone = [Path(file).name for file in outputs if not (path / Path(file).name).is_file() and not _is_file(file)]
     return Job(
-        number=int(path.name) if path.name.isdecimal() else place,
+        number=_job_number(name, hydra, place),
+        name=name,
         path=path,
         summary=summary,
         status=status,
@@ -282,6 +300,14 @@ def _read_job(path: Path, place: int) -> Job:
         origin=_origin(hydra),
         problems=problems,
     )
+
+
+def _job_number(name: str, hydra: Mapping[str, Any], place: int) -> int:
+    """By the name of its folder, or as Hydra recorded it."""
+    if name.isdecimal():
+        return int(name)
+    recorded = (_at(hydra, "hydra.job.num") or (None,))[0]
+    return recorded if is_whole(recorded) else place
 
 
 def _read_record(path: Path) -> tuple[Summary | None, str | None]:

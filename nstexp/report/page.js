@@ -101,6 +101,10 @@ const report = (() => {
     byId("shared").append(...data.shared.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
     byId("notices").hidden = data.notices.length === 0;
     byId("notices").querySelector("ul").append(...data.notices.map((notice) => el("li", {}, notice)));
+    for (const note of document.querySelectorAll(".reference-note")) {
+      note.hidden = data.reference_note === null;
+      note.textContent = data.reference_note ?? "";
+    }
     byId("made").textContent = `Made ${moment(data.made)} from ${data.folders.map((folder) => folder.name).join(", ")}. `;
     byId("made").append(el("a", { href: "table.csv" }, "table.csv"), " ", el("a", { href: "grid.png" }, "grid.png"));
   }

@@ -25,6 +25,7 @@ from plotly.offline import get_plotlyjs
 from nstexp.console import bar
 from nstexp.core.runtime.files import write_atomically
 from nstexp.media.sheet import thumbnail
+from nstexp.outputs import WHY_THE_PAINTING_IS_NOT_0
 from nstexp.report.jobs import (
     INPUTS,
     NO_RECORD,
@@ -91,7 +92,7 @@ def page_data(jobs: Sequence[Job], output: Path, folders: Sequence[Path] = ()) -
         runs: one for each job: label, job, sweep, link, status, error, values {axis: text or null}, config (what
             differs between runs), seed, seconds, memory_mb, gpu_memory_mb, started.
         rows: one for each job and picture: run, picture, image (number or null), link, note, numbers.
-        references: [{kind, picture, values, numbers}].
+        references: [{kind, picture, values, numbers}]; reference_note: what to know of them, or null.
         inputs: [{kind, name, image, link, picture}]; picture is null where it belongs to all.
         curves: [{run, picture, steps, seconds, terms}].
         config: {key: text} of what is the same in all runs.
@@ -118,6 +119,7 @@ def page_data(jobs: Sequence[Job], output: Path, folders: Sequence[Path] = ()) -
         "runs": [_run(job, keys, config, images) for job, config in zip(jobs, differing, strict=True)],
         "rows": rows,
         "references": references,
+        "reference_note": WHY_THE_PAINTING_IS_NOT_0 if any(row["kind"] == "painting" for row in references) else None,
         "inputs": _inputs(entries, images),
         "curves": [{"run": n, **asdict(curve)} for n, entry in enumerate(entries) for curve in entry.curves],
         "config": common,
@@ -255,7 +257,7 @@ def _rows(run: int, entry: _Entry, images: _Images) -> list[dict[str, Any]]:
 def _run(job: Job, keys: Sequence[str], config: Mapping[str, str], images: _Images) -> dict[str, Any]:
     seed = job.recorded("seed")
     return {
-        "label": job.path.name,
+        "label": job.name,
         "job": job.number,
         "sweep": job.overrides.get(SWEEP),
         "link": images.link(job.path) + "/",

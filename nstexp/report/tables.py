@@ -1,5 +1,8 @@
 """The jobs of a sweep as rows: table.csv, and the main columns for a terminal."""
 
+import os
+import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,8 @@ from nstexp.outputs import write_csv
 from nstexp.report.jobs import Job, loss_terms, shortened, unique, varying
 
 FIRST_COLUMNS, LAST_COLUMNS = ("job", "picture", "status"), ("seconds", "error")
-MOST_COLUMNS, MOST_LINES, MOST_CHARACTERS, MOST_ERRORS = 12, 60, 32, 5  # of the comparison on the terminal
+# Of the comparison on the terminal.
+MOST_LINES, MOST_ERRORS, MOST_CHARACTERS, LEAST_CHARACTERS, USUAL_WIDTH, GAP = 60, 5, 32, 8, 120, "  "
 MAIN_MEASURES = ("style_gram", "content_loss", "ssim")
 ABOUT_PICTURES = ("luminance_mean", "luminance_std", "clipped_share")
 
@@ -48,32 +52,107 @@ def write_table(jobs: Sequence[Job], path: Path) -> None:
     write_csv(path, table(jobs))
 
 
-def comparison(jobs: Sequence[Job]) -> str:
-    """The main columns of the table, aligned for a terminal, and what went wrong."""
+def comparison(jobs: Sequence[Job], width: int | None = None) -> str:
+    """The main columns of the table, aligned, and what went wrong.
+
+    Args:
+        width: of a line, in characters; None: that of the terminal, or USUAL_WIDTH where there is none. Values are
+            shortened, and numbers left out, until the lines fit.
+    """
     rows = table(jobs)
-    columns = _main_columns(jobs, rows)
-    lines = [columns, *([_for_terminal(row[column]) for column in columns] for row in rows[:MOST_LINES])]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
-    text = ["  ".join(word.rjust(width) for word, width in zip(line, widths, strict=True)) for line in lines]
+    head, numbers = _main_columns(jobs, rows)
+    shown = rows[:MOST_LINES]
+    lines = _fitted(head, numbers, shown, width or _terminal_width())
     if len(rows) > MOST_LINES:
-        text.append(f"... and {len(rows) - MOST_LINES} more rows in table.csv")
-    return "\n".join([*text, *_errors(jobs)])
+        lines.append(f"... and {len(rows) - MOST_LINES} more rows in table.csv")
+    return "\n".join([*lines, *_errors(jobs)])
 
 
-def _main_columns(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The columns of the table that fit a terminal: what was searched for, the first loss terms, the main measures, and
-    with few varying keys the other terms."""
+def _terminal_width() -> int:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_WIDTH
+    except (AttributeError, OSError, ValueError):  # no terminal, or no stderr
+        return USUAL_WIDTH
+
+
+def _fitted(head: Sequence[str], numbers: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
+    """Aligned lines: all columns of `head`, as short as they have to be, and those of `numbers` that there is room for.
+
+    Where even the shortest are too many, the last ones of `head` are left out, which a line says.
+    """
+    texts = {name: [name, *(_for_terminal(row[name]) for row in rows)] for name in (*head, *numbers)}
+    enough = width - sum(_width(texts[name]) + len(GAP) for name in numbers[:1])
+    for most in (MOST_CHARACTERS, 24, 16, 12, LEAST_CHARACTERS):
+        columns = [[shortened(name, most), *_shortened(texts[name][1:], most)] for name in head]
+        if _total(columns) <= enough:
+            break
+    kept = max((n for n in range(1, len(columns) + 1) if _total(columns[:n]) <= width), default=1)
+    columns, left_out = columns[:kept], head[kept:]
+    chosen: list[str] = []
+    for name in numbers:
+        if _total([*columns, *(texts[each] for each in (*chosen, name))]) <= width:
+            chosen.append(name)
+    columns += [texts[name] for name in sorted(chosen, key=lambda name: name == "seconds")]
+    widths = [_width(column) for column in columns]
+    lines = [
+        GAP.join(_right(text, n) for text, n in zip(line, widths, strict=True)) for line in zip(*columns, strict=True)
+    ]
+    return [*lines, *([f"... and {', '.join(left_out)} in table.csv"] if left_out else [])]
+
+
+def _shortened(texts: Sequence[str], most: int) -> list[str]:
+    """Without what they all begin or end with, if they would look the same otherwise."""
+    short = [shortened(text, most) for text in texts]
+    if len({*short}) < len({*texts}):
+        start = _alike(texts)
+        end = _alike([text[start:][::-1] for text in texts])
+        short = [shortened(f"...{text[start : len(text) - end]}", most) for text in texts]
+    return short
+
+
+def _alike(texts: Sequence[str]) -> int:
+    """How many characters they all begin with."""
+    letters = zip(*texts, strict=False)
+    return next((n for n, found in enumerate(letters) if len({*found}) > 1), min(map(len, texts)))
+
+
+def _total(columns: Sequence[Sequence[str]]) -> int:
+    return sum(map(_width, columns)) + len(GAP) * (len(columns) - 1)
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(map(_cells, column))
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes: Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _right(text: str, width: int) -> str:
+    return " " * (width - _cells(text)) + text
+
+
+def _main_columns(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """The columns of the table that tell the rows apart, and numbers, the most telling first: what was searched for,
+    the first loss terms, the main measures, and the other terms. Numbers that are the same in all rows are left out."""
     several = len({row["picture"] for row in rows} - {""}) > 1
     troubled = {job.status for job in jobs} != {"completed"}
     keys = varying(jobs)
     head = ["job", *(["picture"] if several else []), *(["status"] if troubled else []), *keys]
-    tail = [name for name in ABOUT_PICTURES if name in rows[0]] + ["seconds"]
+    tail = [name for name in ABOUT_PICTURES if name in rows[0]]
     terms = unique(term for job in jobs for term in loss_terms(job.config))
     terms = [f"metrics.{term}" if term in keys else term for term in terms]
     sought = unique(name for job in jobs for name in _objective(job.config))
-    middle = unique([*sought, "total", *terms[:2], *MAIN_MEASURES, *terms])
-    middle = [name for name in middle if name in rows[0]]
-    return [*head, *middle[: max(1, MOST_COLUMNS - len(head) - len(tail))], *tail]
+    numbers = unique([*sought, "total", *terms[:2], "seconds", *MAIN_MEASURES, *terms, *tail])
+    numbers = [name for name in numbers if name in rows[0]]
+    telling = [name for name in numbers if len({_for_terminal(row[name]) for row in rows} - {"-"}) > 1]
+    if not {*telling} - {"seconds"}:  # one row, or the same numbers in all
+        return head, numbers
+    return head, [name for name in numbers if name in telling or name in sought]
 
 
 def _objective(config: Mapping[str, Any]) -> list[str]:

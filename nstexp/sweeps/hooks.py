@@ -20,6 +20,7 @@ from nstexp.commands import print_path
 from nstexp.core.errors import UserError, is_whole
 from nstexp.core.runtime.files import check_place
 from nstexp.core.text import printable
+from nstexp.extras import check_loggers
 from nstexp.interrupts import EXIT_INTERRUPTED
 from nstexp.ownership import Inputs, Place, record_of
 from nstexp.processes import alone_unless, is_first_process, work_together
@@ -186,6 +187,8 @@ class SweepReport(Callback):
                         outputs.record_death(job, "interrupted", status="interrupted")
                     elif record_of(job):
                         outputs.record_death(job, DEAD)
+            if not (folder / "multirun.yaml").exists():  # by which a sweep's folder is known; Optuna writes none
+                OmegaConf.save(config, folder / "multirun.yaml")
             # Without a job the sweep was refused, which has been said already.
             if report.job_folders(folder):
                 path, text = report.write_report(folder)
@@ -201,20 +204,25 @@ class SweepReport(Callback):
 
 
 def _why_no_jobs(config: DictConfig) -> Iterator[str]:
-    """A sentence for each setting by which a sweep has no jobs: a number of them, or a range or pattern that is empty,
-    which is shown as it was typed."""
-    sweeper = config.hydra.sweeper
+    """A sentence for each setting by which a sweep has no jobs, or none that could work: a number of them, a range or
+    pattern that is empty, which is shown as it was typed, or a logger whose package is not installed."""
+    sweeper = OmegaConf.select(config, "hydra.sweeper", default=OmegaConf.create({}))
     for key in ("max_batch_size", "n_trials", "n_jobs"):
         value = sweeper.get(key)
         if value is not None and not (is_whole(value) and value >= 1):
             yield f"hydra.sweeper.{key}={value}: give a whole number, 1 or larger"
     params = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create({}))
     given = [*(f"{key}={value}" for key, value in params.items()), *OmegaConf.to_container(config.hydra.overrides.task)]
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    main = GlobalHydra.instance()
+    parser = OverridesParser.create(main.config_loader() if main.is_initialized() else None)
     last = {override.get_key_element(): override for override in parser.parse_overrides(given)}  # it counts
     for override in last.values():
         if override.is_discrete_sweep() and not any(True for _ in override.sweep_iterator()):
             yield f"{override.input_line} has no values: this sweep has no jobs"
+    try:
+        check_loggers(config.get("logger"))
+    except UserError as error:
+        yield str(error)
 
 
 def _launcher(config: DictConfig) -> str:
@@ -246,6 +254,7 @@ def _keep(path: Path, folder: Path, config: DictConfig) -> None:
     entries = [entry for entry in (config.logger or {}).values() if OmegaConf.select(entry, "picture") is not None]
     for entry in entries:
         entry.logger.update({"name": f"{folder.name} report", "job_type": "report"})
+        OmegaConf.update(entry, "number", "report", force_add=True)
     jobs = report.read_sweep(folder)
     if not any(job.summary for job in jobs):
         return  # every job was refused

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from omegaconf import OmegaConf, open_dict
@@ -88,7 +89,7 @@ def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], init
         return _slurm_result(jobs[number]) if jobs[number].done() else None
 
     try:
-        return _await(take, job_overrides, initial_job_idx, folder, lambda: _count(watcher, jobs))
+        return _await(launcher, take, job_overrides, initial_job_idx, lambda: _count(watcher, jobs))
     except KeyboardInterrupt:
         log.info("the jobs go on: `scancel %s` ends them, `python -m nstexp.report %s` reports", array, folder)
         raise
@@ -99,7 +100,7 @@ def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initia
     import ray
 
     setup_globals()
-    folder = _begin(launcher)
+    _begin(launcher)
     own = _start_ray(launcher.ray_cfg.init)
     remote = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
     try:
@@ -125,7 +126,7 @@ def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initia
         except ray.exceptions.RayError as error:
             return _failed(f"its process died ({type(error).__name__}): killed, or out of memory")
 
-    return _await(take, job_overrides, initial_job_idx, folder, lambda: "")
+    return _await(launcher, take, job_overrides, initial_job_idx, lambda: "")
 
 
 def _start_ray(settings: Any) -> bool:
@@ -169,10 +170,10 @@ def _begin(launcher: Any) -> Path:
 
 
 def _await(
+    launcher: Any,
     take: Callable[[int], JobReturn | None],
     job_overrides: Sequence[Sequence[str]],
     first: int,
-    folder: Path,
     others: Callable[[], str],
 ) -> list[JobReturn]:
     """The results of all jobs, under a bar.
@@ -180,7 +181,6 @@ def _await(
     Args:
         take: job -> its result, or None while it has none.
         job_overrides, first: of the jobs; the number of the first.
-        folder: of the sweep, where jobs that died get a record.
         others: what the jobs do that have no result yet.
     """
     from nstexp.outputs import record_death
@@ -197,12 +197,22 @@ def _await(
                 if found.status == JobStatus.FAILED and isinstance(found._return_value, JobDied):
                     overrides = filter_overrides(job_overrides[number])
                     found.overrides = overrides
-                    record_death(folder / str(first + number), str(found._return_value), overrides)
+                    folder = _run_folder(launcher, job_overrides[number], first + number)
+                    record_death(folder, str(found._return_value), overrides)
             if len(results) < len(job_overrides):
                 bar.set_postfix_str(others(), refresh=False)
                 bar.update(0)
                 time.sleep(LOOK_EVERY_SECONDS)
     return [results[number] for number in range(len(job_overrides))]
+
+
+def _run_folder(launcher: Any, overrides: Sequence[str], number: int) -> Path:
+    """Of a job, where it may have left no trace."""
+    config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
+    with open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = f"job {number}", number
+    HydraConfig.instance().set_config(config)  # for ${hydra:job.num}
+    return Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
 
 
 def _failed(reason: str) -> JobReturn:

@@ -19,11 +19,12 @@ from nstexp.core.measures import Scorer
 from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_side
 from nstexp.media.images import load_image
 from nstexp.media.paths import find_images, unique_names
-from nstexp.media.sheet import GAP_PX, beside, blank, miniature, padded, stacked, thumbnail, words
+from nstexp.media.sheet import miniature, thumbnail
 from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
-from nstexp.outputs import MEAN_OF, RunFolder
+from nstexp.outputs import MEAN_OF, WHY_THE_PAINTING_IS_NOT_0, RunFolder
 from nstexp.tasks.color import check_learned, redraw
 from nstexp.tasks.request import Request
+from nstexp.tasks.sheet import evaluation_sheet
 from nstexp.tasks.styles import find_styles
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 Crop = Literal["none", "square"]
 REFERENCES = ("photo", "painting")
 COLD_BELOW_SECONDS = 5.0  # of a slower picture, what the first call costs is a small part
-CELL_PX, LEAST_CELL_PX, LARGEST_SIDE_PX, LABEL_PX, MARGIN_PX = 256, 64, 20_000, 200, 16
+CELL_PX, LEAST_CELL_PX, LARGEST_SIDE_PX = 256, 64, 20_000
 
 
 @dataclass(frozen=True)
@@ -262,30 +263,17 @@ class _Evaluation:
         self.folder.summary.outputs = [str(self.folder.path / "scores.csv")] if self.rows else []
         for line in table_lines(means):
             log.info("%s", line)
+        if "painting" in means:
+            log.info("%s", WHY_THE_PAINTING_IS_NOT_0)
         if self.files:
             self._draw(contents)
 
     def _draw(self, contents: Sequence[Picture]) -> None:
-        """A line of pictures per style and method, the style in front and the photos above."""
         most = max(len(contents) + 1, len(self.styles) * len(self.methods) + 1)
         px = max(LEAST_CELL_PX, min(CELL_PX, LARGEST_SIDE_PX // most))
-
-        def line(label: str, cells: Sequence[Image.Image | None]) -> Image.Image:
-            height = max((cell.height for cell in cells if cell), default=px)
-            boxes = [padded(cell or blank(1, 1), px, height, 0.5, 0.5) for cell in cells]
-            return beside([padded(words(label, LABEL_PX), LABEL_PX, height, 0, 0.5), *boxes])
-
-        names = [padded(words(photo.name, px, centered=True), px, 40, 0.5, 1) for photo in contents]
-        lines = [line("", [None, *names]), line("photos", [None, *(miniature(p.image, px) for p in contents)])]
-        for (style, painting), label in product(self.styles.items(), self.methods):
-            painting = painting.copy()
-            painting.thumbnail((px, px))
-            made = [self.files.get((label, style, photo.name)) for photo in contents]
-            cells = [file and thumbnail(file, px) for file in made]
-            lines.append(line(f"{style} / {label}", [painting, *cells]))
-        image = stacked(lines, gap=GAP_PX)
-        image = padded(image, image.width + 2 * MARGIN_PX, image.height + 2 * MARGIN_PX, 0.5, 0.5)
-        self.folder.save_sheet(image, "grid.png")
+        photos = {photo.name: miniature(photo.image, px) for photo in contents}
+        made = {key: image for key, file in self.files.items() if (image := thumbnail(file, px)) is not None}
+        self.folder.save_sheet(evaluation_sheet(photos, self.styles, list(self.methods), made), "grid.png")
 
 
 def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

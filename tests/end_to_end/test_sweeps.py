@@ -4,16 +4,21 @@ import gc
 import json
 import re
 import signal
+import struct
 import subprocess
 import sys
 import weakref
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 from helpers import SMOKE, picture, run_folders
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+from wandb.proto import wandb_internal_pb2
 
 from nstexp.core.measures import DEFAULT_NAMES
 from nstexp.core.networks.vgg import VGG
@@ -172,6 +177,55 @@ def test_only_a_sweep_that_ran_is_kept_by_its_loggers(nstexp, monkeypatch):
     assert nstexp("-m", *SWEEP, "weights.beta=1,2", "logger=wandb").code == 0
     assert len(list(Path("sweep").glob("wandb/offline-run-*"))) == 1
     assert len(list(Path("sweep").glob("[01]/wandb/offline-run-*"))) == 2
+
+
+def wandb_records(file: Path) -> list[wandb_internal_pb2.Record]:
+    """What W&B wrote of an offline run: a log of LevelDB's form, blocks of 32 kB after a header of 7 bytes."""
+    data, at, text, found = file.read_bytes(), 7, b"", []
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        text, at = text + data[at + 7 : at + 7 + size], at + 7 + size
+        if kind in (1, 4):  # a whole one, or the last part of one
+            found.append(wandb_internal_pb2.Record.FromString(text))
+            text = b""
+    return found
+
+
+def test_in_wandb_jobs_are_runs_of_their_own_with_the_environments_names(nstexp, monkeypatch):
+    environment = {"MODE": "offline", "PROJECT": "mine", "RUN_GROUP": "all", "RUN_ID": "base", "TAGS": "a,b"}
+    for name, value in environment.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    sweep = ("-m", *SWEEP, "logger=wandb", "style=painting.jpg,missing.jpg", "logger.wandb.logger.job_type=own")
+    assert nstexp(*sweep).code == 1
+    wandb.teardown()
+    found = {}
+    for file in Path("sweep").glob("**/*.wandb"):
+        records = wandb_records(file)
+        (run,) = {r.run.run_id: r.run for r in records if r.WhichOneof("record_type") == "run"}.values()
+        (end,) = (r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit")
+        found[run.run_id] = end
+        assert (run.project, run.run_group, [*run.tags]) == ("mine", "all", ["a", "b"])
+        assert run.job_type == ("report" if run.run_id == "base-report" else "own")
+    assert found == {"base-0": 0, "base-1": 1, "base-report": 0}
+
+
+def test_tensorboard_compares_the_runs_by_their_final_numbers(nstexp):
+    assert nstexp("-m", *SWEEP, "logger=tensorboard", "weights.beta=1,2").code == 0
+    for number, beta in enumerate((1, 2)):
+        events = EventAccumulator(f"sweep/{number}/tensorboard").Reload()
+        content = {tag: data.plugin_data.content for tag, data in events.summary_metadata.items()}
+        read = plugin_data_pb2.HParamsPluginData.FromString
+        shown = [info.name.tag for info in read(content["_hparams_/experiment"]).experiment.metric_infos]
+        assert {"final/total", "final/gram", "seconds"} <= {*shown}
+        assert "hp_metric" not in shown
+        settings = read(content["_hparams_/session_start_info"]).session_start_info.hparams
+        assert settings["weights/beta"].number_value == beta
+        recorded = read_summary(Path("sweep", str(number))).metrics["output"]["total"]
+        assert events.Scalars("final/total")[-1].value == pytest.approx(recorded)
+        assert yaml.safe_load(Path(f"sweep/{number}/tensorboard/hparams.yaml").read_text())["weights"]["beta"] == beta
 
 
 def test_two_jobs_at_once(tmp_path):

@@ -126,6 +126,12 @@ def test_the_record_says_which_measures_are_better_when_higher(tmp_path):
     assert "do not agree on which direction is better" in found["disputed"]["title"]
 
 
+def test_why_the_painting_does_not_score_0_is_said_where_it_is_shown(sweep, tmp_path):
+    assert data_of(sweep)["reference_note"].startswith("The painting itself is stretched to the photo's shape")
+    make_job(tmp_path, 0, {"seed": 0}, references={"output": {"photo": {"ssim": 1.0}}})
+    assert data_of(tmp_path)["reference_note"] is None
+
+
 def test_references_are_one_row_where_all_share_them(sweep, tmp_path):
     found = data_of(sweep)["references"]
     assert [(row["kind"], row["numbers"]["style_gram"]) for row in found] == [("photo", 30.0), ("painting", 0.0)]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from helpers import picture
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -218,24 +219,106 @@ def test_the_comparison_is_aligned_and_says_what_went_wrong(tmp_path):
     make_sweep(tmp_path, weights__beta=[1, 1000], seed=[3])
     for number in (2, 3):
         make_job(tmp_path, number, {"weights.beta": number, "seed": 3}, (), status="failed", error="no such file")
-    head, *rows, reason = report.comparison(report.read_sweep(tmp_path)).splitlines()
-    assert head.split() == ["job", "status", "weights.beta", "total", "gram", "luminance_mean", "seconds"]
-    assert rows[1].split() == ["1", "completed", "1000", "1.5", "2", "0.25", "1.5"]
-    assert rows[2].split() == ["2", "failed", "2", "-", "-", "-", "1.5"]
+    head, *rows, reason = comparison_of(tmp_path).splitlines()
+    assert head.split() == ["job", "status", "weights.beta", "total"], "all others are the same in all rows"
+    assert rows[1].split() == ["1", "completed", "1000", "1.5"]
+    assert rows[2].split() == ["2", "failed", "2", "-"]
     assert {len(line) for line in (head, *rows)} == {len(head)}
     assert reason == "job 2, 3: no such file"
 
 
-def test_the_comparison_stays_within_its_columns_and_lines(tmp_path, monkeypatch):
+TERMS = [f"term{n}" for n in range(9)]
+
+
+def make_wide_sweep(folder: Path, **numbers: float) -> None:
+    for job in range(5):
+        make_job(
+            folder, job, {"seed": job, "style": f"/long/{'way/' * 9}{job}.jpg"}, config={"loss": {t: {} for t in TERMS}}
+        )
+        found = {"total": 1.0, **dict.fromkeys(TERMS, 2.0), "steps": 4, **dict.fromkeys(tables.ABOUT_PICTURES, 0.5)}
+        found |= {name: value * job for name, value in numbers.items()}
+        (folder / str(job) / "metrics.json").write_text(json.dumps({"output": found}))
+
+
+def test_of_numbers_the_comparison_has_those_that_vary(tmp_path):
+    make_wide_sweep(tmp_path, term7=1.0, luminance_std=0.01, steps=1)
+    assert comparison_of(tmp_path).splitlines()[0].split() == ["job", "seed", "style", "term7", "luminance_std"]
+
+
+def test_where_all_numbers_are_the_same_the_main_ones_are_shown(tmp_path):
+    make_wide_sweep(tmp_path)
+    assert comparison_of(tmp_path, 100).splitlines()[0].split()[:6] == [
+        "job",
+        "seed",
+        "style",
+        "total",
+        "term0",
+        "term1",
+    ]
+
+
+@pytest.mark.parametrize("width", [25, 40, 60, 80, 120, 200])
+def test_the_comparison_is_no_wider_than_the_terminal(tmp_path, monkeypatch, width):
+    make_wide_sweep(tmp_path, total=1.0, **{term: 1e-7 for term in TERMS})
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = comparison_of(tmp_path).splitlines()
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert len(lines[0]) <= width
+    assert lines[0].split()[:2] == ["job", "seed"]
+    assert [line.split()[1] for line in lines[1:]] == ["0", "1", "2", "3", "4"]
+    assert len({line.split()[2] for line in lines}) == 6, "what is left of the paths tells them apart"
+    assert ("term8" in lines[0]) == (width >= 120)
+
+
+def test_keys_without_room_are_named_below(tmp_path):
+    for job in range(2):
+        make_job(tmp_path, job, {f"weights.some_term_{n}": job for n in range(20)})
+    *lines, last = comparison_of(tmp_path, 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert last.startswith("... and ") and last.endswith("weights.some_term_19 in table.csv")
+
+
+def test_wide_characters_take_two_columns(tmp_path):
+    for job, style in enumerate(["写真.jpg", "photo-of-a-cat.jpg"]):
+        make_job(tmp_path, job, {"style": style})
+    _, first, second = comparison_of(tmp_path).splitlines()
+    assert len(first) + 2 == len(second)
+
+
+def test_the_comparison_has_a_limit_of_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "MOST_LINES", 3)
-    terms = [f"term{n}" for n in range(9)]
-    for number in range(5):
-        make_job(tmp_path, number, {"seed": number}, config={"loss": {term: {} for term in terms}})
-        numbers = {"total": 1.0, **dict.fromkeys(terms, 2.0), "steps": 4, **dict.fromkeys(tables.ABOUT_PICTURES, 0.5)}
-        (tmp_path / str(number) / "metrics.json").write_text(json.dumps({"output": numbers}))
-    lines = report.comparison(report.read_sweep(tmp_path)).splitlines()
-    assert lines[0].split() == ["job", "seed", "total", *terms[:5], *tables.ABOUT_PICTURES, "seconds"]
-    assert lines[4:] == ["... and 2 more rows in table.csv"]
+    make_wide_sweep(tmp_path)
+    assert comparison_of(tmp_path).splitlines()[4:] == ["... and 2 more rows in table.csv"]
+
+
+@pytest.mark.parametrize(
+    "subdirs", [["a/0", "a/1"], ["seed=0,x=a b/0", "seed=1/deep/er"], ["x", "x/y"], ["0", "b/1"], ["1/3", "2/4"]]
+)
+def test_runs_are_found_at_any_depth(tmp_path, subdirs):
+    for number, subdir in enumerate(subdirs):
+        make_job(tmp_path, subdir, {"seed": number})
+        hydra = {"hydra": {"job": {"num": number}}}
+        (tmp_path / subdir / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    jobs = report.read_sweep(tmp_path)
+    assert [(job.number, job.name, job.text("seed")) for job in jobs] == [
+        (number, subdir, str(number)) for number, subdir in enumerate(subdirs)
+    ]
+    path, _ = report.write_report(tmp_path)
+    assert path.exists() and (tmp_path / "grid.png").exists()
+
+
+def test_numbers_that_two_runs_share_are_made_anew(tmp_path):
+    for number, subdir in enumerate(["a/0", "b/0"]):
+        make_job(tmp_path, subdir, {"seed": number})
+        (tmp_path / subdir / ".hydra" / "hydra.yaml").write_text("hydra: {job: {num: 0}}")
+    assert [job.number for job in report.read_sweep(tmp_path)] == [0, 1]
+
+
+def test_runs_of_a_sweep_inside_are_its_own(tmp_path):
+    make_job(tmp_path, "a/0", {"seed": 0})
+    make_job(tmp_path, "other/0", {"seed": 1})
+    (tmp_path / "other" / "multirun.yaml").touch()
+    assert [job.name for job in report.read_sweep(tmp_path)] == ["a/0"]
 
 
 def test_one_varying_key_is_a_row_wrapped_at_six(tmp_path, words):
@@ -261,8 +344,8 @@ def test_the_comparison_begins_with_what_is_searched_for(tmp_path):
                                *([] if number else ["ssim"]), "seconds"]  # fmt: skip
 
 
-def comparison_of(folder: Path) -> str:
-    return report.comparison(report.read_sweep(folder))
+def comparison_of(folder: Path, width: int | None = None) -> str:
+    return report.comparison(report.read_sweep(folder), width)
 
 
 def test_two_varying_keys_are_rows_and_columns(tmp_path, words):

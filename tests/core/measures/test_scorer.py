@@ -240,6 +240,19 @@ def test_references_are_computed_once():
     assert scorer.references(content, [(picture(seed=2), 1.0)]) != first
 
 
+def test_the_painting_scores_0_where_it_has_the_photos_shape(encoder):
+    """Elsewhere it is stretched to the photo's, and its goal is not: what the reports say of it."""
+    scorer = Scorer(encoder, {"style_gram": style_gram()})
+    painting = picture(seed=1)
+    alike, wider = picture(), torch.cat([picture(), picture()], dim=-1)
+    at = {
+        name: scorer.references(photo, [(painting, 1.0)])["painting"]
+        for name, photo in {"a": alike, "w": wider}.items()
+    }
+    assert at["a"]["style_gram"] == pytest.approx(0, abs=1e-9)
+    assert at["w"]["style_gram"] > 1e-4
+
+
 def test_measures_are_chosen(encoder):
     counting = Counting(random_vgg())
     scorer = Scorer(counting, {"ssim": SSIM(), "color_mean": ColorMean()})
