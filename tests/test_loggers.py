@@ -5,12 +5,12 @@ import pickle
 import socket
 import sys
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from nstexp import loggers
-from nstexp.build import Factory
 from nstexp.core.errors import UserError
 from nstexp.extras import check_loggers
 from nstexp.loggers import online_or_offline, why_offline
@@ -142,9 +142,9 @@ def test_false_does_not_disable_it(monkeypatch):
 @pytest.mark.parametrize("mode, expected", [("disabled", []), ("offline", ["offline"])])
 def test_the_mode_of_the_configuration_comes_first(monkeypatch, reachable, mode, expected):
     monkeypatch.setenv("WANDB_MODE", "online")
-    begin(Factory("logger.wandb.logger", f"{__name__}.Run", mode=mode), SimpleNamespace(settings=ACCOUNT)).finish(
-        "failed"
-    )
+    start = partial(Run)
+    start.settings = {"mode": mode}
+    begin(start, SimpleNamespace(settings=ACCOUNT)).finish("failed")
     assert [run.mode for run in RUNS] == expected
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from nstexp.media.sheet import GAP_PX, beside, blank, padded, stacked, words
 
 LABEL_PX, LEAST_WIDTH_PX, MARGIN_PX = 110, 80, 16
-SHAPE = 4 / 3  # width by height that a sheet of many paintings comes close to
+# Width by height: of a sheet that is left in one column, and what many paintings come close to in several.
+NO_STRIP, SHAPE = 0.6, 4 / 3
 
 
 def evaluation_sheet(
@@ -32,7 +33,7 @@ def evaluation_sheet(
     width = max(side, LEAST_WIDTH_PX)
     by_method = len(photos) == 1 < len(methods)
     rows = [""] if by_method else methods
-    label_px = LABEL_PX if len(rows) > 1 else 0
+    label_px = min(LABEL_PX, max(words(row).width for row in rows)) if len(rows) > 1 else 0
 
     def line(label: str, cells: Sequence[Image.Image | None], y: float = 0.5) -> Image.Image:
         height = max((cell.height for cell in cells if cell), default=side)
@@ -71,11 +72,12 @@ def _sized(image: Image.Image, side: int) -> Image.Image:
 
 
 def _columns(head: Image.Image, blocks: Sequence[Image.Image]) -> int:
-    """Into how many columns the blocks go, so that the whole is about as wide as SHAPE says."""
+    """Into how many columns the blocks go, so that the whole is no strip."""
     high = sum(block.height for block in blocks) / len(blocks)
 
-    def distance(columns: int) -> float:
-        shape = columns * blocks[0].width / (head.height + ceil(len(blocks) / columns) * high)
-        return abs(math.log(shape / SHAPE))
+    def shape(columns: int) -> float:
+        return columns * blocks[0].width / (head.height + ceil(len(blocks) / columns) * high)
 
-    return min(range(1, len(blocks) + 1), key=distance)
+    if shape(1) >= NO_STRIP:
+        return 1
+    return min(range(1, len(blocks) + 1), key=lambda columns: abs(math.log(shape(columns) / SHAPE)))
