@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+from pathlib import Path
 
 import psutil
 import torch
@@ -69,5 +70,32 @@ def release_freed() -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be had on a device without swapping."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Memory that can still be had on a device without swapping, and within what a container may take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return max(0, min(psutil.virtual_memory().available, *_left_in_groups()))
+
+
+def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Bytes that control groups of Linux, by which containers and clusters limit memory, leave to this process.
+
+    In a container `own` may name a group of the machine's, which is not seen there: then it is the root's.
+    """
+    found = [2**63]
+    with contextlib.suppress(OSError):
+        for line in own.read_text().splitlines():
+            number, kinds, path = line.split(":", 2)
+            if number == "0":
+                place, limit, used, cache = root, "memory.max", "memory.current", "inactive_file"
+            elif kinds == "memory":
+                place, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+                cache = "total_inactive_file"
+            else:
+                continue
+            group = place / path.lstrip("/")
+            for folder in [group, *(parent for parent in group.parents if parent.is_relative_to(place)), place]:
+                with contextlib.suppress(OSError, ValueError, KeyError):  # not there, or "max"
+                    kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    taken = int((folder / used).read_text()) - int(kept[cache])  # files that are kept give way
+                    found.append(int((folder / limit).read_text()) - taken)
+    return found

@@ -51,3 +51,21 @@ def test_free_memory_is_what_the_system_calls_available(monkeypatch):
     assert 0 < free_bytes(CPU) <= psutil.virtual_memory().total
     monkeypatch.setattr(psutil, "virtual_memory", lambda: namedtuple("Memory", "available")(123))
     assert free_bytes(CPU) == 123
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_limit_of_a_container_counts(tmp_path, version):
+    names = {
+        1: ("memory/a/b", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "7:memory:/a/b"),
+        2: ("a/b", "memory.max", "memory.current", "inactive_file", "0::/a/b"),
+    }
+    place, limit, used, cache, own = names[version]
+    (tmp_path / "own").write_text(f"5:cpu:/a\n{own}\n")
+    (tmp_path / place).mkdir(parents=True)
+    assert min(memory._left_in_groups(tmp_path, tmp_path / "own")) == 2**63
+    for folder, most in ((tmp_path / place, "max"), ((tmp_path / place).parent, "1000")):
+        (folder / limit).write_text(f"{most}\n")
+        (folder / used).write_text("700\n")
+        (folder / "memory.stat").write_text(f"anon 3\n{cache} 200\n")
+    assert min(memory._left_in_groups(tmp_path, tmp_path / "own")) == 500
+    assert memory._left_in_groups(tmp_path, tmp_path / "nowhere") == [2**63]
