@@ -176,7 +176,7 @@ def test_without_measures_only_time_is_taken(nstexp):
             "content_loss, cfsd, ssim, color_mean, color_cov, palette_distance): choose any by the group instead, "
             "'metrics=[ssim,lpips]'",
         ),
-        (["+metrics._target_=nstexp.core.measures.Scorer"], "metrics._target_: every measure has a _target_ of its own now"),
+        (["+metrics._target_=nstexp.core.my.Scorer"], "metrics._target_: every measure has a _target_ of its own now"),
         (["metrics.longer_side_px=0"], "metrics.longer_side_px=0: give a whole number, 1 or larger"),
         (["metrics.cfsd.layer=relu9_1"], "metrics.cfsd: unknown layer 'relu9_1': vgg19-random-0 has "),
         (["metrics=[ssim,fid]", "metrics.fid.weights=no.pth"], "metrics.fid.weights=no.pth: there is no such file"),
