@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from functools import cache
 
+from nstexp import options
 from nstexp.core.errors import UserError
 from nstexp.media.samples import learned_styles
 from nstexp.quoting import exists
@@ -71,6 +72,7 @@ def _refuse_dashes(word: str, following: str | None, known: frozenset[str]) -> N
         raise UserError(f"{name}: values are written without dashes, {_typed(key, value or '...')}")
     if exists(word):
         raise UserError(f"{word}: write {_typed('content', word)} for the picture of this name")
+    options.check(word)
 
 
 def _apart(word: str, rest: Sequence[str], known: frozenset[str]) -> str | None:

@@ -64,6 +64,8 @@ def words_for_hydra(words: Sequence[str]) -> list[str]:
     keys.check_words(words)
     for found in filter(None, (re.fullmatch(r"hydra\.launcher\.n_jobs=([\w.+-]*)", word) for word in words)):
         _check_n_jobs(_read(found[1]))
+    for found in filter(None, (re.fullmatch(r"(hydra\.(?:run|sweep)\.dir)=(null)?", word) for word in words)):
+        _check_run_dir(found[1], None if found[2] else "")
     if any(word.startswith("-") for word in words):
         return words  # a sweep, or a question about the configuration
     plain = {found[1]: _read(found[2]) for found in map(PLAIN_VALUE.fullmatch, words) if found}

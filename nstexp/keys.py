@@ -206,6 +206,11 @@ def check(config: Mapping[str, Any]) -> None:
     for path in known().required:
         if _value_at(config, path) is END:
             raise UserError(f"{path} has been left out: it can be given another value, but has to be there")
+    if config.get("experiment"):
+        raise UserError(
+            f"experiment.{next(iter(config['experiment']))}: nothing reads this key; a file of this group begins with "
+            "the line `# @package _global_`, and its keys are those of the whole configuration"
+        )
     several = _value_at(config, "task.methods")
     if several not in (END, None) and not _takes(str(_value_at(config, "task._target_")), "methods"):
         raise UserError(f"method=[{','.join(several)}]: only task=evaluate takes several methods; sweep them with -m")

@@ -19,12 +19,10 @@ def in_front(words: Sequence[str]) -> list[str]:
     if not any(word.startswith("-") for word in words):
         return list(words)
     parser = get_args_parser()
-    known = sorted(parser._option_string_actions)
 
     def refuse(message: str) -> NoReturn:
         if found := re.match(r"unrecognized arguments: (\S+)", message):
-            option = found[1].partition("=")[0]
-            raise UserError(f"{option}: there is no such option{nearest(option, known)} (--help tells more)")
+            raise _no_such_option(found[1].partition("=")[0])
         raise UserError(message)
 
     parser.error = refuse  # in the place of the usage and an exit
@@ -36,3 +34,18 @@ def in_front(words: Sequence[str]) -> list[str]:
         else:
             options.append(word)
     return [*options, *set_words]
+
+
+def check(word: str) -> None:
+    """Raise a UserError for an option that Hydra has not, or has not begun so."""
+    option = word.partition("=")[0]
+    if option.startswith("--") and not any(known.startswith(option) for known in _known()):
+        raise _no_such_option(option)
+
+
+def _known() -> list[str]:
+    return sorted(get_args_parser()._option_string_actions)
+
+
+def _no_such_option(option: str) -> UserError:
+    return UserError(f"{option}: there is no such option{nearest(option, _known())} (--help tells more)")

@@ -112,6 +112,10 @@ def plain(*overrides: str) -> dict:
         ("~content", "content has been left out: it can be given another value, but has to be there"),
         ("~trainer", "trainer has been left out"),
         ("~metrics.encoder", "metrics.encoder has been left out"),
+        (
+            "+experiment={image_px: 3}",
+            "experiment.image_px: nothing reads this key; .* begins with the line `# @package",
+        ),
         ("++task.methods=[gatys,adain]", r"method=\[gatys,adain\]: only task=evaluate takes several methods"),
     ],
 )

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nstexp.core.errors import UserError
-from nstexp.options import in_front
+from nstexp.options import check, in_front
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,14 @@ def test_functions_and_tables_are_read_under_python_O_too():
     )
     done = subprocess.run([sys.executable, "-O", "-c", read], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[0] == "[1, 2, 3] {'a': 1, 'b': 2}"
+
+
+@pytest.mark.parametrize("word", ["--cgf", "--multirn=3", "--nonsense"])
+def test_an_option_that_nobody_has_is_refused_by_itself(word):
+    with pytest.raises(UserError, match=f"{word.partition('=')[0]}: there is no such option"):
+        check(word)
+
+
+@pytest.mark.parametrize("word", ["--cfg", "--config-dir=x", "-m", "--multi", "a=1"])
+def test_options_and_their_beginnings_are_not_refused(word):
+    check(word)

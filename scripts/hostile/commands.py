@@ -221,7 +221,7 @@ def _composition() -> Iterator[Trial]:
         ("hydra.run.dir=",): "dir",
         ("method=",): "method",
         ("method=[gatys,adain]",): "task=evaluate",
-        ("task=train",): "task=train",
+        ("task=train",): "data.content",
         ("task=video",): "content",
     }.items():
         yield Trial("composition", " ".join(words), [*SMOKE, *words], refused(says))

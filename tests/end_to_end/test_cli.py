@@ -198,6 +198,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(nstexp, args):
         ("image_px=1000000", "image_px=1000000: the longer side is a whole number of pixels, from 1 to 65535"),
         ("measure=maybe", "measure=maybe: give true or false"),
         ("run_dir=", "run_dir=: give the folder that the run writes to"),
+        ("hydra.run.dir=", "hydra.run.dir=: give the folder that the run writes to"),
         ("run_dir=[a,b]", "run_dir: give the folder that the run writes to"),
         ("run_dir=${nosuch}", "run_dir: Interpolation key 'nosuch' not found; give the folder"),
         ("--multirn", "--multirn: there is no such option; did you mean --multirun?"),
