@@ -241,7 +241,7 @@ def test_a_logger_that_fails_at_the_end_costs_no_record(nstexp, monkeypatch):
         raise RuntimeError("the server is gone")
 
     monkeypatch.setattr("nstexp.loggers.log_pictures", fail)
-    result = nstexp()
+    result = nstexp("logger=csv")
     assert result.code == 0
     assert result.sentences == ["a logger failed at the end (RuntimeError: the server is gone)"]
     assert read_summary(run_folders()[0]).status == "completed"
