@@ -13,19 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from nstexp import trust
-from nstexp.build import prepared
+from nstexp.config import trust
+from nstexp.config.build import prepared
+from nstexp.config.early import check_values
+from nstexp.config.keys import CONF, no_such_key
+from nstexp.config.refusals import sentence_of
 from nstexp.core.errors import ArgumentError, UserError
 from nstexp.core.pixels import to_array
 from nstexp.core.resize import resize, size_for_longer_side
-from nstexp.early import check_values
-from nstexp.keys import CONF, no_such_key
 from nstexp.media.images import load_with_alpha, to_tensors
 from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
 from nstexp.processes import alone_unless, work_together
-from nstexp.refusals import sentence_of
 from nstexp.run import Parts, identity, kept, quiet_warnings
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
@@ -55,7 +55,7 @@ def stylize(
         method: `gatys` optimizes each picture, which takes minutes; `adain` and `cin` take seconds.
         image_px: longer side of the results; None: the contents' own sizes.
         settings: any other value or option of the configuration by its key, such as {"weights.beta": 100,
-            "layers": "style_first3", "method.max_steps": 50}; and {"trust": ["my_package"]}, see `nstexp.trust`.
+            "layers": "style_first3", "method.max_steps": 50}; and {"trust": ["my_package"]}, see `nstexp.config.trust`.
         request: the other fields of `tasks.request.Request`: style_weights, masks, color, seed, ...
 
     Returns:

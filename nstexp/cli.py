@@ -19,19 +19,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp import composing, early, interrupts, outputs, streams, trust
-from nstexp.build import build, prepared
+from nstexp import interrupts, outputs, streams
 from nstexp.commands import print_path
-from nstexp.continued import take_over
+from nstexp.config import composing, early, trust
+from nstexp.config.build import build, prepared
+from nstexp.config.continued import take_over
+from nstexp.config.keys import CONF
+from nstexp.config.quoting import quoted, resolved_yaml
+from nstexp.config.refusals import sentence_of
 from nstexp.core.errors import JobFailed, Stopped, UserError
 from nstexp.core.secrets import without_secrets
 from nstexp.core.text import printable
 from nstexp.interrupts import EXIT_INTERRUPTED
-from nstexp.keys import CONF
 from nstexp.ownership import Place
 from nstexp.processes import alone_unless, is_first_process
-from nstexp.quoting import quoted, resolved_yaml
-from nstexp.refusals import sentence_of
 from nstexp.sweeps import cluster, hooks
 
 SHARED = ("content", "style", "color", "color_strength", "transparency", "image_px", "max_input_megapixels", "seed")

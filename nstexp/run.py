@@ -20,18 +20,19 @@ import torch
 from cachetools import LRUCache
 from omegaconf import DictConfig, OmegaConf
 
-from nstexp import interrupts, loggers, trust
-from nstexp.build import build, prepared
+from nstexp import interrupts, loggers
+from nstexp.config import trust
+from nstexp.config.build import build, prepared
+from nstexp.config.early import check_values, measure_names, request_of
+from nstexp.config.quoting import resolved_yaml
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.measures import Scorer
 from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
-from nstexp.early import check_values, measure_names, request_of
 from nstexp.outputs import MEAN_OF, RunFolder, Summary
 from nstexp.ownership import Place, texts
 from nstexp.processes import is_first_process, local_rank
-from nstexp.quoting import resolved_yaml
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
     from pytorch_lightning import Callback, Trainer

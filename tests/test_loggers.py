@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from nstexp import loggers
+from nstexp.config.extras import check_loggers
 from nstexp.core.errors import UserError
-from nstexp.extras import check_loggers
 from nstexp.loggers import online_or_offline, why_offline
 from nstexp.run import _final_means
 

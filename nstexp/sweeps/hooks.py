@@ -14,17 +14,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from nstexp import early
-from nstexp.build import build
 from nstexp.commands import print_path
+from nstexp.config import early
+from nstexp.config.build import build
+from nstexp.config.extras import check_loggers
+from nstexp.config.quoting import quoted
 from nstexp.core.errors import UserError, is_whole
 from nstexp.core.runtime.files import check_place
 from nstexp.core.text import printable
-from nstexp.extras import check_loggers
 from nstexp.interrupts import EXIT_INTERRUPTED
 from nstexp.ownership import Inputs, Place, record_of
 from nstexp.processes import alone_unless, is_first_process, work_together
-from nstexp.quoting import quoted
 from nstexp.sweeps import launchers
 
 DEAD = "its process ended without a word: killed, or out of memory"

@@ -17,7 +17,7 @@ from hydra.utils import get_object
 from PIL import Image
 
 import nstexp.cli as cli
-from nstexp.build import moved
+from nstexp.config.build import moved
 from nstexp.core.networks.generators import Residual
 from nstexp.core.networks.model_files import ModelInfo, save_generator
 from nstexp.media.video import Encoding, open_source, open_writer, read_frames

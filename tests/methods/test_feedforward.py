@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import nstexp.cli as cli
-from nstexp.build import build, prepared
 from nstexp.cli import CONF
+from nstexp.config.build import build, prepared
 from nstexp.core.errors import UserError
 from nstexp.core.losses import julesz
 from nstexp.core.losses.loss_set import LossSet, LossValues

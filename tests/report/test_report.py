@@ -22,10 +22,10 @@ from PIL import Image
 from sweep_folders import COLORS, make_job, make_sweep
 
 from nstexp import report
+from nstexp.config.quoting import resolved_yaml
 from nstexp.core.errors import UserError
 from nstexp.media import sheet
 from nstexp.outputs import RunFolder
-from nstexp.quoting import resolved_yaml
 from nstexp.report import grid, tables
 from nstexp.report.__main__ import main
 from nstexp.report.jobs import find_inputs

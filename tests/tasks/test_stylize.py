@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from nstexp.cli import CONF
+from nstexp.config.early import request_of
 from nstexp.core.color import chroma, color_moments, luminance, match_color
 from nstexp.core.errors import Stopped, UserError
-from nstexp.early import request_of
 from nstexp.media.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
 from nstexp.outputs import RunFolder

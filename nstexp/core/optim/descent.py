@@ -24,7 +24,7 @@ class GradientDescent(torch.optim.SGD):
         more: other arguments of `torch.optim.SGD`.
 
     Raises:
-        ArgumentError: a limit that is none.
+        ArgumentError: a number that none of these can be.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class GradientDescent(torch.optim.SGD):
         max_rise: float | None = 1.0,
         **more: Any,
     ) -> None:
+        number("lr", lr, above=0, example="1e-3")
         if max_change is not None:
             number("max_change", max_change, above=0)
         if max_rise is not None:

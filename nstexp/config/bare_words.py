@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Sequence
 from functools import cache
 
-from nstexp import options
+from nstexp.config import options
+from nstexp.config.quoting import exists
 from nstexp.core.errors import UserError
 from nstexp.media.samples import learned_styles
-from nstexp.quoting import exists
 
 # Options of Hydra's that take a value.
 WITH_VALUE = (

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nstexp import trust
+from nstexp.config import trust
 from nstexp.core.errors import ArgumentError, UserError
 
 log = logging.getLogger(__name__)

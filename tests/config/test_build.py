@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from nstexp import trust
-from nstexp.build import MOVED, Factory, build, moved, prepared
+from nstexp.config import trust
+from nstexp.config.build import MOVED, Factory, build, moved, prepared
 from nstexp.core.errors import ArgumentError, UserError, choice
 
 

@@ -3,13 +3,13 @@
 import re
 
 import pytest
+from composed import compose, text_of
 from omegaconf import OmegaConf
-from test_configs import compose, text_of
 
-from nstexp import keys
+from nstexp.config import keys
+from nstexp.config.keys import check, check_words, known, no_such_key
+from nstexp.config.trust import trusting
 from nstexp.core.errors import UserError
-from nstexp.keys import check, check_words, known, no_such_key
-from nstexp.trust import trusting
 
 MISSPELT = {
     "image_pxx=3": "image_pxx: there is no such key; did you mean image_px?",
@@ -35,6 +35,8 @@ MISSPELT = {
     "method=gatyss": "'method/gatyss': method=... takes adain, .*; did you mean gatys?",
     "loss=[content,gramm]": "'loss/gramm': loss=... takes content, .*; did you mean gram?",
     "experiment=smoke_gaty": "Could not find 'experiment/smoke_gaty'; did you mean smoke_gatys",
+    "method=gatys,adian": "'method/adian': method=... takes adain, .*; did you mean adain?",
+    "loss=[content,gram],[content,gramm]": "'loss/gramm': loss=... takes content, .*; did you mean gram?",
     "method=": "method=: give an option of this group: adain, cin",
     "weights=5": "weights=5: give an option of this group: adain2017",
 }

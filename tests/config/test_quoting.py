@@ -10,9 +10,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from nstexp.config.keys import CONF
+from nstexp.config.quoting import INPUTS, PLACES, in_quotes, quoted, read
 from nstexp.core.errors import UserError
-from nstexp.keys import CONF
-from nstexp.quoting import INPUTS, PLACES, in_quotes, quoted, read
 
 NAMES = [
     "photo (1).jpg", "Zürich.jpg", "写真.jpg", "it's.jpg", "#1.jpg", "a[1].jpg", "IMG&2.jpg", "2024_05", "1e3", "1_000",

@@ -6,8 +6,8 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from nstexp.config.keys import nearest
 from nstexp.core.errors import UserError
-from nstexp.keys import nearest
 
 
 def in_front(words: Sequence[str]) -> list[str]:

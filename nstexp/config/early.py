@@ -14,15 +14,15 @@ from typing import Any, get_args
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nstexp import keys, options
-from nstexp.bare_words import with_keys
+from nstexp.config import keys, options
+from nstexp.config.bare_words import with_keys
+from nstexp.config.extras import check_loggers
+from nstexp.config.quoting import quoted
+from nstexp.config.refusals import sentence_of, unreadable
+from nstexp.config.signatures import settings_of
 from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, under, whole
 from nstexp.core.names import Precision
-from nstexp.extras import check_loggers
 from nstexp.media.paths import as_list, check_exists, check_no_clip
-from nstexp.quoting import quoted
-from nstexp.refusals import sentence_of, unreadable
-from nstexp.signatures import settings_of
 from nstexp.tasks.request import LARGEST_SIDE_PX, Request
 
 REQUEST = {field.name for field in fields(Request)}

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from hydra._internal.utils import get_args_parser
 
-from nstexp.bare_words import WITH_VALUE, with_keys
+from nstexp.config.bare_words import WITH_VALUE, with_keys
+from nstexp.config.keys import known
 from nstexp.core.errors import UserError
-from nstexp.keys import known
 
 KNOWN = frozenset(known().tree)
 

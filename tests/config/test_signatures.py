@@ -9,9 +9,9 @@ import pytest
 import yaml
 from hydra.utils import get_object
 
+from nstexp.config.keys import CONF
+from nstexp.config.signatures import parameters, settings_of
 from nstexp.data.batches import Pairs
-from nstexp.keys import CONF
-from nstexp.signatures import parameters, settings_of
 
 
 def targets(value) -> set[str]:
@@ -59,7 +59,7 @@ def test_what_has_no_source_takes_whatever_it_takes(target):
 def test_a_methods_settings_are_found_and_read_without_torch():
     read = (
         "import sys, nstexp.cli; from importlib import import_module\n"
-        "from nstexp.signatures import settings_of\n"
+        "from nstexp.config.signatures import settings_of\n"
         "for name in ('gatys.Gatys', 'adain.AdaIN', 'feedforward.FeedForward'):\n"
         "    module, _, kind = settings_of(f'nstexp.methods.{name}').rpartition('.')\n"
         "    print(getattr(import_module(module), kind).__name__, 'torch' in sys.modules)"

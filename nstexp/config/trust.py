@@ -32,7 +32,7 @@ CLASSES = (
 # Here the functions, too.
 FUNCTIONS = (
     *(f"nstexp.{part}" for part in
-      ("build.Factory", "callbacks", "core", "data", "loggers", "media", "methods", "sweeps.hooks", "tasks")),
+      ("config.build.Factory", "callbacks", "core", "data", "loggers", "media", "methods", "sweeps.hooks", "tasks")),
     "torch.nn.functional", "torch.nn.init", "torchmetrics.functional",
     *(f"torchvision.{part}" for part in ("models", "ops", "transforms")),
 )  # fmt: skip

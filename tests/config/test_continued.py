@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp.cli import CONF
-from nstexp.continued import take_over
+from nstexp.config.continued import take_over
 
 CHOICES = {"method": "cin", "task": "train", "data": "folders"}
 BEFORE = ("weights.beta=14", "layers.style=[relu1_1,relu2_1]", "method.style_px=448", "method.max_steps=7",

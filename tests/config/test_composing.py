@@ -98,14 +98,14 @@ def test_a_configuration_is_composed_twice_only_where_a_file_can_make_it_a_sweep
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     import nstexp.cli as cli
-    from nstexp import early
+    from nstexp.config import early
 
     monkeypatch.chdir(tmp_path)
     composed, impl = [], ConfigLoaderImpl._load_configuration_impl
     monkeypatch.setattr(
         ConfigLoaderImpl, "_load_configuration_impl", lambda *a, **k: composed.append(1) or impl(*a, **k)
     )
-    monkeypatch.setattr(early, "check_words", lambda words: None)
+    monkeypatch.setattr(early, "words_for_hydra", list)
     monkeypatch.setattr(sys, "argv", ["nstexp", *words])
     with pytest.raises(SystemExit):
         cli.main()

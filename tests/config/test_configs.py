@@ -9,23 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import pytorch_lightning.strategies
 import torch
 import wandb
 import yaml
-from helpers import ROOT
-from hydra.core.hydra_config import HydraConfig
+from composed import compose, resolve, text_of
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp.cli import CONF
+from nstexp.config.early import check_values
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.data.batches import Pairs
 from nstexp.data.folders import FolderPairs
 from nstexp.data.shards import ShardPairs
-from nstexp.early import check_values
 
 OF_HYDRA = {"hydra/launcher", "hydra/sweeper"}  # groups that need no line in a defaults list
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -61,22 +59,6 @@ TAKES_A_TABLE = {(wandb.init, "settings"): wandb.Settings}
 OF_TASK = {"train": {"data", "resume_from", "add_style", "style_names"}, "video": {"video"}}
 OF_METHOD = {"texture_net": {"generator"}, "cin": {"generator"}}
 HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-
-
-def compose(*overrides: str) -> DictConfig:
-    """With Hydra's own node, as in a job, so that ${hydra:...} resolves."""
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        given = [*overrides, "hydra.runtime.output_dir=/tmp/run", "hydra.job.num=0", "hydra.job.id=0"]
-        cfg = hydra.compose("config", overrides=given, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    return cfg
-
-
-def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """The job's part as plain values."""
-    job = {key: cfg[key] for key in cfg if key != "hydra"}
-    masked = OmegaConf.masked_copy(cfg, list(job))
-    return OmegaConf.to_container(masked, resolve=True, throw_on_missing=True)
 
 
 def nodes(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -185,12 +167,6 @@ def entries_of(conf: Path, file: Path) -> Iterator[tuple[str, str]]:
         for key, options in entry.items() if isinstance(entry, dict) else [(own, entry)]:
             group = str(key).removeprefix("override ").strip("/").partition("@")[0]
             yield from ((group, str(option)) for option in (options if isinstance(options, list) else [options]))
-
-
-def text_of(conf: Path) -> str:
-    """All that a reader finds options in: the configuration itself, and the documentation."""
-    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    return "\n".join(file.read_text(encoding="utf-8") for file in [*conf.rglob("*.yaml"), *documents])
 
 
 def strays(conf: Path) -> list[str]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from composed import compose, resolve
 from omegaconf import OmegaConf
-from test_configs import compose, resolve
 
-from nstexp.build import build, prepared
+from nstexp.config.build import build, prepared
+from nstexp.config.early import checked
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.early import checked
 
 TERMS = "content,gram,cov,histogram,identity,laplacian,moments,palette,range,swd,temporal,tv"
 # Configurations, and of each the tables whose values are tried.
@@ -49,6 +49,8 @@ ALSO_TAKES = {
     "metrics.longer_side_px": [None],
     "method.style_px": [None],
     "method.noise": [True],
+    "method.optimizers.sgd.max_change": [None],
+    "method.optimizers.sgd.max_rise": [None],
     "method.coarse_steps": [[1, 2, 3]],  # refused, but by the number of levels
     "generator.weight_std": [None],
     "video.codec_options": [{"a": 1}],

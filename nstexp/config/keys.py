@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
+from nstexp.config.signatures import parameters
 from nstexp.core.errors import UserError
-from nstexp.signatures import parameters
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 WEIGHTS = ("alpha", "beta")  # of all content and all style terms; further ones have the name of their term
@@ -170,8 +170,8 @@ def _check_option(group: str, value: str) -> None:
     options = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     if value in ("", "null") or re.fullmatch(r"[\d.+-]+", value):
         raise UserError(f"{group}={value}: give an option of this group: {', '.join(options)}")
-    if re.fullmatch(r"\w+|\[\w+(,\w+)*\]", value):
-        for option in value.strip("[]").split(","):
+    if re.fullmatch(r"[\w,\[\]]+", value):  # an option, a list of them, or several of either for a sweep
+        for option in re.findall(r"\w+", value):
             if option not in options:
                 raise UserError(no_such_option(group, option, options))
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from nstexp.config.options import check, in_front
 from nstexp.core.errors import UserError
-from nstexp.options import check, in_front
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_wrong_option_is_one_sentence_without_the_usage(words, sentence, capsy
 
 def test_functions_and_tables_are_read_under_python_O_too():
     read = (
-        "from nstexp.composing import install; install()\n"
+        "from nstexp.config.composing import install; install()\n"
         "from hydra.core.override_parser.overrides_parser import OverridesParser\n"
         "parse = OverridesParser.create().parse_override\n"
         "print(list(parse('seed=range(1,4)').sweep_iterator()), parse('my={a:1,b:2}').value())"

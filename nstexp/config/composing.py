@@ -18,7 +18,7 @@ from hydra.core.override_parser import overrides_visitor
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nstexp import trust
+from nstexp.config import trust
 from nstexp.core.errors import UserError
 
 # Hydra itself looks after the names of its plugins, and of the log's handlers after those that run things.

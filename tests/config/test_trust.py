@@ -5,8 +5,9 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from nstexp import api, trust
-from nstexp.build import Factory, build, prepared
+from nstexp import api
+from nstexp.config import trust
+from nstexp.config.build import Factory, build, prepared
 from nstexp.core.errors import UserError
 
 FACTORY = f"{Factory.__module__}.{Factory.__qualname__}"

@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from nstexp.keys import CONF
-from nstexp.refusals import sentence_of
+from nstexp.config.keys import CONF
+from nstexp.config.refusals import sentence_of
 
 
 def refused(*words: str) -> str:
