@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
-from nstexp.core.losses.stats import adain, affine, moments, region_moments, shift
+from nstexp.core.losses.stats import above_rounding, adain, affine, moments, region_moments, shift
 from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.model_files import load_decoder
@@ -141,10 +141,10 @@ class AdaIN(Stylizer):
         masks = torch.stack([(full if style.mask is None else style.mask) * style.share for style in styles])
         masks = padded_to_multiple(masks[None].float(), self.encoder.stride(self.layer))
         regions = F.interpolate(masks, size=features.shape[-2:], mode="area")[0].to(features.device)
-        own_mean, own_std = _over_time(region_moments(features, regions, self.settings.eps), clip)  # (B, K, C)
+        own = _over_time(region_moments(features, regions, self.settings.eps), clip)  # of (B, K, C)
         mean = torch.stack([m[:, :, 0, 0] for m, _ in statistics], 1)  # (1, K, C)
         std = torch.stack([s[:, :, 0, 0] for _, s in statistics], 1)
-        factor, offset = shift((own_mean, own_std), (mean, std))
+        factor, offset = shift(above_rounding(own, features.dtype), (mean, std))
         shares = regions / regions.sum(0).clamp(min=1e-12)
         spread = [torch.einsum("bkc,khw->bchw", each, shares) for each in (factor, offset)]
         return affine(features, *spread, self.settings.alpha)

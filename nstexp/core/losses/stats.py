@@ -183,7 +183,17 @@ def adain(features: Tensor, own: Moments, wanted: Moments, alpha: float | Tensor
             2016, Eq. 5).
         alpha: see `affine`.
     """
-    return affine(features, *shift(own, wanted), alpha)
+    return affine(features, *shift(above_rounding(own, features.dtype), wanted), alpha)
+
+
+def above_rounding(own: Moments, dtype: torch.dtype) -> Moments:
+    """Moments of features in `dtype`; a channel that is flat but for what rounding does gets an infinite deviation.
+
+    Divided by its own deviation such a channel would be rounding errors, hundreds of times as large, and the next
+    normalization would do that again: a picture of one color ended in infinities. So it becomes its new mean.
+    """
+    mean, std = own
+    return mean, std.masked_fill(std < mean.abs() * torch.finfo(dtype).eps, float("inf"))
 
 
 def shift(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:

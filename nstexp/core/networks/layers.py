@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import ArgumentError, choice
-from nstexp.core.losses.stats import adain, affine, moments, shift
+from nstexp.core.losses.stats import above_rounding, adain, affine, moments, shift
 from nstexp.core.names import Norm
 
 Pad = Literal["reflect", "replicate", "zeros"]
@@ -114,6 +114,7 @@ class InstanceNorm(nn.Module):
         tables = [torch.cat(list(rows)) for rows in (self.gamma, self.beta)]
         if mix is not None and mix.over_space:
             gamma, beta = (mix.of(table)[None] for table in tables)
+            mean, std = above_rounding((mean, std), x.dtype)
             own = mean.flatten(1)[:, None], std.flatten(1)[:, None]
             both = torch.cat(shift(own, (beta, gamma)), 2).to(x.dtype)  # (B, K, 2C): few numbers before they are spread
             amounts = mix.at(tuple(x.shape[-2:]), x.dtype).expand(len(x), -1, -1, -1)

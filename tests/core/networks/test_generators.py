@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from nstexp.cli import CONF
 from nstexp.core.errors import UserError
+from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.generators import Pyramid, Residual
 from nstexp.core.networks.layers import Conv, InstanceNorm, make_norm
 from nstexp.core.networks.model_files import ModelInfo, build, load_generator, save_generator, state_of
 from nstexp.core.networks.pretrained import random_vgg
-from nstexp.weights import ADAIN_DECODER
+from nstexp.weights import ADAIN_DECODER, LEARNED_STYLES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -737,3 +738,25 @@ def test_bad_settings_are_one_sentence(make, sentence):
     with pytest.raises(UserError) as error:
         make()
     assert str(error.value).startswith(sentence) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", [(12, 12), (12, 1), (1, 1)])
+@pytest.mark.parametrize("color", [0.0, 0.5, 1.0])
+def test_a_picture_of_one_color_stays_finite(color, shape, dtype):
+    network, _ = load_generator(LEARNED_STYLES)
+    picture = torch.full((1, 3, *(4 * side for side in shape)), color, dtype=dtype)
+    masks = torch.zeros(1, 16, *picture.shape[-2:], dtype=dtype)
+    masks[:, 0] = 1
+    for mix in (torch.eye(16, dtype=dtype)[:1], masks):
+        made = network.to(dtype)(picture, mix)
+        assert made.isfinite().all() and made.abs().max() < 10
+
+
+def test_features_that_only_rounding_tells_apart_become_the_mean_that_is_wanted():
+    features = torch.full((1, 2, 8, 8), 100.0, dtype=torch.bfloat16)
+    features[0, 0, 0, 0] = 100.5  # the next number
+    features[0, 1] += torch.linspace(-50, 50, 64).reshape(8, 8).bfloat16()
+    made = adain(features, moments(features), (torch.full((1, 2, 1, 1), 3.0), torch.full((1, 2, 1, 1), 2.0)))
+    assert made[0, 0].eq(3).all()
+    assert made[0, 1].float().std() == pytest.approx(2, rel=0.05)
