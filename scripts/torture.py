@@ -57,7 +57,7 @@ def _wanted(kind: str, name: str, args: argparse.Namespace) -> bool:
 def run(trials: list[Trial], endings: list[Ending], jobs: int, keep: Path | None) -> Iterator[Result]:
     """Run everything, and say at once what goes wrong. Signals come at moments of a run, so these runs are alone."""
     total = len(trials) + sum(len(ending.moments) for ending in endings)
-    with tqdm(total=total, unit="trial", file=sys.stderr) as bar:
+    with tqdm(total=total, unit="trial", file=sys.stderr, miniters=1) as bar:
 
         def done(result: Result) -> Result:
             if result[3]:
