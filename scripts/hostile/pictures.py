@@ -202,7 +202,8 @@ def bombs() -> dict[str, bytes | Callable[[Path], object]]:
         + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60000, 60000, 1, 24, 0, 0, 0, 0, 0, 0),
         "99999x99999.ppm": b"P6 99999 99999 255\n" + bytes(100),
         "150 megapixels.jpg": lambda path: Image.new("L", (15000, 10000), 99).save(path, quality=30),
-        "16383x16383.webp": lambda path: Image.new("RGB", (16383, 16383), "gray").save(path, quality=1, method=0),
+        "16383x16383.webp": b"RIFF" + struct.pack("<I", 100) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4)
+        + (16382).to_bytes(3, "little") * 2 + bytes(78),
     }  # fmt: skip
 
 
