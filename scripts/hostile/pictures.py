@@ -19,8 +19,8 @@ from hostile.trials import (
     either,
     made,
     memory_below,
+    nearer,
     refused,
-    same_pictures,
     size,
 )
 
@@ -269,7 +269,8 @@ def profile(red: tuple, green: tuple, blue: tuple, white: tuple, gamma: float) -
 
 
 def _profiles() -> Iterator[Trial]:
-    """One picture twice: in a wide space with its profile, and in sRGB. The results have to agree."""
+    """One picture in a wide space with its profile, in sRGB, and in the wide space without a profile. The results of
+    the first two have to agree."""
     for name, space in WIDE.items():
         for form, options in {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True},
                               "TIFF": {}}.items():  # fmt: skip
@@ -280,12 +281,12 @@ def _profiles() -> Iterator[Trial]:
                 image = photo()
                 converted = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), wide, renderingIntent=1)
                 (folder / f"wide.{form.lower()}").write_bytes(saved(converted, form, icc_profile=icc, **options))
+                converted.save(folder / "untagged.png", icc_profile=None)
                 image.save(folder / "plain.png")
 
-            words = [*INSTANT, f"content=[wide.{form.lower()},plain.png]"]
-            yield Trial(
-                "color profiles", f"{name}, {form}", words, made(same_pictures("wide", "plain")), prepare, file=True
-            )
+            words = [*INSTANT, f"content=[wide.{form.lower()},plain.png,untagged.png]"]
+            check = made(nearer("wide", "plain", "untagged"))
+            yield Trial("color profiles", f"{name}, {form}", words, check, prepare, file=True)
 
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for name, content in {

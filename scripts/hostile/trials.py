@@ -266,18 +266,18 @@ def size(width: int, height: int) -> Check:
     return check
 
 
-def same_pictures(first: str, second: str, most: float = 2.0) -> Check:
-    """Two pictures of the run differ by at most so much of 255 on average, as two files of one picture should."""
+def nearer(first: str, second: str, third: str, share: float = 0.5) -> Check:
+    """Of three pictures of the run the first two differ by at most this share of what the second and the third do."""
 
     def check(outcome: Outcome) -> str | None:
-        assert outcome.result is not None
-        pixels = [
-            np.asarray(Image.open(outcome.result / f"{name}.png").convert("RGB"), float) for name in (first, second)
-        ]
-        if pixels[0].shape != pixels[1].shape:
-            return f"{first} and {second} have different sizes"
-        difference = np.abs(pixels[0] - pixels[1]).mean()
-        return None if difference <= most else f"{first} and {second} differ by {difference:.1f} of 255"
+        files = [outcome.result / f"{name}.png" for name in (first, second, third)]
+        one, two, three = [np.asarray(Image.open(file).convert("RGB"), float) for file in files]
+        if not one.shape == two.shape == three.shape:
+            return "the pictures have different sizes"
+        near, far = np.abs(one - two).mean(), np.abs(two - three).mean()
+        return (
+            None if near <= share * far else f"{first} and {second} differ by {near:.1f} of 255, {third} by {far:.1f}"
+        )
 
     return check
 

@@ -8,7 +8,7 @@ from helpers import SCRIPTS
 sys.path.insert(0, str(SCRIPTS))
 
 from hostile import commands, ends, files, pictures
-from hostile.trials import Trial, attempt, both, either, made, memory_below, refused, same_pictures
+from hostile.trials import Trial, attempt, both, either, made, memory_below, nearer, refused
 
 PICTURE = "from PIL import Image; Image.effect_noise((8, 8), 90).save('made.png')"
 
@@ -88,8 +88,9 @@ def test_checks_combine():
 
 
 def test_pictures_that_differ_are_noticed():
-    make = "Image.new('RGB', (8, 8), 'gray').save('out/a.png'); Image.new('RGB', (8, 8), COLOR).save('out/b.png')"
-    for color, wrong in (("'gray'", None), ("'white'", "differ by 127")):
-        code = f"from PIL import Image; {make.replace('COLOR', color)}"
-        found = told(f'mkdir out; "{sys.executable}" -c "{code}"; echo out', made(same_pictures("a", "b")))
+    for color, wrong in (("'#848484'", None), ("'#a0a0a0'", "differ by 32.0 of 255, c by 40.0")):
+        gray = {"a": color, "b": "'#808080'", "c": "'#a8a8a8'"}
+        save = "; ".join(f"Image.new('RGB', (8, 8), {value}).save('out/{name}.png')" for name, value in gray.items())
+        shell = f'mkdir out; "{sys.executable}" -c "from PIL import Image; {save}"; echo out'
+        found = told(shell, made(nearer("a", "b", "c")))
         assert found is None if wrong is None else wrong in found
