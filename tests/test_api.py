@@ -77,10 +77,10 @@ def test_styles_may_be_in_memory_with_shares(folder):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"image_px": 0}, "image_px=0: the longer side is a whole number of pixels, 1 or larger"),
+        ({"image_px": 0}, "image_px=0: the longer side is a whole number of pixels, from 1 to 65535"),
         ({"color": "x"}, "color=x is unknown, choose one of none, preserve, luminance, match"),
         ({"style": "nope.png"}, "style=nope.png: there is no such file, folder or built-in image"),
-        ({"settings": {"method.alfa": 1}}, "settings: there is no key method.alfa"),
+        ({"settings": {"method.alfa": 1}}, "settings: method.alfa: there is no such key; did you mean method.alpha?"),
         ({"settings": {"method.alpha": 2}}, "method.alpha=2: give a number from 0 to 1"),
         ({"colour": "match"}, "colour: there is no such argument; settings={...} takes every other key"),
         ({"style_layers": [["relu1_1"]]}, "style_layers"),

@@ -18,21 +18,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nstexp.config import trust
+from nstexp.config.moved import moved
 from nstexp.core.errors import ArgumentError, UserError
 
 log = logging.getLogger(__name__)
-
-# Modules that have another name now; configurations with the old one go on working, and are told the new one.
-MOVED = {
-    "nstexp.core.features": "nstexp.core.networks.vgg",
-    "nstexp.core.pretrained": "nstexp.core.networks.pretrained",
-    "nstexp.core.generators": "nstexp.core.networks.generators",
-    "nstexp.core.metrics": "nstexp.core.measures",
-    "nstexp.core.lbfgs": "nstexp.core.optim.lbfgs",
-    "nstexp.core.muon": "nstexp.core.optim.muon",
-    "nstexp.core.schedules": "nstexp.core.optim.schedules",
-    "nstexp.hooks": "nstexp.sweeps.hooks",
-}
 
 
 class Factory:
@@ -136,14 +125,6 @@ def _located(path: str, target: str) -> Any:
         raise
     except Exception as error:  # whatever an import raises
         raise UserError(f"{path}: {_on_one_line(error)}") from error
-
-
-def moved(target: str) -> str:
-    """The name of a class or function today."""
-    for old, new in MOVED.items():
-        if target.startswith(f"{old}."):
-            return new + target.removeprefix(old)
-    return target
 
 
 def _keep_literal(config: Any) -> None:

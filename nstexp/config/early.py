@@ -22,7 +22,7 @@ from nstexp.config.refusals import sentence_of, unreadable
 from nstexp.config.signatures import settings_of
 from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, under, whole
 from nstexp.core.names import Precision
-from nstexp.media.paths import as_list, check_exists, check_no_clip
+from nstexp.media.paths import as_list, check_exists, is_clip
 from nstexp.tasks.request import LARGEST_SIDE_PX, Request
 
 REQUEST = {field.name for field in fields(Request)}
@@ -100,8 +100,11 @@ def check(cfg: DictConfig) -> None:
     for key, spec in checked.items():
         for each in as_list(spec):
             check_exists(each, key)
-            if key != "content" or "video" not in cfg:
-                check_no_clip(each, key)
+            if is_clip(each) and (key != "content" or "video" not in cfg):
+                advice = (
+                    "redraw it with task=video" if key == "content" else "give a picture, such as one of its frames"
+                )
+                raise UserError(f"{key}={each}: this is a clip, not a picture: {advice}")
     data = cfg.get("data") or {}
     if "content" in data and data["content"] is None and cfg.get("resume_from") is None:  # else it says what it was
         raise UserError("data.content has no value yet: give it one with data.content=photos/, a folder of pictures")
@@ -231,7 +234,8 @@ def measure_names(metrics: Mapping[str, Any]) -> list[str]:
     side_px, names = metrics["longer_side_px"], metrics["names"]
     if side_px is not None:
         whole("metrics.longer_side_px", side_px, 1, LARGEST_SIDE_PX)
-    names = known if names is None else list(dict.fromkeys(name_list("metrics.names", names, "style_gram")))
+    names = known if names is None else names
+    names = list(dict.fromkeys(name_list("metrics.names", names, "style_gram"))) if names != [] else []
     for name in names:
         if name in known:
             if not isinstance(metrics[name], Mapping) or "_target_" not in metrics[name]:

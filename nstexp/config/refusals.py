@@ -8,8 +8,8 @@ import yaml
 from hydra.errors import CompactHydraException, HydraException, InstantiationException, OverrideParseException
 from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
 
-from nstexp.config.build import moved
 from nstexp.config.keys import CONF, END, known, nearest, no_such_key, no_such_option
+from nstexp.config.moved import moved
 
 # What is missing where an option of Hydra's groups is not found: how the user asks for it, and the extra that has it.
 PLUGINS = {

@@ -18,6 +18,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from nstexp.config.moved import moved
 from nstexp.core.errors import UserError
 
 VARIABLE = "NSTEXP_TRUST"  # hands what the command line trusts to the processes that it starts
@@ -161,6 +162,8 @@ def refusal(what: str, name: str) -> UserError:
         name: of what is not trusted.
     """
     package = name if name.partition(".")[0] in PARTLY else name.partition(".")[0]
+    if moved(name) != name:
+        return UserError(f"{name} is now {moved(name)}: change this _target_")
     return UserError(
         f"{what} is not among what a configuration may run: if you know it and trust it, add {words(package)} to the "
         "command"

@@ -18,7 +18,7 @@ BYTES_PER_PIXEL = 24  # at the peak of reading: the decoder's own copy, Pillow's
 SHARE_OF_MEMORY = 0.5  # for one picture; the work on it needs the other half
 MOST_METADATA = 16 * 2**20  # bytes that one text or profile inside a picture may unpack to
 RAW = "a camera's raw file: develop it in a photo program and take the picture that makes"
-VIDEO = "a video: task=video redraws those"
+VIDEO = "a video, not a picture"
 DRAWING = "a drawing of lines and shapes, not of pixels: export it as PNG"
 OTHER_KINDS = {  # how files begin -> what they are
     b"%PDF": "a PDF document: export its page as PNG",

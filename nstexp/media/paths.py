@@ -67,11 +67,9 @@ def is_there(name: str) -> bool:
         return False
 
 
-def check_no_clip(spec: str, key: str) -> None:
-    """Raise a UserError where `spec` is called like a clip; `key` as of `find_images`."""
-    if Path(spec).suffix.lower() in CLIPS:
-        advice = "redraw it with task=video" if key == "content" else "give a picture, such as one of its frames"
-        raise UserError(f"{key}={spec}: this is a clip, not a picture: {advice}")
+def is_clip(spec: str) -> bool:
+    """Whether a file is called like a clip."""
+    return Path(spec).suffix.lower() in CLIPS
 
 
 def as_list(spec: Any) -> list[str]:

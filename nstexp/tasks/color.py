@@ -58,7 +58,8 @@ def redraw(
 
 def check_made(made: Tensor, content: Tensor, styles: Sequence[Style], method: Stylizer, name: str) -> None:
     """Raise a UserError for what no method makes unless its networks or its settings are broken: numbers that are not
-    finite, or one flat color where neither the photo nor a painting is flat.
+    finite, or one flat color where neither the photo nor a painting is flat. A picture that is optimized may be flat
+    for some steps if it starts so, but not at the ends of the range, where a loss that diverges takes it.
 
     Args:
         made: by `method`, (B, 3, H, W), of `content` and `styles`.
@@ -72,7 +73,10 @@ def check_made(made: Tensor, content: Tensor, styles: Sequence[Style], method: S
     if not bool(made.isfinite().all()):
         raise UserError(f"{name}: the result has values that are not finite, and is not saved: {likely}")
     flat_style = any(style.image is not None and bool(_is_flat(style.image[None], NEARLY)) for style in styles)
-    if not flat_style and bool((_is_flat(made, ONE_LEVEL) & ~_is_flat(content, NEARLY)).any()):
+    flat = _is_flat(made, ONE_LEVEL) & ~_is_flat(content, NEARLY)
+    if getattr(method, "optimizes", False):
+        flat &= ((made <= 0) | (made >= 1)).flatten(1).all(1)
+    if not flat_style and bool(flat.any()):
         raise UserError(f"{name}: the result is one flat color, and is not saved: {likely}")
 
 

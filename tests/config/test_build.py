@@ -4,7 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from nstexp.config import trust
-from nstexp.config.build import MOVED, Factory, build, moved, prepared
+from nstexp.config.build import Factory, build, prepared
+from nstexp.config.moved import MOVED, moved
 from nstexp.core.errors import ArgumentError, UserError, choice
 
 

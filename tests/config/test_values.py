@@ -47,6 +47,7 @@ ALSO_TAKES = {
     "trainer.devices": [[1, 2, 3], -1],
     "trainer.accelerator": [{"a": 1}],  # an object
     "metrics.longer_side_px": [None],
+    "metrics.names": [[]],  # none at all
     "method.style_px": [None],
     "method.noise": [True],
     "method.optimizers.sgd.max_change": [None],
@@ -205,7 +206,6 @@ def test_a_value_that_its_key_does_not_take_is_one_sentence_with_the_key(overrid
         ("layers.style", []),
         ("layers.content", []),
         ("trainer.devices", 0),
-        ("metrics.names", []),
         ("metrics.longer_side_px", 10**9),
     ],
 )

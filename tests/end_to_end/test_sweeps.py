@@ -161,7 +161,7 @@ def test_a_sweeper_that_is_not_installed_is_one_sentence(nstexp, monkeypatch):
     sweepers = {name: node for name, node in store.repo["hydra"]["sweeper"].items() if "optuna" not in name}
     monkeypatch.setitem(store.repo["hydra"], "sweeper", sweepers)
     result = nstexp("-m", *SWEEP, "hydra/sweeper=optuna", "objective=gram")
-    assert result.code == 1
+    assert result.code == 2
     assert "pip install 'nstexp[optuna]'" in result.sentences[-1]
     result = nstexp("-m", *SWEEP, "hydra/launcher=jobli")
     assert len(result.sentences) == 1
@@ -278,7 +278,7 @@ def test_a_finished_picture_is_forgotten_and_signals_are_as_before(nstexp, monke
 
 def test_a_name_of_before_that_hydra_itself_builds_is_told_the_new_one(nstexp):
     result = nstexp("-m", *SWEEP, "weights.beta=1,2", "hydra.callbacks.nstexp._target_=nstexp.hooks.SweepReport")
-    assert result.code == 1
+    assert result.code == 2
     wanted = "nstexp.hooks.SweepReport is now nstexp.sweeps.hooks.SweepReport: change this _target_"
     assert wanted in result.sentences
 

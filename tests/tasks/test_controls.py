@@ -395,7 +395,7 @@ REFUSED_STYLES = {
         {},
         "method.fine_layers=['relu1_1', 'relu4_1']: give some of the style layers relu1_1, relu2_1, relu3_1",
     ),
-    "no fine layers": ([Style(ONE, fine=TWO)], {"fine_layers": []}, {}, "method.fine_layers=[]: give some of"),
+    "no fine layers": ([Style(ONE, fine=TWO)], {"fine_layers": []}, {}, "fine_layers=[]: give a list of names"),
     "unknown fine layer": ([Style(ONE, fine=TWO)], {"fine_layers": ["relu9_9"]}, {}, "method.fine_layers"),
     "fine, no style weight": ([Style(ONE, fine=TWO)], {"weights": {"alpha": 1.0, "beta": 0.0}}, {}, "fine_style"),
     "fine too small": ([Style(ONE, fine=torch.rand(3, 2, 900))], {}, {}, "fine_style"),

@@ -166,7 +166,7 @@ def test_cin_says_what_it_is(cin_file):
 
 
 def test_the_file_is_whole_and_names_nothing_of_this_machine(cin_file):
-    assert {path.name for path in cin_file.parent.iterdir()} == {"model.onnx", "metrics.json"}
+    assert {path.name for path in cin_file.parent.iterdir()} == {"model.onnx", "metrics.json", "summary.json"}
     model = onnx.load(cin_file, load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
     assert not [entry.name for entry in model.graph.initializer if entry.data_location == onnx.TensorProto.EXTERNAL]
