@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import av
+
 from hostile.commands import user
 from hostile.files import TRAINING, clip, pictures
 from hostile.trials import LIMIT_S, Outcome, Trial, command, digests, environment, is_flat, record, wrong_with
@@ -156,10 +158,18 @@ def _has_picture(outcome: Outcome) -> str | None:
 
 
 def _results(folder: Path) -> dict[str, str]:
-    """{name: digest} of what a run made: the networks, clips and tables that do not hold times."""
+    """{name: digest} of what a run made: networks, clips, and how many rows the table of frames has."""
     files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".mkv") and path.is_file()]
-    found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    found = {str(path.relative_to(folder)): hashlib.sha256(_content(path)).hexdigest() for path in files}
     table = folder / "out" / "frames.csv"
     if table.exists():
         found["rows of frames.csv"] = str(len(table.read_text(encoding="utf-8").splitlines()))
     return found
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; of a clip its frames and their times, for the container has a random name in it."""
+    if path.suffix != ".mkv":
+        return path.read_bytes()
+    with av.open(str(path)) as container:
+        return b"".join(frame.to_ndarray().tobytes() + str(frame.pts).encode() for frame in container.decode(video=0))
