@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -77,6 +78,13 @@ def attempts(ending: Ending, keep: Path | None = None) -> Iterator[tuple[str, st
     trial = Trial(ending.kind, " ".join(ending.words), ending.words, lambda outcome: None)
     with tempfile.TemporaryDirectory() as name:
         ending.prepare(Path(name))
+        yield from _attempts(ending, trial, Path(name), keep)
+
+
+def _attempts(ending: Ending, trial: Trial, files: Path, keep: Path | None) -> Iterator[tuple[str, str | None]]:
+    """The same with the files of a folder, which every run gets a copy of: two encodings of a clip can differ."""
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copytree(files, name, dirs_exist_ok=True)
         started = time.monotonic()
         whole = _ended(trial, Path(name), None, None)
         seconds, expected = time.monotonic() - started, _results(Path(name))
@@ -86,11 +94,11 @@ def attempts(ending: Ending, keep: Path | None = None) -> Iterator[tuple[str, st
     for moment in ending.moments:
         named = f"{ending.sign.name} at {moment:.0%} of: {trial.name}"
         folder = Path(tempfile.mkdtemp(dir=keep))
-        ending.prepare(folder)
+        shutil.copytree(files, folder, dirs_exist_ok=True)
         outcome = _ended(trial, folder, ending.sign, moment * seconds)
         yield named, _wrong(ending, trial, outcome, expected)
         if keep is None:
-            subprocess.run(["rm", "-rf", str(folder)], check=True)
+            shutil.rmtree(folder)
 
 
 def _ended(trial: Trial, folder: Path, sign: signal.Signals | None, after: float | None) -> Outcome:
