@@ -8,6 +8,7 @@ asked which. Nothing here imports torch.
 """
 
 import glob
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -159,6 +160,8 @@ def _place(key: str, value: str) -> Reading:
 
 def _name(value: str) -> Reading:
     """The name of one input."""
+    if value.startswith("~") and not exists(value) and os.path.lexists(value):
+        value = os.path.abspath(value)  # of a file whose own name begins so, and not of somebody's home
     if exists(value):
         return Reading(_text([value]), [value])
     other = _parsed(value) if "\\" in value else None

@@ -308,7 +308,7 @@ def _configurations() -> Iterator[Trial]:
         ("a key twice", head + b"seed: 1\nseed: 2\n", refused("seed")),
         ("Latin-1", head + "content: Zürich.png\n".encode("latin-1"), refused("own.yaml")),
         ("a list", b"- 1\n- 2\n", refused("own")),
-        ("a sentence", b"just some words\n", refused("own")),
+        ("a sentence", b"just some words\n", refused("@package")),
         ("a misspelt key", head + b"image_pxx: 48\n", refused("image_px")),
         ("a misspelt key of a table", head + b"method: {max_step: 3}\n", refused("max_step")),
         ("a misspelt group", head + b"defaults: [{override /metod: adain}]\n", refused("metod")),

@@ -213,3 +213,10 @@ def test_no_key_that_takes_a_file_is_forgotten(words):
     found = paths_in(OmegaConf.to_container(composed(*words)))
     assert len(found) >= 8
     assert [key for key in found if not (INPUTS.fullmatch(key) or PLACES.fullmatch(key))] == []
+
+
+def test_a_file_whose_name_begins_with_a_tilde_is_no_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~mine.jpg").touch()
+    _, names = quoted(["content=~mine.jpg"], sweep=False)
+    assert names["content"] == [str(tmp_path / "~mine.jpg")]
