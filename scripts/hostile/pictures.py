@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -236,6 +236,16 @@ def _wrong_checksum(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
 
 
+def _fixed_point(value: float) -> bytes:
+    """A number as ICC profiles hold it, in 65536ths."""
+    return struct.pack(">i", round(value * 65536))
+
+
+def _place(values: Iterable[float]) -> bytes:
+    """X, Y and Z as a tag of a profile."""
+    return b"XYZ \0\0\0\0" + b"".join(map(_fixed_point, values))
+
+
 def profile(red: tuple, green: tuple, blue: tuple, white: tuple, gamma: float) -> bytes:
     """An ICC profile (version 2) of three primaries and one exponent.
 
@@ -252,19 +262,17 @@ def profile(red: tuple, green: tuple, blue: tuple, white: tuple, gamma: float) -
     cone = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])  # Bradford
     gain = (cone @ np.array(D50)) / (cone @ xyz(*white))
     columns = (np.linalg.inv(cone) @ np.diag(gain) @ cone @ primaries).T
-    number = lambda value: struct.pack(">i", round(value * 65536))  # noqa: E731
-    place = lambda values: b"XYZ \0\0\0\0" + b"".join(map(number, values))  # noqa: E731
     curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
     text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"made\0" + bytes(78)
-    tags = {b"desc": text + bytes(-len(text) % 4), b"wtpt": place(D50), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
-    tags |= dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(place, columns), strict=True))
+    tags = {b"desc": text + bytes(-len(text) % 4), b"wtpt": _place(D50), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
+    tags |= dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(_place, columns), strict=True))
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
     table, body, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
     for name, content in tags.items():
         table += name + struct.pack(">II", start + len(body), len(content))
         body += content
     head = struct.pack(">I", start + len(body)) + b"\0\0\0\0\x02\x10\0\0mntrRGB XYZ " + bytes(12) + b"acsp"
-    head += bytes(28) + b"".join(map(number, D50))
+    head += bytes(28) + b"".join(map(_fixed_point, D50))
     return head + bytes(128 - len(head)) + table + body
 
 

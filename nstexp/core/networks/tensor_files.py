@@ -30,7 +30,7 @@ def read_tensors(path: Path) -> tuple[Any, dict[str, str]]:
 
         _check_fits(path, size)
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no mapping)
     unpacked = size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:

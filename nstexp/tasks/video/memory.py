@@ -122,7 +122,7 @@ class Memory:
                 if known.get("identity") != self._identity:
                     return None
                 scene = int(known["scene"]) if known["scene"] else None
-                return State(int(known["number"]), scene, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                return State(int(known["number"]), scene, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
 
