@@ -198,6 +198,7 @@ def test_in_wandb_jobs_are_runs_of_their_own_with_the_environments_names(nstexp,
     environment = {"MODE": "offline", "PROJECT": "mine", "RUN_GROUP": "all", "RUN_ID": "base", "TAGS": "a,b"}
     for name, value in environment.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
+    wandb.teardown()  # W&B reads the environment once per process, and an earlier test may have made it do so
     sweep = ("-m", *SWEEP, "logger=wandb", "style=painting.jpg,missing.jpg", "logger.wandb.logger.job_type=own")
     assert nstexp(*sweep).code == 1
     wandb.teardown()
