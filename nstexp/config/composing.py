@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser import overrides_visitor
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -39,6 +41,7 @@ LATER = re.compile(r"\$\{(hydra\.[\w.]+|(hydra|now|job_name|sweep_name):[^${}]*)
 def install() -> None:
     """From now on Hydra hands out no configuration that was not looked at."""
     compose, mode_of = ConfigLoaderImpl.load_configuration, Hydra.get_mode
+    load, header_of = ConfigRepository.load_config, ConfigSource._get_header_dict
     if hasattr(compose, "__wrapped__"):
         return
 
@@ -58,7 +61,30 @@ def install() -> None:
     def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
         return mode_of(hydra, config_name, overrides) if _may_choose_mode(hydra, overrides) else None
 
+    @wraps(load)
+    def checked_file(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+        result = load(repository, config_path)
+        if result is not None and result.path.startswith("file://"):
+            _check_file(result, config_path)
+        return result
+
+    def header(text: str) -> dict[str, str]:
+        return header_of(text.removeprefix("\ufeff"))  # some editors of Windows begin a file with a byte order mark
+
     ConfigLoaderImpl.load_configuration, Hydra.get_mode = checked, mode
+    ConfigRepository.load_config, ConfigSource._get_header_dict = checked_file, staticmethod(header)
+
+
+def _check_file(result: ConfigResult, config_path: str) -> None:
+    """Raise a UserError for a file whose keys would come to nothing."""
+    file = Path(result.path.removeprefix("file://"), config_path).with_suffix(".yaml")
+    if isinstance(result.config, ListConfig):
+        raise UserError(f"{file}: a file of a configuration is a table of keys, not a list")
+    if config_path.startswith("experiment/") and result.config and result.header.get("package") is None:
+        raise UserError(
+            f"{file}: a file of this group begins with the line `# @package _global_`, and its keys are those of the "
+            "whole configuration"
+        )
 
 
 def _mend_reader() -> None:

@@ -40,6 +40,7 @@ class Known:
     settings: target -> the keys that some table with that `_target_` has.
     targets: path of a table -> the targets that it has with some option.
     required: paths that every configuration has to have.
+    values: paths that some option sets to a value, and not to a table of further keys.
     """
 
     tree: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Known:
     settings: dict[str, set[str]] = field(default_factory=dict)
     targets: dict[str, set[str]] = field(default_factory=dict)
     required: list[str] = field(default_factory=list)
+    values: set[str] = field(default_factory=set)
 
     def at(self, path: str) -> Any:
         """The branch at a path; None: there is none."""
@@ -76,6 +78,7 @@ class Known:
                 self._add(value, _table_at(branch, key), place, option)
             else:
                 branch.setdefault(key, END)
+                self.values.add(place)
 
     def paths(self) -> Iterator[str]:
         """Every key, from the root on."""
@@ -203,6 +206,7 @@ def check(config: Mapping[str, Any]) -> None:
     Args:
         config: as plain tables and lists, with `${...}` as it was written.
     """
+    _check_tables(config, known().tree, "")
     for path in known().required:
         if _value_at(config, path) is END:
             raise UserError(f"{path} has been left out: it can be given another value, but has to be there")
@@ -223,6 +227,30 @@ def check(config: Mapping[str, Any]) -> None:
         whole = "" if _value_at(config, f"{table}._target_") is not END else table  # an object does not take any key
         if not any(name in (path, whole) or name.startswith(f"{path}.") for name in referred):
             raise no_such_key(path, config)
+
+
+def _check_tables(table: Mapping[str, Any], branch: Mapping[str, Any], path: str) -> None:
+    """Raise a UserError for a value in the place of a table of settings."""
+    for key, inner in branch.items():
+        place, value = f"{path}.{key}" if path else key, table.get(key, END)
+        if isinstance(value, Mapping) and isinstance(inner, dict):
+            _check_tables(value, inner, place)
+        elif isinstance(inner, dict) and value is not END and not _is_value(value, place):
+            inside = [name for name in inner if name not in HYDRAS_OWN]
+            advice = f": set its keys, such as {place}.{inside[0]}=..." if inside else ""
+            shown = "null" if value is None else value
+            raise UserError(f"{place}={shown}: this is a table of settings{advice}{how_to_choose(place)}")
+
+
+def how_to_choose(place: str) -> str:
+    """What to add about a value that was probably meant as an option of a group; of other keys nothing."""
+    is_group = (CONF / place).is_dir()
+    return f"; a file chooses an option of this group with `defaults: [override /{place}: ...]`" if is_group else ""
+
+
+def _is_value(value: Any, place: str) -> bool:
+    """Whether a place that has a table with some option can have a value."""
+    return place in known().values or (value is None and place in OPTIONAL) or "${" in str(value)
 
 
 def _value_at(config: Any, path: str) -> Any:

@@ -2,13 +2,15 @@
 
 import re
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from hydra.errors import CompactHydraException, HydraException, InstantiationException, OverrideParseException
+from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
 
-from nstexp.config.keys import CONF, END, known, nearest, no_such_key, no_such_option
+from nstexp.config.keys import CONF, END, how_to_choose, known, nearest, no_such_key, no_such_option
 from nstexp.config.moved import moved
 
 # What is missing where an option of Hydra's groups is not found: how the user asks for it, and the extra that has it.
@@ -94,12 +96,35 @@ def _of_composition(error: BaseException) -> str:
     if found := re.search(r"The value of '(.+?)' is .* and not", text, re.DOTALL):
         return f"~{found[1]}: it has another value; write ~{found[1]}, without a value"
     if "Cannot merge DictConfig with ListConfig" in text:
-        return f"{place}a file of a configuration is a table of keys, not a list"
+        return f"{place}{_list_for_table(error)}"
     if found := re.match(r"Error merging override (.+)", text):
         return f"{found[1]}: {_first_line(error.__cause__ or error)}"
     if isinstance(error.__cause__, OmegaConfBaseException):
         return place + _of_value(error.__cause__)
     return place + _one_line(re.sub(r"^In '[^']+': ", "", text))
+
+
+def _list_for_table(error: BaseException) -> str:
+    """Of a file that has a list where the files before it have a table, or a table for a list."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        composed, loaded = frame.f_locals.get("cfg"), getattr(frame.f_locals.get("loaded"), "config", None)
+        if isinstance(composed, DictConfig) and isinstance(loaded, DictConfig):
+            found = next(_other_kind(composed, loaded, ""), None)
+            if found is not None:
+                return found
+    return "a list stands in the place of a table of keys, or a table in that of a list"
+
+
+def _other_kind(composed: DictConfig, loaded: DictConfig, path: str) -> Iterator[str]:
+    for key in loaded:
+        here, new = (config._get_node(key) if key in config else None for config in (composed, loaded))
+        place = f"{path}.{key}" if path else str(key)
+        if isinstance(here, DictConfig) and isinstance(new, DictConfig):
+            yield from _other_kind(here, new, place)
+        elif isinstance(here, DictConfig) and isinstance(new, ListConfig):
+            yield f"{place} is a table of keys, not a list{how_to_choose(place)}"
+        elif isinstance(here, ListConfig) and isinstance(new, DictConfig):
+            yield f"{place} is a list, not a table of keys"
 
 
 def _of_key(key: str, error: BaseException) -> str:

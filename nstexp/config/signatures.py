@@ -49,6 +49,8 @@ def _arguments(module: str, name: str) -> frozenset[str] | None:
     init = next((each for each in functions if each.name == "__init__"), None)
     base = _arguments(module, definition.bases[0].id) if _has_one_base(definition) else frozenset()
     if init is None:
+        if not (definition.bases or definition.keywords or definition.decorator_list):
+            return frozenset()
         own = _fields(definition) if _is_dataclass(definition) else frozenset()
         return None if base is None or not (own or base) else own | base
     if init.args.kwarg is None:

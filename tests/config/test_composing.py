@@ -52,6 +52,34 @@ def test_a_strangers_file_runs_nothing(folder, nstexp, text, key):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- 1\n- 2\n", "theirs.yaml: a file of a configuration is a table of keys, not a list"),
+        ("seed: 3\n", "theirs.yaml: a file of this group begins with the line `# @package _global_`"),
+        ("some words\n", "theirs.yaml: a file of this group begins with the line `# @package _global_`"),
+        ("# @package _global_\nmethod: adain\n", "`defaults: [override /method: ...]`"),
+    ],
+)
+def test_a_file_whose_keys_come_to_nothing_is_named(folder, nstexp, text, sentence):
+    files("")
+    Path("my_conf/experiment/theirs.yaml").write_text(text)
+    result = nstexp.bare("--config-dir", "my_conf", "experiment=theirs", "content=photo.png", "style=painting.jpg")
+    assert result.code == 2 and len(result.sentences) == 1
+    assert sentence in result.sentences[0]
+
+
+@pytest.mark.slow
+def test_a_byte_order_mark_is_no_part_of_the_first_line(folder, nstexp):
+    files("")
+    text = "# @package _global_\ndefaults: [smoke_gatys]\nrun_dir: marked\n"
+    Path("my_conf/experiment/theirs.yaml").write_text(text, encoding="utf-8-sig")
+    words = ("--config-dir", "my_conf", "experiment=theirs", "content=photo.png", "style=painting.jpg")
+    assert nstexp.bare(*words).code == 0
+    assert Path("marked/output.png").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("params", ["{trust: '[os]'}", "{+trust: '[os]'}", "{+mine._target_: 'os.system,os.getcwd'}"])
 def test_nor_in_a_sweep_of_its_own(folder, nstexp, params):
     files(f"hydra: {{sweeper: {{params: {params}}}}}\nloss: {{gram: {{_target_: os.getcwd}}}}")

@@ -105,6 +105,7 @@ def plain(*overrides: str) -> dict:
         ("+backbone.weights.sede=1", "backbone.weights.sede: there is no such key"),
         ("+trainer.acelerator=cpu", "did you mean trainer.accelerator?"),
         ("+task.foo=1", "task.foo: there is no such key"),
+        ("+metrics.ssim.a=1", "metrics.ssim.a: there is no such key"),
         ("method=texture_net +generator.widht=2", "did you mean generator.width?"),
         ("method=adain task=train +data.batchsize=2", "did you mean data.batch_size?"),
         ("task=video +video.fpss=2", "did you mean video.fps?"),
@@ -125,6 +126,24 @@ def test_a_key_that_nothing_reads_is_refused(overrides, sentence):
     config = plain(*([overrides] if "{" in overrides else overrides.split()))
     with pytest.raises(UserError, match=sentence):
         check(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("method", "method=3: this is a table of settings: .* `defaults: .override /method: ....`"),
+        ("weights", "weights=3: this is a table of settings: set its keys"),
+        ("metrics", "metrics=3: this is a table of settings: set its keys"),
+        ("metrics.ssim", "metrics.ssim=3: this is a table of settings$"),
+        ("loss.content", "loss.content=3: this is a table of settings: set its keys, such as loss.content.layers="),
+        ("method.optimizers.lbfgs", "method.optimizers.lbfgs=3: this is a table of settings"),
+    ],
+)
+def test_a_value_in_the_place_of_a_table_is_refused(path, sentence):
+    config = OmegaConf.create(plain())
+    OmegaConf.update(config, path, 3, merge=False)
+    with pytest.raises(UserError, match=sentence):
+        check(OmegaConf.to_container(config))
 
 
 @pytest.mark.parametrize(
