@@ -49,6 +49,17 @@ def under(path: str) -> Iterator[None]:
         raise error.under(path) from error
 
 
+@contextmanager
+def value_of(argument: str) -> Iterator[None]:
+    """Name the argument in errors inside whose text begins with its value: `x.pth: ...` becomes `path=x.pth: ...`."""
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except UserError as error:
+        raise ArgumentError(argument, f"={error}") from error
+
+
 class JobFailed(Exception):
     """One job of a sweep failed; its text is the sentence for the user. The other jobs go on."""
 

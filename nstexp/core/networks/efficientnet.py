@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import UserError, choice
+from nstexp.core.networks.convolution import conv2d
 from nstexp.core.networks.encoder import (
     IMAGE,
     MEMORY_BYTES,
@@ -191,10 +192,10 @@ class EfficientNetLite(nn.Module):
         weight, bias = first_filters(getattr(self, f"{step.name}_weight"), x), getattr(self, f"{step.name}_bias")
         groups = step.channels if step.depthwise else 1
         if not self._pads_itself(step):
-            return F.conv2d(x, weight, bias, step.stride, step.before, groups=groups)
+            return conv2d(x, weight, bias, step.stride, step.before, groups=groups)
         sides = (step.before, step.after) * 2
         padded = F.pad(x, sides, mode="constant" if self.pad == "zeros" else self.pad)
-        return F.conv2d(padded, weight, bias, step.stride, groups=groups)
+        return conv2d(padded, weight, bias, step.stride, groups=groups)
 
     def _pads_itself(self, step: _Step) -> bool:
         """Whether the convolution cannot do it, and a padded copy is made."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from nstexp.core.errors import ArgumentError, choice
 from nstexp.core.losses.stats import above_rounding, adain, affine, moments, shift
 from nstexp.core.names import Norm
+from nstexp.core.networks.convolution import conv2d
 
 Pad = Literal["reflect", "replicate", "zeros"]
 Up = Literal["nearest", "transposed"]
@@ -195,10 +196,10 @@ class Conv(nn.Module):
     def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         edge = 0 if self.pad is None else self.kernel // 2
         if edge == 0 or self.pad == "zeros":
-            return F.conv2d(x, weight, bias, self.stride, padding=edge)
+            return conv2d(x, weight, bias, self.stride, padding=edge)
         # Reflection needs more pixels than it adds; a smaller picture has its edge repeated.
         mode = self.pad if min(x.shape[-2:]) > edge else "replicate"
-        return F.conv2d(F.pad(x, (edge,) * 4, mode=mode), weight, bias, self.stride)
+        return conv2d(F.pad(x, (edge,) * 4, mode=mode), weight, bias, self.stride)
 
 
 class ResidualBlock(nn.Module):

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from nstexp.core.errors import ArgumentError, UserError, choice, whole, wholes
+from nstexp.core.errors import ArgumentError, UserError, choice, value_of, whole, wholes
 from nstexp.core.networks.efficientnet import HEAD_CHANNELS, STAGES, STEM_CHANNELS, block_names
 from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
 from nstexp.core.networks.tensor_files import check_numbers, read_tensors
@@ -99,7 +99,8 @@ def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] 
     if not file.is_file():
         raise ArgumentError("path", f"={path}: there is no such file")
     choice("preprocessing", preprocessing, PREPROCESSING)
-    convs = _from_state(load_tensors(file), str(path))
+    with value_of("path"):
+        convs = _from_state(load_tensors(file), str(path))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     return EncoderWeights(convs, PREPROCESSING[preprocessing], f"{file.stem}-{digest}")
 
@@ -208,7 +209,8 @@ def normalized(
         file = shipped if shipped.is_file() else Path(means).expanduser()
         if not file.is_file():
             raise ArgumentError("means", f"={means}: no such file, and no set of this name in nstexp")
-        means = load_tensors(file)
+        with value_of("means"):
+            means = load_tensors(file)
     choice("per", per, get_args(Per))
     convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
     dead = sum(int((means[name] < 1e-8).sum()) for name in weights.convs if name in means)
