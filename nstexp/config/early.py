@@ -14,13 +14,13 @@ from typing import Any, get_args
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nstexp.config import keys, options
+from nstexp.config import checks, keys, options
 from nstexp.config.bare_words import with_keys
 from nstexp.config.extras import check_loggers
 from nstexp.config.quoting import quoted
 from nstexp.config.refusals import sentence_of, unreadable
 from nstexp.config.signatures import settings_of
-from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, under, whole
+from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, under, weight, whole
 from nstexp.core.names import Precision
 from nstexp.media.paths import as_list, check_exists, is_clip
 from nstexp.tasks.request import LARGEST_SIDE_PX, Request
@@ -136,7 +136,8 @@ def check_values(cfg: DictConfig) -> Request:
     Raises:
         UserError: a value that is missing, or that nobody can ask for.
     """
-    keys.check(OmegaConf.to_container(cfg))
+    written = OmegaConf.to_container(cfg)
+    keys.check(written)
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
         resolved = OmegaConf.to_container(cfg, resolve=True)
@@ -145,7 +146,26 @@ def check_values(cfg: DictConfig) -> Request:
     if missing:
         raise UserError(f"{missing[0]} has no value yet: give it one with {missing[0]}=...")
     check_loggers(resolved.get("logger"))
-    return checked(resolved)
+    request = checked(resolved)
+    _check_objects(written, resolved, "")
+    return request
+
+
+def _check_objects(written: Any, values: Any, path: str) -> None:
+    """Raise for a value that a class or function of nstexp would refuse when it is made or called.
+
+    Args:
+        written: a table with `${...}` as it was written; what that points to is checked where it stands.
+        values: the same, resolved.
+        path: where it is.
+    """
+    if not isinstance(written, Mapping):
+        return
+    target = str(written.get("_target_"))
+    if target.startswith("nstexp."):
+        checks.refuse(target, values, path)
+    for key, inner in written.items():
+        _check_objects(inner, values[key], f"{path}.{key}" if path else str(key))
 
 
 def checked(values: Mapping[str, Any]) -> Request:
@@ -167,6 +187,9 @@ def checked(values: Mapping[str, Any]) -> Request:
         checks[key](key, values[key])
     for key, layers in (values.get("layers") or {}).items():
         name_list(f"layers.{key}", layers, "relu4_1")
+    for key, value in (values.get("weights") or {}).items():
+        if value is not None:  # which says that there is none, and some terms need none
+            weight(f"weights.{key}", value)
     if "metrics" in values:
         measure_names(values["metrics"])
     _check_optimizers(values, "")

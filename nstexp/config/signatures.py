@@ -1,12 +1,17 @@
-"""Names of the arguments that a function or class takes, read from its source: importing torch takes seconds."""
+"""Names of the arguments that a function or class takes, read from its source: importing torch takes seconds.
+
+Also where a name of a module is defined, and what it is set to, for those that read more of a source.
+"""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 Definition = ast.FunctionDef | ast.ClassDef
+T = TypeVar("T")
 MOST_STEPS = 8  # from module to module, until the definition is found
 
 
@@ -30,33 +35,33 @@ def parameters(target: str) -> frozenset[str] | None:
 def settings_of(target: str) -> str | None:
     """Full name of the class of a method's settings, its `settings_type`; None: it says none."""
     module, _, name = target.rpartition(".")
-    found = _definition(module, name)
+    found = definition(module, name)
     if found is None or not isinstance(found[1], ast.ClassDef):
         return None
-    settings = _assigned(found[1], "settings_type")
-    where = _definition(found[0], settings) if settings else None
+    settings = _class_attribute(found[1], "settings_type")
+    where = definition(found[0], settings) if settings else None
     return f"{where[0]}.{settings}" if where else None
 
 
 def _arguments(module: str, name: str) -> frozenset[str] | None:
-    found = _definition(module, name)
+    found = definition(module, name)
     if found is None:
         return None
-    module, definition = found
-    if isinstance(definition, ast.FunctionDef):
-        return None if definition.args.kwarg else _named(definition)
-    functions = [each for each in definition.body if isinstance(each, ast.FunctionDef)]
+    module, node = found
+    if isinstance(node, ast.FunctionDef):
+        return None if node.args.kwarg else _named(node)
+    functions = [each for each in node.body if isinstance(each, ast.FunctionDef)]
     init = next((each for each in functions if each.name == "__init__"), None)
-    base = _arguments(module, definition.bases[0].id) if _has_one_base(definition) else frozenset()
+    base = _arguments(module, node.bases[0].id) if has_one_base(node) else frozenset()
     if init is None:
-        if not (definition.bases or definition.keywords or definition.decorator_list):
+        if not (node.bases or node.keywords or node.decorator_list):
             return frozenset()
-        own = _fields(definition) if _is_dataclass(definition) else frozenset()
+        own = frozenset(fields_of(node)) if is_dataclass(node) else frozenset()
         return None if base is None or not (own or base) else own | base
     if init.args.kwarg is None:
         return _named(init)
     # What an nstexp method takes as **settings are the fields of its settings_type; others pass it on to their base.
-    settings = _assigned(definition, "settings_type")
+    settings = _class_attribute(node, "settings_type")
     rest = _arguments(module, settings) if settings else base if _passes_on(init) else None
     return (_named(init) | rest) if rest else None
 
@@ -66,21 +71,24 @@ def _named(function: ast.FunctionDef) -> frozenset[str]:
     return frozenset(each.arg for each in arguments) - {"self"}
 
 
-def _has_one_base(definition: ast.ClassDef) -> bool:
-    return len(definition.bases) == 1 and isinstance(definition.bases[0], ast.Name)
+def has_one_base(node: ast.ClassDef) -> bool:
+    """Whether a class has a single base, which its module knows by a plain name."""
+    return len(node.bases) == 1 and isinstance(node.bases[0], ast.Name)
 
 
-def _is_dataclass(definition: ast.ClassDef) -> bool:
-    return any("dataclass" in ast.unparse(decorator) for decorator in definition.decorator_list)
+def is_dataclass(node: ast.ClassDef) -> bool:
+    """Whether a class is declared as a dataclass."""
+    return any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
-def _fields(definition: ast.ClassDef) -> frozenset[str]:
-    annotated = [each.target for each in definition.body if isinstance(each, ast.AnnAssign)]
-    return frozenset(each.id for each in annotated if isinstance(each, ast.Name))
+def fields_of(node: ast.ClassDef) -> list[str]:
+    """The attributes that a class declares with a type, in their order."""
+    annotated = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
+    return [each.id for each in annotated if isinstance(each, ast.Name)]
 
 
-def _assigned(definition: ast.ClassDef, name: str) -> str | None:
-    for each in definition.body:
+def _class_attribute(node: ast.ClassDef, name: str) -> str | None:
+    for each in node.body:
         if isinstance(each, ast.Assign) and isinstance(each.value, ast.Name) and ast.unparse(each.targets[0]) == name:
             return each.value.id
     return None
@@ -93,21 +101,43 @@ def _passes_on(init: ast.FunctionDef) -> bool:
     return any(isinstance(each.value, ast.Name) and each.value.id == init.args.kwarg.arg for each in given)
 
 
-def _definition(module: str, name: str, steps: int = MOST_STEPS) -> tuple[str, Definition] | None:
-    """Where a name of a module is defined: the module, and the definition."""
+def definition(module: str, name: str) -> tuple[str, Definition] | None:
+    """Where a function or class that a module knows by a name is defined: the module, and the definition."""
+    return _found(module, name, _definition_in)
+
+
+def assigned(module: str, name: str) -> tuple[str, ast.expr] | None:
+    """Where a name of a module is set: the module, and what to."""
+    return _found(module, name, _assignment_in)
+
+
+def _definition_in(statement: ast.stmt, name: str) -> Definition | None:
+    return statement if isinstance(statement, Definition) and statement.name == name else None
+
+
+def _assignment_in(statement: ast.stmt, name: str) -> ast.expr | None:
+    if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+        return None
+    target = statement.targets[0]
+    return statement.value if isinstance(target, ast.Name) and target.id == name else None
+
+
+def _found(
+    module: str, name: str, wanted_in: Callable[[ast.stmt, str], T | None], steps: int = MOST_STEPS
+) -> tuple[str, T] | None:
+    """What the statements of a module, or of one that it imports the name from, have under a name."""
     path = _file(module)
     if path is None or not steps:
         return None
-    tree = _parsed(path)
-    for statement in _statements(tree):
-        if isinstance(statement, Definition) and statement.name == name:
-            return module, statement
+    for statement in _statements(_parsed(path)):
+        if (own := wanted_in(statement, name)) is not None:
+            return module, own
         if isinstance(statement, ast.ImportFrom):
             source = _source(module, path, statement)
             for alias in statement.names:
                 if (alias.asname or alias.name) == name or alias.name == "*":
-                    wanted = name if alias.name == "*" else alias.name
-                    if found := _definition(source, wanted, steps - 1):
+                    imported = name if alias.name == "*" else alias.name
+                    if found := _found(source, imported, wanted_in, steps - 1):
                         return found
     return None
 

@@ -117,6 +117,19 @@ def wholes(smallest: int, largest: float = math.inf, **values: Any) -> None:
         whole(argument, value, smallest, largest)
 
 
+def multiples_of_8(**values: Any) -> None:
+    """Several arguments by their names, each a side in pixels that AdaIN's decoder can give back as it is."""
+    for argument, value in values.items():
+        multiple_of_8(argument, value)
+
+
+def multiple_of_8(argument: str, value: Any) -> int:
+    """A side in pixels that AdaIN's decoder can give back as it is."""
+    if not is_whole(value) or not 1 <= value <= 65_535 or value % 8:
+        raise ArgumentError(argument, f"={value}: give a positive multiple of 8, the decoder's step")
+    return value
+
+
 def flags(**values: Any) -> None:
     """Several arguments by their names, each True or False."""
     for argument, value in values.items():
@@ -177,6 +190,15 @@ def _range_in_words(low: float, high: float, above: float | None, below: float |
         return largest and f", {largest}"
     limits = ("" if above is None else f"larger than {above:g}", largest if below is None else f"below {below:g}")
     return " " + " and ".join(filter(None, limits))
+
+
+def weight(argument: str, value: Any) -> float:
+    """What a term of the loss is multiplied by."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArgumentError(argument, f"={value} is not a number")
+    if not math.isfinite(value) or value < 0:
+        raise ArgumentError(argument, f"={value}: a weight is a finite number, 0 or larger")
+    return float(value)
 
 
 def flag(argument: str, value: Any) -> bool:

@@ -12,8 +12,8 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nstexp.core.errors import UserError, wholes
-from nstexp.data.pictures import Cropping, Unusable, center_crop, check_multiple_of_8
+from nstexp.core.errors import UserError, multiples_of_8, wholes
+from nstexp.data.pictures import Cropping, Unusable, center_crop
 from nstexp.data.storage import persistently
 
 Batch = dict[str, Any]  # content and style: uint8 (B, 3, px, px); skipped: list of "path: reason"
@@ -71,7 +71,7 @@ class Pairs(LightningDataModule):
         wholes(1, 2**20, batch_size=batch_size)
         wholes(0, 4096, workers=workers, retries=retries)
         wholes(0, val_pairs=val_pairs, seed=seed)
-        check_multiple_of_8(val_px=val_px)
+        multiples_of_8(val_px=val_px)
         self.specs = {"content": (content, val_content)}
         if style is not None:
             self.specs["style"] = (style, val_style)

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from nstexp.core.errors import ArgumentError, choice, flag, is_whole, number
+from nstexp.core.errors import ArgumentError, choice, flag, is_whole, multiples_of_8, number
 from nstexp.core.pixels import to_array
 from nstexp.media.decoding import Unreadable, damage, decoding, upright
 from nstexp.media.images import is_deep, opaque_rgb, to_tensors
@@ -47,7 +46,7 @@ class Cropping:
     max_megapixels: float
 
     def __post_init__(self) -> None:
-        check_multiple_of_8(crop_px=self.crop_px)
+        multiples_of_8(crop_px=self.crop_px)
         sides = self.resize_px if isinstance(self.resize_px, tuple | list) else [self.resize_px]
         if not 1 <= len(sides) <= 2 or not all(map(is_whole, sides)) or min(sides) < 1 or sides[0] > sides[-1]:
             raise ArgumentError("resize_px", f"={self.resize_px}: give one side in px, or the range [lowest, highest]")
@@ -125,12 +124,6 @@ def resized(size: tuple[int, int], side_px: int) -> tuple[int, int]:
     """(width, height) scaled so that the shorter side is `side_px`, aspect kept."""
     scale = side_px / min(size)
     return max(side_px, round(size[0] * scale)), max(side_px, round(size[1] * scale))
-
-
-def check_multiple_of_8(**values: Any) -> None:
-    for argument, value in values.items():
-        if not is_whole(value) or not 1 <= value <= 65_535 or value % 8:
-            raise ArgumentError(argument, f"={value}: give a positive multiple of 8, the decoder's step")
 
 
 def _crop(

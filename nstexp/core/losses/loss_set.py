@@ -1,6 +1,5 @@
 """What a loss term is, and LossSet, which weighs terms: the only code that multiplies by a weight."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nstexp.core.errors import ArgumentError, UserError
+from nstexp.core.errors import ArgumentError, UserError, weight
 from nstexp.core.losses.terms import Role, Shapes, total_of
 from nstexp.core.names import Combine
 from nstexp.core.networks.encoder import IMAGE, Features
@@ -81,12 +80,7 @@ class LossSet(nn.Module):
         key = name if name in weights else ROLE_WEIGHTS.get(role, name)
         if key not in weights:
             raise UserError(f"the loss term '{name}' has no weight: set weights.{key}")
-        value = weights[key]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ArgumentError(f"weights.{key}", f"={value} is not a number")
-        if not math.isfinite(value) or value < 0:
-            raise ArgumentError(f"weights.{key}", f"={value}: a weight is a finite number, 0 or larger")
-        return float(value)
+        return weight(f"weights.{key}", weights[key])
 
     def layers(self, *roles: Role) -> tuple[str, ...]:
         """Every layer that terms of these roles (none given: of all roles) read, each once; without the image."""
@@ -187,13 +181,13 @@ class LossSet(nn.Module):
         values = {}
         chosen = {name: term for name, term in self.terms.items() if not roles or term.role in roles}
         for name, term in chosen.items():
-            weight = self.weights[name]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0), _full_range(feats):
+            factor = self.weights[name]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and factor > 0), _full_range(feats):
                 own = feats
                 if normalize_gradients and term.role not in OF_PIXELS:
                     factors = dict(zip(term.layers, getattr(term, "factors", ()), strict=False))
                     own = {
-                        layer: _NormalizedGradient.apply(x, weight * factors.get(layer, 1.0))
+                        layer: _NormalizedGradient.apply(x, factor * factors.get(layer, 1.0))
                         for layer, x in feats.items()
                     }
                 values[name] = self.one(name, own, targets)

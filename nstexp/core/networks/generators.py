@@ -103,8 +103,11 @@ class ResidualSettings:
     gamma: Gamma
 
     def __post_init__(self) -> None:
-        for name, known in (("pad", Pad), ("up", Up), ("output", Output), ("space", Space), ("gamma", Gamma)):
-            choice(name, getattr(self, name), get_args(known))
+        choice("pad", self.pad, get_args(Pad))
+        choice("up", self.up, get_args(Up))
+        choice("output", self.output, get_args(Output))
+        choice("space", self.space, get_args(Space))
+        choice("gamma", self.gamma, get_args(Gamma))
         wholes(1, 100, blocks=self.blocks, last_kernel=self.last_kernel)
         wholes(1, styles=self.styles)
         whole("start_pad_px", self.start_pad_px)
