@@ -23,6 +23,7 @@ SEVERAL = {  # of these each keyword is an argument with its value
     "multiples_of_8": errors.multiple_of_8,
     "wholes": errors.whole,
 }
+OWN = "nstexp"  # what other packages check is no concern of `core.errors`
 MOST_STEPS = 4  # from one function to another that it gives its arguments to
 BRANCHES = ast.BoolOp | ast.IfExp | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
@@ -139,7 +140,7 @@ def _is_object(value: Any) -> bool:
 
 def _checks(module: str, name: str, given: _Given, steps: int) -> Iterator[Check]:
     """Those of a function, or of a class when an object is made."""
-    found = definition(module, name) if module.startswith("nstexp") and steps else None
+    found = definition(module, name) if module.partition(".")[0] == OWN and steps else None
     if found is None:
         return
     module, node = found

@@ -28,6 +28,7 @@ from nstexp.tasks.request import LARGEST_SIDE_PX, Request
 REQUEST = {field.name for field in fields(Request)}
 WORDS = {"null": None, "true": True, "false": False}
 SETTINGS = "nstexp.methods.settings"
+CLIPS = "nstexp.tasks.video.Settings"  # what the group video makes; its class needs no torch
 MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
 LARGEST = 2**63 - 1  # whole number that torch takes
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
@@ -147,11 +148,11 @@ def check_values(cfg: DictConfig) -> Request:
         raise UserError(f"{missing[0]} has no value yet: give it one with {missing[0]}=...")
     check_loggers(resolved.get("logger"))
     request = checked(resolved)
-    _check_objects(written, resolved, "")
+    check_objects(written, resolved, "")
     return request
 
 
-def _check_objects(written: Any, values: Any, path: str) -> None:
+def check_objects(written: Any, values: Any, path: str) -> None:
     """Raise for a value that a class or function of nstexp would refuse when it is made or called.
 
     Args:
@@ -165,7 +166,7 @@ def _check_objects(written: Any, values: Any, path: str) -> None:
     if target.startswith("nstexp."):
         checks.refuse(target, values, path)
     for key, inner in written.items():
-        _check_objects(inner, values[key], f"{path}.{key}" if path else str(key))
+        check_objects(inner, values[key], f"{path}.{key}" if path else str(key))
 
 
 def checked(values: Mapping[str, Any]) -> Request:
@@ -194,6 +195,7 @@ def checked(values: Mapping[str, Any]) -> Request:
         measure_names(values["metrics"])
     _check_optimizers(values, "")
     _check_method(values.get("method") or {})
+    _check_video(values.get("video") or {})
     _check_trainer(values.get("trainer") or {})
     return _request({key: values[key] for key in REQUEST & values.keys()})
 
@@ -209,6 +211,17 @@ def _check_method(method: Mapping[str, Any]) -> None:
     if needed <= method.keys():
         with under("method"):
             kind(**{key: method[key] for key in known.keys() & method.keys()})
+
+
+def _check_video(video: Mapping[str, Any]) -> None:
+    """Raise for settings that clips cannot have."""
+    if video.get("_target_") != CLIPS:
+        return
+    from nstexp.tasks.video_settings import Settings
+
+    known = {field.name for field in fields(Settings)}
+    with under("video"):
+        Settings(**{key: video[key] for key in known & video.keys()})
 
 
 def _check_optimizers(value: Any, path: str) -> None:

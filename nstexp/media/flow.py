@@ -6,7 +6,7 @@ in pixels to the right and down. The formulas of the papers take tensors, (B, C,
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstexp.core.errors import UserError, choice
+from nstexp.core.names import FlowName
 from nstexp.core.networks.pretrained import load_tensors, torch_hub_file
 
-FlowName = Literal["dis", "dis_fast", "raft"]
 Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two frames -> (H, W, 2): where each pixel of the first went
 LONGEST_SIDE_PX = 640  # larger frames are reduced to this for the flow, which is then enlarged
 COLOR_TOLERANCE = 0.05  # a warped frame that is this far from the new one, root mean square, is trusted 1/e of the way

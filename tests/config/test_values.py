@@ -2,7 +2,7 @@
 the key. The keys are read from the files, so that a new one without a check fails here."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ from composed import compose, resolve
 from omegaconf import OmegaConf
 
 from nstexp.config.build import build, prepared
-from nstexp.config.early import checked
+from nstexp.config.early import check_objects, checked
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
 
@@ -126,8 +126,19 @@ class Encoder:
 
 def make(cfg: dict[str, Any], place: str) -> None:
     """Check a configuration, and build what reads a key."""
+    check_early(cfg, place)
+    build_part(cfg, place)
+
+
+def check_early(cfg: dict[str, Any], place: str) -> None:
+    """What is checked before anything is built."""
+    of_measures = place.startswith("metrics")
+    checked({key: value for key, value in cfg.items() if of_measures or key != "metrics"})
+
+
+def build_part(cfg: dict[str, Any], place: str) -> None:
+    """Build what reads a key."""
     root, _, inner = place.partition(".")
-    checked({key: value for key, value in cfg.items() if "metrics" in (root, key) or key != "metrics"})
     if root in ("loss", "metrics"):
         name = inner.partition(".")[0]
         if inner != name:
@@ -168,6 +179,14 @@ class _NoTerms:
         return False
 
 
+OF_OBJECTS = [
+    case
+    for case in cases()
+    if case[1].startswith(("loss.", "weights.", "backbone.", "generator.", "data.", "video.", "metrics."))
+]
+LEFT_TO_CLASSES = {"layer_weights"}
+
+
 def test_there_are_many_keys():
     places = [place for _, place, _ in cases()]
     assert len(places) > 130 and {"seed", "method.noise_std", "method.optimizers.adam.lr", "video.fps"} <= set(places)
@@ -182,6 +201,37 @@ def test_a_value_that_its_key_does_not_take_is_one_sentence_with_the_key(overrid
         sentence = str(refused.value)
         assert place.rpartition(".")[2] in sentence and "\n" not in sentence, sentence
         assert "TypeError" not in sentence and "Error in call" not in sentence, sentence
+
+
+def refusal(check: Callable[..., None], *given: Any) -> str | None:
+    """What a check says, if anything."""
+    try:
+        check(*given)
+    except UserError as error:
+        return str(error).removeprefix("method.")  # here the generator's settings are put into the method's
+    return None
+
+
+@pytest.mark.parametrize(("overrides", "place", "value"), [pytest.param(*case, id=case[1]) for case in OF_OBJECTS])
+def test_what_is_refused_before_torch_is_imported_is_refused_with_the_sentence_of_the_class(overrides, place, value):
+    for bad in bad_for(place, value):
+        cfg = changed(overrides, place, bad)
+        early = refusal(check_objects, cfg, cfg, "") or refusal(check_early, cfg, place)
+        assert early in (None, refusal(build_part, cfg, place))
+
+
+def test_most_wrong_values_are_refused_before_torch_is_imported():
+    def is_left(overrides: tuple[str, ...], place: str, value: Any) -> bool:
+        tried = (changed(overrides, place, bad) for bad in bad_for(place, value))
+        return not any(refusal(check_objects, cfg, cfg, "") or refusal(check_early, cfg, place) for cfg in tried)
+
+    left = {case[1] for case in OF_OBJECTS if is_left(*case)}
+    assert {place.rpartition(".")[2] for place in left} == LEFT_TO_CLASSES
+
+
+@pytest.mark.parametrize("overrides", TRIED)
+def test_no_preset_is_refused(overrides):
+    assert refusal(check_objects, config(overrides), config(overrides), "") is None
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from nstexp.outputs import RunFolder
 from nstexp.tasks.request import Request
 from nstexp.tasks.video import memory, task
 from nstexp.tasks.video.memory import Memory
-from nstexp.tasks.video.settings import Settings
 from nstexp.tasks.video.task import video
+from nstexp.tasks.video_settings import Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = (48, 64)

@@ -2,13 +2,12 @@
 
 from nstexp.media.video.encoder import Encoding
 from nstexp.media.video.pictures import Colors
-from nstexp.media.video.reading import READERS, read_frames
+from nstexp.media.video.reading import read_frames
 from nstexp.media.video.source import Frame, Source, open_source
 from nstexp.media.video.writer import CONTAINERS, Writer, open_writer
 
 __all__ = [
     "CONTAINERS",
-    "READERS",
     "Colors",
     "Encoding",
     "Frame",

@@ -5,11 +5,12 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 
 from nstexp.core.errors import ArgumentError, choice
+from nstexp.core.names import Reader
 from nstexp.media.video.animation import read_animation
 from nstexp.media.video.pictures import UPRIGHT, Orientation, Pictures, has_alpha
 from nstexp.media.video.source import Frame, Source, decode, open_container, shown_at, video_stream
@@ -21,12 +22,11 @@ if TYPE_CHECKING:  # PyAV takes a moment to import and most commands never need 
 logger = logging.getLogger(__name__)
 _Decoded: TypeAlias = "tuple[VideoFrame, Fraction | None]"
 
-READERS = ("auto", "decord", "av")
 # Where decord 0.6 was found to be exact to the frame: from the beginning always, behind a seek only in H.264.
 DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 
-def read_frames(source: Source, frames: range, reader: str = "auto", begin: int | None = None) -> Iterator[Frame]:
+def read_frames(source: Source, frames: range, reader: Reader = "auto", begin: int | None = None) -> Iterator[Frame]:
     """Yield the frames with these indices in order; one that cannot be decoded is left out, which a warning says.
 
     Args:
@@ -39,7 +39,7 @@ def read_frames(source: Source, frames: range, reader: str = "auto", begin: int 
     Raises:
         UserError: unknown reader, decord was asked for and cannot read this file, or a damaged picture in a folder.
     """
-    choice("reader", reader, READERS)
+    choice("reader", reader, get_args(Reader))
     wanted = frames if begin is None else frames[frames.index(begin) :]
     if source.pictures:
         return _read_pictures(source, wanted)

@@ -1,6 +1,6 @@
 """A clip in, a stylized clip out."""
 
-from nstexp.tasks.video.settings import Settings
 from nstexp.tasks.video.task import video
+from nstexp.tasks.video_settings import Settings
 
 __all__ = ["Settings", "video"]

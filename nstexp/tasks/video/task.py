@@ -21,8 +21,8 @@ from nstexp.tasks.styles import Styles, read_styles
 from nstexp.tasks.video.memory import Memory
 from nstexp.tasks.video.painter import Painter
 from nstexp.tasks.video.record import OF_CLIP, PLAIN, RESULT, Record
-from nstexp.tasks.video.settings import Settings, seconds_of
 from nstexp.tasks.video.work import Work
+from nstexp.tasks.video_settings import Settings, seconds_of
 
 if TYPE_CHECKING:  # Lightning takes seconds to import
     from pytorch_lightning.loggers import Logger

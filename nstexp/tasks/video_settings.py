@@ -5,11 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from nstexp.core.errors import ArgumentError, choice, number, text, whole
-from nstexp.media.flow import FlowName
-from nstexp.media.video import READERS, Encoding
+from nstexp.core.names import FlowName, Reader
+
+if TYPE_CHECKING:  # a wrong value is refused before torch is imported
+    from nstexp.media.video import Encoding
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Settings:
     stabilize: float = 0.8
     flow: FlowName = "dis"
     fps: float | str = 25
-    reader: str = "auto"
+    reader: Reader = "auto"
     codec: str | None = None
     quality: float = 18
     codec_options: Mapping[str, Any] | None = None
@@ -46,7 +48,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         choice("flow", self.flow, get_args(FlowName))
-        choice("reader", self.reader, READERS)
+        choice("reader", self.reader, get_args(Reader))
         number("stabilize", self.stabilize, 0, below=1, example="0.8")
         number("quality", self.quality, 0, 255, example="18; less is better")
         if self.codec is not None:
@@ -60,8 +62,10 @@ class Settings:
         _ = self.rate, seconds_of("start", self.start), seconds_of("end", self.end)
 
     @property
-    def encoding(self) -> Encoding:
-        """The last three of them."""
+    def encoding(self) -> "Encoding":
+        """How the clip is written: `codec`, `quality` and `codec_options`."""
+        from nstexp.media.video import Encoding
+
         return Encoding(self.codec, self.quality, dict(self.codec_options or {}))
 
     @property
