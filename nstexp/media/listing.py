@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
-
 from nstexp import console
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
@@ -139,7 +137,9 @@ def _write(place: Path, folder: Path, found: Sequence[Path], times: dict[str, in
 @contextmanager
 def _alone(lists: Path) -> Iterator[None]:
     """One process at a time; where disks know no locks, or another process takes too long, without waiting."""
-    lock = filelock.FileLock(lists / ".lock")
+    from filelock import FileLock  # few commands need it
+
+    lock = FileLock(lists / ".lock")
     try:
         lists.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=WAIT_S)
