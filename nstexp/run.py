@@ -23,12 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from nstexp import interrupts, loggers
 from nstexp.config import trust
 from nstexp.config.build import build, prepared
-from nstexp.config.early import check_values, measure_names, request_of
+from nstexp.config.early import check_layers, check_values, measure_names, request_of
 from nstexp.config.quoting import resolved_yaml
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.measures import Scorer
-from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.outputs import MEAN_OF, RunFolder, Summary
 from nstexp.ownership import Place, texts
@@ -250,22 +249,11 @@ class Parts:
         always = ("losses", "trainer") if "make_encoder" in asked else ("encoder", "losses", "trainer")
         given = {name: make() for name, make in offered.items() if name in asked or name in always}
         if "encoder" in given:
-            _check_layers(given["losses"], given["encoder"])
+            terms = given["losses"].terms
+            check_layers({name: term.layers for name, term in terms.items()}, given["encoder"].canonical)
         self.summary.device = _with(self.summary.device, str(self.device))
         self.summary.precision = _with(self.summary.precision, str(self.dtype).removeprefix("torch."))
         return build(self.cfg.method, **given)
-
-
-def _check_layers(losses: LossSet, encoder: Encoder) -> None:
-    """Raise a UserError for a layer that the network does not have, with the key of the term that reads it."""
-    for name, term in losses.terms.items():
-        for layer in term.layers:
-            try:
-                _ = layer == IMAGE or encoder.canonical(layer)
-            except UserError as error:
-                raise UserError(
-                    f"loss.{name}.layers, by default from layers.content or layers.style: {error}"
-                ) from error
 
 
 def identity(cfg: DictConfig) -> str:

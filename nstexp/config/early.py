@@ -19,15 +19,17 @@ from nstexp.config.bare_words import with_keys
 from nstexp.config.extras import check_loggers
 from nstexp.config.quoting import quoted
 from nstexp.config.refusals import sentence_of, unreadable
-from nstexp.config.signatures import settings_of
+from nstexp.config.signatures import parameters, settings_of
 from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, under, weight, whole
-from nstexp.core.names import Precision
+from nstexp.core.names import IMAGE, Precision
+from nstexp.core.networks.vgg_names import described
 from nstexp.media.paths import as_list, check_exists, is_clip
 from nstexp.tasks.request import LARGEST_SIDE_PX, Request
 
 REQUEST = {field.name for field in fields(Request)}
 WORDS = {"null": None, "true": True, "false": False}
 SETTINGS = "nstexp.methods.settings"
+VGG = "nstexp.core.networks.vgg.VGG"
 CLIPS = "nstexp.tasks.video.Settings"  # what the group video makes; its class needs no torch
 MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
 LARGEST = 2**63 - 1  # whole number that torch takes
@@ -149,7 +151,41 @@ def check_values(cfg: DictConfig) -> Request:
     check_loggers(resolved.get("logger"))
     request = checked(resolved)
     check_objects(written, resolved, "")
+    _check_layers_of_vgg(resolved)
     return request
+
+
+def _check_layers_of_vgg(values: Mapping[str, Any]) -> None:
+    """Raise for a layer that a VGG does not have whose layers are known without its weights. Of others they are checked
+    when there is a network, as they are where a method may need none (`make_encoder`)."""
+    asked = parameters(str(values["method"].get("_target_")))
+    backbone = values["backbone"]
+    if backbone.get("_target_") != VGG or asked is None or "make_encoder" in asked:
+        return
+    weights = described(backbone.get("weights"))
+    if weights is None:
+        return
+    terms = {name: term for name, term in values["loss"].items() if isinstance(term, Mapping)}
+    own = {name: term for name, term in terms.items() if str(term.get("_target_")).startswith("nstexp.")}
+    layers = weights.layers(backbone.get("tap", "post"))
+    check_layers({name: term.get("layers") or () for name, term in own.items()}, layers.canonical)
+
+
+def check_layers(terms: Mapping[str, Sequence[str]], canonical: Callable[[str], str]) -> None:
+    """Raise a UserError for a layer that a network does not have, with the key of the term that reads it.
+
+    Args:
+        terms: the layers of each term.
+        canonical: of an encoder.
+    """
+    for name, layers in terms.items():
+        for layer in layers:
+            try:
+                _ = layer == IMAGE or canonical(layer)
+            except UserError as error:
+                raise UserError(
+                    f"loss.{name}.layers, by default from layers.content or layers.style: {error}"
+                ) from error
 
 
 def check_objects(written: Any, values: Any, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+IMAGE = "image"  # the name under which a picture itself travels with its features
 Combine = Literal["weighted_loss", "mean_gram", "sum_gram"]  # how several styles become one loss: `LossSet.combined`
 Norm = Literal["instance", "batch", "conditional"]  # of a network that learns styles: `make_norm`
 Propagation = Literal["simple", "inside", "all"]  # what a mask becomes at deeper layers: `masks.guides`

@@ -106,6 +106,12 @@ def test_a_task_says_the_whole_key_itself():
             "generator.up=x is unknown, choose one of nearest, transposed",
         ),
         (["method=adain", "task=train", "data.seed=-1"], "data.seed=-1: give a whole number, 0 or larger"),
+        (
+            ["layers.style=[image,relu4_9]", "loss=[content,gram]", "backbone=random"],
+            "loss.gram.layers, by default from layers.content or layers.style: unknown layer 'relu4_9': vgg19-random-0 "
+            "has relu1_1, relu1_2, pool1, relu2_1, relu2_2, pool2, relu3_1, relu3_2, relu3_3, relu3_4, pool3, relu4_1, "
+            "relu4_2, relu4_3, relu4_4, pool4, relu5_1, relu5_2, relu5_3, relu5_4, pool5",
+        ),
         (["task=video", "video.fps=-1"], "video.fps=-1: give frames per second, such as 25 or 30000/1001"),
     ],
 )

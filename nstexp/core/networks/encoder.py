@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nstexp.core.names import IMAGE as IMAGE  # beside the other names of features
 from nstexp.core.runtime.cache import TensorCache
 
 MEMORY_BYTES = 256 * 2**20
 
 Features = dict[str, Tensor]  # layer name -> (B, C, H, W)
-IMAGE = "image"  # the name under which the image itself travels with its features
 BEFORE, TRUST = "before", "trust"  # of a frame of a clip: the result before, warped to it, and where it belongs
 
 

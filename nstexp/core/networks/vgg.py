@@ -1,6 +1,5 @@
 """VGG (Simonyan & Zisserman 2015) as an encoder: the network of Gatys et al., neural-style and AdaIN."""
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from nstexp.core.errors import UserError, choice, flags
+from nstexp.core.errors import choice, flags
 from nstexp.core.networks.encoder import (
     IMAGE,
     MEMORY_BYTES,
@@ -21,10 +20,10 @@ from nstexp.core.networks.encoder import (
     grown,
     hold,
 )
+from nstexp.core.networks.vgg_names import Layers, Tap, relu, steps_of
 from nstexp.core.runtime.cache import TensorCache
 
 Pool = Literal["max", "avg", "l2"]
-Tap = Literal["post", "pre"]
 
 
 class VGG(nn.Module):
@@ -68,7 +67,8 @@ class VGG(nn.Module):
         self.preprocessing = weights.preprocessing
         self.conv_names = tuple(weights.convs)
         hold(self, weights, dtype)
-        self.steps = _steps(self.conv_names)
+        self.steps = steps_of(self.conv_names)
+        self._layers = Layers(self.identity, self.steps, tap)
         self.memory = TensorCache(MEMORY_BYTES)
         self.eval()
 
@@ -91,14 +91,10 @@ class VGG(nn.Module):
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        pairs = ((step, _relu(step)) if self.tap == "pre" else (_relu(step),) for step in self.steps)
-        return tuple(dict.fromkeys(name for pair in pairs for name in pair))
+        return self._layers.names
 
     def canonical(self, name: str) -> str:
-        own = name if self.tap == "pre" else _relu(name)
-        if own not in self.layer_names:
-            raise UserError(f"unknown layer '{name}': {self.identity} has {', '.join(self.layer_names)}")
-        return own
+        return self._layers.canonical(name)
 
     def depth(self, name: str) -> int:
         """How many convolutions and poolings lie before a layer's values."""
@@ -112,7 +108,7 @@ class VGG(nn.Module):
     def input_of(self, conv: str) -> str:
         """The layer whose values a convolution reads (the image's name, for the first)."""
         before = self.steps.index(conv) - 1
-        return IMAGE if before < 0 else _relu(self.steps[before])
+        return IMAGE if before < 0 else relu(self.steps[before])
 
     def reach_px(self, layer: str) -> int:
         reach, stride = 0, 1
@@ -165,7 +161,7 @@ class VGG(nn.Module):
                 found |= {step: before_relu} if step in asked.values() else {}
                 # In place where nobody else holds the convolution's output: it saves a fifth of a CPU step.
                 x = F.relu(before_relu) if self.tap == "pre" else F.relu_(before_relu)
-            found |= {_relu(step): x} if _relu(step) in asked.values() else {}
+            found |= {relu(step): x} if relu(step) in asked.values() else {}
         return {IMAGE: image} | {name: found[own] for name, own in asked.items()}
 
     def _conv(self, name: str, x: Tensor, first: bool) -> Tensor:
@@ -192,17 +188,3 @@ class VGG(nn.Module):
     def train(self, mode: bool = True) -> "VGG":
         """Does nothing: the encoder is frozen and stays in evaluation mode inside any training module."""
         return super().train(False)
-
-
-def _steps(conv_names: Sequence[str]) -> tuple[str, ...]:
-    """Convolutions with a pooling after each block, in the order they run."""
-    if not all(re.fullmatch(r"conv[1-9]_[1-9]", name) for name in conv_names) or not conv_names:
-        raise UserError(f"encoder weights must be named conv1_1, conv1_2, ...; found {', '.join(conv_names)}")
-    blocks: dict[str, list[str]] = {}
-    for name in conv_names:
-        blocks.setdefault(name[4], []).append(name)
-    return tuple(step for block, names in blocks.items() for step in (*names, f"pool{block}"))
-
-
-def _relu(name: str) -> str:
-    return name.replace("conv", "relu")
