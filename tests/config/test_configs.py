@@ -30,6 +30,7 @@ FILES = sorted(CONF.rglob("*.yaml"))
 # What a file needs beside it: values that only the user can give, and groups that only some methods and tasks have.
 NEEDED = {
     "backbone=vgg_file": ["backbone.weights.path=weights.pth"],
+    "layers=efficientnet": ["backbone=efficientnet_lite0"],
     "task=train": ["method=adain"],
     "data=folders": ["method=adain", "task=train"],
     "data=shards": ["method=adain", "task=train"],
@@ -248,7 +249,8 @@ def test_hydra_files_are_in_force():
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent.name in ("experiment", "layers")], ids=lambda f: f.stem)
 def test_layers_and_weights_fit_the_encoder_and_the_losses(file):
     network = NETWORKS.get(chosen(file), "random")
-    cfg = resolve(compose(chosen(file), f"backbone={network}", *NEEDED.get(chosen(file), [])))
+    needed = dict.fromkeys([f"backbone={network}", *NEEDED.get(chosen(file), [])])  # each once
+    cfg = resolve(compose(chosen(file), *needed))
     encoder = instantiate(cfg["backbone"], _convert_="all")
     losses = LossSet(instantiate(cfg["loss"], _convert_="all"), cfg["weights"])
     assert all(encoder.canonical(name) for name in losses.layers())
