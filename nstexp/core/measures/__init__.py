@@ -17,6 +17,7 @@ from nstexp.core.measures.color import (
     palette,
     palette_distance,
 )
+from nstexp.core.measures.faults import Chroma, Halo, Weave, chroma_distance, chroma_values, halo, weave
 from nstexp.core.measures.features import content_loss, style_gram, style_moments, style_swd
 from nstexp.core.measures.learned import LPIPS, InceptionFeatures
 from nstexp.core.measures.scorer import DEFAULT_NAMES, Scorer, default_measures
@@ -31,8 +32,10 @@ __all__ = [
     "LPIPS",
     "SSIM",
     "ArtFID",
+    "Chroma",
     "ColorCovariance",
     "ColorMean",
+    "Halo",
     "InceptionFeatures",
     "LossMeasure",
     "Measure",
@@ -40,13 +43,17 @@ __all__ = [
     "Scorer",
     "SetMeasure",
     "SetScorer",
+    "Weave",
     "about",
     "art_fid",
     "cfsd",
+    "chroma_distance",
+    "chroma_values",
     "color_distance",
     "content_loss",
     "default_measures",
     "frechet_distance",
+    "halo",
     "inception_fid",
     "luminance_statistics",
     "palette",
@@ -55,4 +62,5 @@ __all__ = [
     "style_gram",
     "style_moments",
     "style_swd",
+    "weave",
 ]

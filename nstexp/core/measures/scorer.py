@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nstexp.core.errors import ArgumentError, UserError, whole
 from nstexp.core.measures.color import ColorCovariance, ColorMean, PaletteDistance
+from nstexp.core.measures.faults import Chroma, Halo, Weave
 from nstexp.core.measures.features import content_loss, style_gram, style_moments, style_swd
 from nstexp.core.measures.sets import SetScorer
 from nstexp.core.measures.structure import CFSD, SSIM
@@ -28,6 +29,9 @@ DEFAULT: dict[str, Callable[[], Measure]] = {  # all that need no download
     "color_mean": ColorMean,
     "color_cov": ColorCovariance,
     "palette_distance": PaletteDistance,
+    "chroma": Chroma,
+    "halo": Halo,
+    "weave": Weave,
 }
 DEFAULT_NAMES = tuple(DEFAULT)
 
