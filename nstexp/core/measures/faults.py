@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstexp.core.color import luminance
+from nstexp.core.losses.transport import quantiles
 from nstexp.core.measures.terms import Role
 from nstexp.core.networks.encoder import IMAGE, Features
 from nstexp.core.resize import resize, size_for_longer_side
@@ -52,9 +53,7 @@ def chroma_distance(a: Tensor, b: Tensor) -> float:
 
 
 def _quantiles(picture: Tensor) -> Tensor:
-    values = chroma_values(picture.cpu()).flatten().sort().values
-    at = (torch.arange(QUANTILES) + 0.5) / QUANTILES * (len(values) - 1)
-    return torch.lerp(values[at.floor().long()], values[at.ceil().long()], at.frac().to(values))
+    return quantiles(chroma_values(picture.cpu()).flatten().sort().values[None, None], QUANTILES)
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The convolution of all networks: PyTorch's, and where PyTorch's is wrong, a detour."""
+"""A convolution for networks that shrink pictures by strides: PyTorch's, and where PyTorch's is wrong, a detour."""
 
 import torch
 import torch.nn.functional as F
