@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo quick test test-cluster test-slurm test-ray lint clean
+.PHONY: demo quick test test-cluster test-slurm test-ray lint docs clean
 
 demo: .venv/.installed
 	$(BIN)/python -m nstexp experiment=demo logger=csv
@@ -37,6 +37,10 @@ test-ray: .venv/.installed-dev
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 
+# The site, into site/. A broken link or a missing picture is an error.
+docs: .venv/.installed-docs
+	$(BIN)/mkdocs build --strict
+
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
@@ -44,6 +48,10 @@ lint: .venv/.installed-dev
 
 .venv/.installed-dev: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
 clean:
