@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from nstexp import interrupts, outputs, streams
-from nstexp.commands import print_path
+from nstexp.commands import errors_on_one_line, print_path, subcommand
 from nstexp.config import composing, early, trust
 from nstexp.config.build import build, prepared
 from nstexp.config.continued import take_over
@@ -47,8 +47,9 @@ def main() -> None:
 
 
 def _main() -> None:
-    if sys.argv[1:2] == ["samples"]:
-        _print_samples()
+    if command := subcommand(sys.argv[1:]):
+        with errors_on_one_line():
+            command()
         return
     try:
         words, trusted = trust.split_words(sys.argv[1:])
@@ -368,16 +369,6 @@ def _job_number() -> int | None:
 def _env_or(name: str, default: Any) -> Any:
     """What an environment variable says; if it is not set, or empty, the default."""
     return os.environ.get(name) or default
-
-
-def _print_samples() -> None:
-    from nstexp.media import samples
-
-    for image in samples.listing():
-        print(f"{image.name:24} {image.title}")
-    titles = {image.name: image.title for image in samples.listing()}
-    for name, source in samples.learned_styles().items():
-        print(f"{name:24} of method=cin: {titles.get(source, source)}")
 
 
 # Here, and not in main: a launcher's processes import this module and run _job.

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 
 from nstexp.core.runtime.files import write_atomically
 from nstexp.media import sheet
+from nstexp.media.learned import Source
 from nstexp.media.sheet import GAP_PX, GRAY, PALE, RED, beside, blank, padded, stacked, thumbnail
-from nstexp.report.jobs import INPUTS, Job, input_files, shortened, unique, varying
+from nstexp.report.jobs import INPUTS, Job, input_files, learned_by, shortened, unique, varying
 
 CELL_PX, INPUT_PX, WRAP_AT = 256, 60, 6
 LEAST_CELL_PX, LARGEST_SIDE_PX = 64, 20_000  # a large sweep gets smaller cells
@@ -36,7 +37,7 @@ def draw_grid(jobs: Sequence[Job], path: Path) -> bool:
     most = max(len(names) * len(rows), *(len(row.cells) for row in rows))
     px = max(LEAST_CELL_PX, min(CELL_PX, LARGEST_SIDE_PX // most))
     thumbnails = {file: thumbnail(file, px) for job in jobs for file in job.pictures.values()}
-    drawing = _Sheet(rows, thumbnails, _constant_inputs(jobs), px, _common_origin(jobs))
+    drawing = _Sheet(rows, thumbnails, _constant_inputs(jobs), px, _common_origin(jobs), _common_styles(jobs))
     blocks = [drawing.block(name, titled=len(names) > 1) for name in names]
     image = stacked(blocks, gap=3 * GAP_PX)
     image = padded(image, image.width + 2 * MARGIN_PX, image.height + 2 * MARGIN_PX, 0.5, 0.5)
@@ -95,6 +96,15 @@ def _common_origin(jobs: Sequence[Job]) -> Path | None:
     return origins.pop() if len(origins) == 1 else None
 
 
+def _common_styles(jobs: Sequence[Job]) -> dict[str, Source]:
+    """The learned styles of all jobs, without names that mean different pictures in different jobs."""
+    found: dict[str, set[Source]] = {}
+    for job in jobs:
+        for name, source in learned_by(job).items():
+            found.setdefault(name, set()).add(source)
+    return {name: sources.pop() for name, sources in found.items() if len(sources) == 1}
+
+
 class _Sheet:
     """Draws the rows, once for every content picture; all blocks have the same column widths.
 
@@ -104,6 +114,7 @@ class _Sheet:
         inputs: those of INPUTS that are the same for all jobs; those that vary are in the labels.
         px: longer side of a thumbnail at most.
         origin: where relative paths of inputs start.
+        learned: name -> source of the styles that networks have learned.
     """
 
     def __init__(
@@ -113,8 +124,10 @@ class _Sheet:
         inputs: Pairs,
         px: int,
         origin: Path | None,
+        learned: Mapping[str, Source],
     ) -> None:
         self.rows, self.thumbnails, self.inputs, self.origin = rows, thumbnails, inputs, origin
+        self.learned = learned
         self.width = max([px // 2, *(image.width for image in thumbnails.values() if image is not None)])
         self._input = cache(lambda file: thumbnail(file, INPUT_PX))
 
@@ -164,9 +177,8 @@ class _Sheet:
         """A line for each pair, with the input pictures themselves below `content` and `style`, as many as fit."""
         parts = []
         for pair in pairs:
-            pictures = [
-                image for file in input_files(*pair, name, self.origin) if (image := self._input(file)) is not None
-            ]
+            files = input_files(*pair, name, self.origin, self.learned)
+            pictures = [image for file in files if (image := self._input(file)) is not None]
             parts.append(sheet.words(_named(pair), width, centered=centered))
             parts += [beside(pictures[: (width + GAP_PX) // (INPUT_PX + GAP_PX)])] if pictures else []
         return stacked(parts, gap=GAP_PX // 2, x=0.5 if centered else 0)

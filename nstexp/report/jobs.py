@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from natsort import natsorted
 
 from nstexp.console import bar
 from nstexp.core.errors import UserError, is_whole
+from nstexp.media.learned import BUNDLED, Source, picture_of, styles_of
 from nstexp.media.listing import is_input
 from nstexp.media.paths import WRITABLE, find_images
 from nstexp.media.samples import is_builtin
@@ -173,7 +175,9 @@ def read_curves(path: Path) -> tuple[list[Curve], int]:
     return curves, len(rows) - len(good)
 
 
-def input_files(key: str, value: str, name: str, origin: Path | None = None) -> list[Path]:
+def input_files(
+    key: str, value: str, name: str, origin: Path | None = None, learned: Mapping[str, Source] | None = None
+) -> list[Path]:
     """The few pictures that a value of INPUTS means; of several contents the one that is called like the picture.
 
     Args:
@@ -181,18 +185,58 @@ def input_files(key: str, value: str, name: str, origin: Path | None = None) -> 
         value: as `Job.text` gives it.
         name: the picture that was made.
         origin: where relative paths start.
+        learned: the styles that `style` can name, see `learned_by`.
     """
-    return inputs_of(find_inputs(key, value, origin), key, name)
+    return inputs_of(find_inputs(key, value, origin, learned), key, name)
 
 
-def find_inputs(key: str, value: str, origin: Path | None) -> list[Path]:
-    """All pictures that a value of INPUTS means, none if they are gone."""
+def find_inputs(key: str, value: str, origin: Path | None, learned: Mapping[str, Source] | None = None) -> list[Path]:
+    """All pictures that a value of INPUTS means; none if one of them is gone.
+
+    Args:
+        key: one of INPUTS; anything else has no files.
+        value: as `Job.text` gives it.
+        origin: where relative paths start.
+        learned: the styles that `style` can name, see `learned_by`.
+    """
     if key not in INPUTS or not value:
         return []
+    if key != "style":
+        learned = None
+    specs = _items(value)
+    if learned and value == "null":  # such a network then redraws in its first style
+        specs = [next(iter(learned))]
     try:
-        return find_images([_from(spec, origin) for spec in _items(value)], key)
+        return [path for spec in specs for path in _pictures_of(spec, key, origin, learned or {})]
     except (UserError, OSError, ValueError):  # moved since, or a name that no file can have
         return []
+
+
+def _pictures_of(spec: str, key: str, origin: Path | None, learned: Mapping[str, Source]) -> list[Path]:
+    """The pictures of one word: a file, a folder, a built-in name, or a learned style, whose picture may be gone."""
+    if spec not in learned:
+        return find_images(_from(spec, origin), key)
+    found = picture_of(learned[spec].name, learned[spec].digest, origin)
+    if found is None:
+        raise UserError(f"{key}={spec}: its picture is not on this machine")
+    return [found]
+
+
+def learned_by(job: Job) -> dict[str, Source]:
+    """The styles that the network of a job has learned, by name; none if it takes any picture, or is gone, or if the
+    job trained it."""
+    model, task = _at(job.config, "method.model"), str((_at(job.config, "task._target_") or ("",))[0])
+    if model is None or not isinstance(model[0], str) or task.endswith(".train"):
+        return {}
+    return _learned_in(model[0] if model[0] == BUNDLED else _from(model[0], job.origin))
+
+
+@cache
+def _learned_in(model: str) -> dict[str, Source]:
+    try:
+        return styles_of(model)
+    except (UserError, OSError):
+        return {}
 
 
 def inputs_of(files: Sequence[Path], key: str, name: str) -> list[Path]:

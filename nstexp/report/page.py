@@ -36,6 +36,7 @@ from nstexp.report.jobs import (
     find_inputs,
     inputs_of,
     is_number,
+    learned_by,
     loss_terms,
     read_curves,
     unique,
@@ -146,7 +147,8 @@ class _Entry:
 def _entry(job: Job) -> _Entry:
     curves, damaged_lines = read_curves(job.path)
     pictures = _pictures(job, curves)
-    given = {key: find_inputs(key, job.text(key) or "", job.origin) for key in INPUTS}
+    learned = learned_by(job)
+    given = {key: find_inputs(key, job.text(key) or "", job.origin, learned) for key in INPUTS}
     inputs = [(key, name, file) for key in INPUTS for name in pictures for file in inputs_of(given[key], key, name)]
     return _Entry(job, pictures, inputs, curves, damaged_lines)
 

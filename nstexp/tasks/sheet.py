@@ -1,4 +1,4 @@
-"""The sheet of an evaluation: every painting once, and beside it what the methods made of the photos."""
+"""The contact sheet of an evaluation: every painting once, with the results of all methods beside it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ from PIL import Image
 from nstexp.media.sheet import GAP_PX, beside, blank, padded, stacked, words
 
 LABEL_PX, LEAST_WIDTH_PX, MARGIN_PX = 110, 80, 16
-# Width by height: of a sheet that is left in one column, and what many paintings come close to in several.
-NO_STRIP, SHAPE = 0.6, 4 / 3
+NO_STRIP = 0.6  # width / height; a sheet at least this wide stays in one column
+SHAPE = 4 / 3  # width / height that a sheet in several columns comes close to
 
 
 def evaluation_sheet(
@@ -19,15 +19,17 @@ def evaluation_sheet(
     methods: Sequence[str],
     made: Mapping[tuple[str, str, str], Image.Image],
 ) -> Image.Image:
-    """Photos above, paintings at the left, each once and as large as the results.
+    """Draw the photos at the top, the paintings at the left, and the results where a photo and a painting meet.
 
-    Columns are the photos, and rows the methods; of a single photo by several methods these are the columns. Many
-    paintings go into several columns, each with the photos above.
+    The columns are the photos and the rows are the methods; with one photo and several methods, the columns are the
+    methods. Photos and paintings are drawn as large as the results, each painting once. Many paintings are spread over
+    several columns, with the photos at the top of every column.
 
     Args:
-        photos, paintings: name -> picture of any size.
-        methods: their labels.
-        made: (method, painting, photo) -> result; what is missing stays empty.
+        photos: name -> picture of any size.
+        paintings: name -> picture of any size.
+        methods: labels of the methods.
+        made: (method, painting, photo) -> result, not empty; a missing result leaves its place empty.
     """
     side = max(max(image.size) for image in made.values())
     width = max(side, LEAST_WIDTH_PX)
@@ -66,13 +68,13 @@ def evaluation_sheet(
 
 
 def _sized(image: Image.Image, side: int) -> Image.Image:
-    """With this longer side."""
+    """Resize a picture so that its longer side is `side` pixels."""
     scale = side / max(image.size)
     return image.resize([max(1, round(length * scale)) for length in image.size], Image.Resampling.LANCZOS)
 
 
 def _columns(head: Image.Image, blocks: Sequence[Image.Image]) -> int:
-    """Into how many columns the blocks go, so that the whole is no strip."""
+    """The number of columns of blocks with which the sheet is not a narrow strip."""
     high = sum(block.height for block in blocks) / len(blocks)
 
     def shape(columns: int) -> float:

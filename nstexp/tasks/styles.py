@@ -1,4 +1,4 @@
-"""Style pictures as the tasks take them: files, shares, layers, fine strokes and masks."""
+"""Style pictures as tasks use them: their files, shares, layers, fine strokes and masks."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import file_digest
+from nstexp.media import learned as learned_pictures
 from nstexp.media import samples
 from nstexp.media.images import load_image
 from nstexp.media.masks import load_masks
@@ -21,7 +22,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Styles:
-    """Style pictures and the files that they and their masks come from."""
+    """The style pictures of a run.
+
+    Args:
+        pictures: the styles, without masks.
+        files: the files of the style pictures, masks and fine strokes, which the run must not replace.
+        masks: the files of the masks, one for each style; empty: no masks.
+        max_input_megapixels: limit on one file.
+    """
 
     pictures: list[Style]
     files: list[Path]
@@ -29,10 +37,10 @@ class Styles:
     max_input_megapixels: float
 
     def at(self, size: tuple[int, int]) -> list[Style]:
-        """The styles with their masks at the content's (height, width); `image` stays the same object.
+        """The styles with their masks at the content's (height, width); `Style.image` stays the same object.
 
         Raises:
-            UserError: a mask that cannot be read or is of another aspect.
+            UserError: a mask cannot be read, or its aspect ratio is not the content's.
         """
         if not self.masks:
             return self.pictures
@@ -41,15 +49,16 @@ class Styles:
 
 
 def read_styles(request: Request, method: Stylizer, name: str, compared: bool = True) -> Styles:
-    """The styles that are asked for, as a method takes them.
+    """Load the styles of a request in the form that a method takes.
 
     Args:
-        name: the method's, for messages.
-        compared: whether the pictures of styles that were learned are of any use, for measures or colors; else they
-            are not read.
+        request: names the style pictures and their settings.
+        method: the method that will use the styles.
+        name: the method's name, for messages.
+        compared: whether measures or colors need the pictures of learned styles; if not, these are not read.
 
     Raises:
-        UserError: no such picture, keys that do not go together, or what the method does not take.
+        UserError: there is no such picture, two keys contradict each other, or the method does not accept a key.
     """
     check_accepted(request, method, name)
     learned = learned_styles(method)
@@ -73,7 +82,11 @@ def read_styles(request: Request, method: Stylizer, name: str, compared: bool = 
 
 
 def check_accepted(request: Request, method: Stylizer, name: str) -> None:
-    """Raise a UserError for what is asked for and a method does not take."""
+    """Raise a UserError if a request sets a key that the method does not accept.
+
+    Args:
+        name: the method's name, for the message.
+    """
     asked = {
         "layers": ("style_layers", request.style_layers is not None),
         "fine": ("fine_style", request.fine_style is not None),
@@ -90,18 +103,22 @@ def check_accepted(request: Request, method: Stylizer, name: str) -> None:
 def find_styles(
     style: str | Sequence[str] | None, learned: Mapping[str, LearnedStyle] | None = None, others: bool = False
 ) -> list[tuple[str, Path | None]]:
-    """Names of styles and their pictures' files; a style that a method has learned may have none.
+    """Find the names of styles and the files of their pictures.
 
     Args:
-        learned: of a method that has learned its styles: `style` is their names, or the pictures they were learned
-            from, wherever these are now; None: the first.
-        others: whether pictures that were not learned will do as well.
+        style: files, folders or built-in names. With `learned` also names of learned styles, or the pictures they
+            were learned from, wherever these files are now; None: the first learned style.
+        learned: name -> style, of a method that has learned its styles; None: the method takes any picture.
+        others: whether pictures that were not learned are accepted, too.
+
+    Returns:
+        Pairs (name, file). The file is None if the picture of a learned style is not on this machine.
 
     Raises:
-        UserError: no such picture or style.
+        UserError: there is no such picture or style.
     """
     if learned is None:
-        paths = find_images(style, "style")
+        paths = find_images([] if style is None else style, "style")
         return list(zip(unique_names(paths), paths, strict=True))
     if style is None:
         style = next(iter(learned))
@@ -112,7 +129,7 @@ def find_styles(
     found: list[tuple[str, Path | None]] = []
     for each in as_list(style):
         if each in learned:
-            found.append((each, _picture_of(learned[each])))
+            found.append((each, learned_pictures.picture_of(learned[each].source, learned[each].digest)))
             continue
         known = f"style={each}: the network has learned {', '.join(learned)}"
         if not (samples.is_builtin(each) or is_there(each)):
@@ -127,16 +144,6 @@ def find_styles(
     return found
 
 
-def _picture_of(style: LearnedStyle) -> Path | None:
-    """The file that a style was learned from, if it is here and still the same."""
-    try:
-        path = find_images(style.source, "style")[0] if style.source else None
-        same = path is not None and style.digest in ("", file_digest(path))
-    except (UserError, OSError):
-        return None
-    return path if same else None
-
-
 def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
     if masks is None:
         return []
@@ -147,10 +154,10 @@ def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
 
 
 def checked_shares(count: int, weights: Sequence[float] | None) -> Sequence[float]:
-    """One share for each of `count` styles, as `style_weights` gives them.
+    """The shares of `count` styles: `weights`, or equal shares if that is None.
 
     Raises:
-        UserError: another number of them, or values that are no shares.
+        UserError: the number of weights is not `count`, or they are not finite numbers from 0 on with a sum above 0.
     """
     shares = [1 / count] * count if weights is None else weights
     if isinstance(shares, str) or not isinstance(shares, Sequence):
@@ -173,7 +180,7 @@ def _load_styles(
 
 
 def _loaded(path: Path | None, max_megapixels: float, optional: bool) -> Tensor | None:
-    """A style's picture; one that is only wanted for comparison may be missing."""
+    """Load a style's picture; with `optional`, a file that cannot be read gives None."""
     try:
         return None if path is None else load_image(path, max_megapixels)
     except UserError:
@@ -196,6 +203,6 @@ def _with_layers(styles: list[Style], layers: Sequence[Sequence[str]] | None) ->
 def _with_fine(styles: list[Style], paths: list[Path], max_megapixels: float) -> list[Style]:
     if len(paths) not in (0, 1, len(styles)):
         raise UserError(f"fine_style has {len(paths)} pictures for {len(styles)} style pictures: give one, or one each")
-    pictures = [load_image(path, max_megapixels) for path in paths]
+    pictures: list[Tensor | None] = [load_image(path, max_megapixels) for path in paths]
     each = (pictures or [None]) * (1 if len(pictures) > 1 else len(styles))
     return [replace(style, fine=picture) for style, picture in zip(styles, each, strict=True)]
