@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+from typing import NoReturn
 
 from nstexp import interrupts, streams
 
@@ -12,6 +13,10 @@ def main() -> None:
     interrupts.leave_at_once(interrupts.EXIT_INTERRUPTED, "interrupted")
     streams.prepare()
     atexit.register(interrupts.ignore)  # of all exit functions the last: Python takes itself apart behind them
+    from nstexp.completion import shells
+
+    if shells.asked(sys.argv[1:]):  # before Hydra is imported, because a person waits behind the Tab key
+        _complete()
     from nstexp import cli  # with Hydra, which takes a moment
 
     code: object = 0
@@ -26,6 +31,18 @@ def main() -> None:
     if code == interrupts.EXIT_INTERRUPTED:
         _end_now(code)
     sys.exit(code)
+
+
+def _complete() -> NoReturn:
+    """Print what the shell's completion asks for, and exit."""
+    from nstexp.commands import errors_on_one_line
+    from nstexp.completion import shells
+
+    with errors_on_one_line():
+        text = shells.answer(sys.argv[1:])
+        sys.stdout.buffer.write(os.fsencode(text + "\n" * bool(text)))  # names of files that are no Unicode, too
+        sys.stdout.flush()
+    sys.exit(0)
 
 
 def _end_now(code: int) -> None:

@@ -1,9 +1,9 @@
 """`nstexp samples` and `nstexp styles`: the built-in pictures and the styles of a network, as a list or as a sheet."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nstexp.commands import check_out, print_path
 from nstexp.console import progress
@@ -144,12 +144,11 @@ def _write_sheet(
     with shown:
         cells = {heading: [cell(*each) for each in entries] for heading, entries in sections.items()}
     image = sheet.contact_sheet(cells, min(columns, max(map(len, cells.values()))), CELL_PX)
-    more: dict[str, object] = {}
+    more: dict[str, Any] = {}
     if path.suffix.lower() == ".png":
         more["pnginfo"] = PngInfo()
-        more["pnginfo"].add_text(MADE_BY, command)  # type: ignore[attr-defined]
-    save: Callable[[Path], None] = lambda temporary: image.save(temporary, **more)  # noqa: E731
-    write_atomically(path, save)
+        more["pnginfo"].add_text(MADE_BY, command)
+    write_atomically(path, lambda temporary: image.save(temporary, **more))
     print_path(path)
 
 
