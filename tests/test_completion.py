@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
+from nstexp.commands import COMMANDS
 from nstexp.completion.candidates import OPTIONS, candidates
 from nstexp.completion.shells import answer, asked, split
 from nstexp.config import keys, options
@@ -25,7 +26,7 @@ from nstexp.media import samples
 
 NSTEXP = f"{sys.executable} -m nstexp"
 CALL = "import sys; sys.argv[0] = 'nstexp'; from nstexp.__main__ import main; main()"  # as the console script does
-SECONDS = 60.0
+SECONDS, NO_ANSWER, QUIET = 60.0, 6.0, 0.4
 
 
 def texts(line: str) -> list[str]:
@@ -128,6 +129,13 @@ def test_options_of_own_folders_are_offered(files):
     assert texts("--config-dir ") == ["mine/", "photos/"]
 
 
+def test_a_subcommand_that_explains_things_gets_groups_options_and_keys(monkeypatch):
+    monkeypatch.setitem(COMMANDS, "explain", "nowhere:explain")
+    assert texts("explain method=a") == ["method=adain"]
+    assert texts("explain weights.b") == ["weights.beta"]
+    assert "method" in texts("explain m")
+
+
 def test_hydras_options_are_all_offered():
     long = {option for option in options._known() if option.startswith("--")}
     assert long - {"--run"} == {option for option in OPTIONS if option.startswith("--")}
@@ -160,6 +168,12 @@ def test_hydras_options_are_all_offered():
 )
 def test_names_of_files_are_offered_where_a_file_is_meant(files, line, expected):
     assert texts(line) == expected
+
+
+def test_a_terminal_gets_no_commands_from_names(files):
+    for name in ("pz\x1b[31m.png", "pz\n.png", "pzz.png"):
+        Path(name).touch()
+    assert texts("content=pz") == ["content=pzz.png"]
 
 
 def test_a_home_folder_is_understood_and_stays_as_it_was_typed(files, monkeypatch):
@@ -233,6 +247,7 @@ def test_an_answer_is_quick_and_has_one_candidate_a_line(files):
 def test_bash_gets_the_part_of_a_word_that_it_replaces(files):
     breaks = " \t\n\"'@><=;|&(:"
     assert query("nstexp style=met:43652", COMP_BREAKS=breaks) == b"436528 \n"
+    assert query("nstexp backbone@m", COMP_BREAKS=breaks) == b"@metrics.encoder=\n"
     assert query("nstexp content=phone", COMP_BREAKS=breaks) == b"phone\\ \\(1\\).PNG \n"
     assert query("nstexp 'content=phone", COMP_BREAKS=breaks) == b"content=phone (1).PNG\n"
 
@@ -249,6 +264,7 @@ class Shell:
     """
 
     def __init__(self, command: list[str], install: str) -> None:
+        self.seen = b""
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             more = {"PS1": "$ ", "TERM": "xterm", "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
@@ -264,10 +280,9 @@ class Shell:
 
     def args(self, line: str) -> list[str]:
         """The arguments that a line has after Tab (`\\t`) was pressed in it."""
-        for part in re.split("(?<=\t)", line):
+        for part in filter(None, re.split("(\t)", line)):
             self._send(part)
-            if part.endswith("\t"):
-                self._settle()
+            self._settle()
         self._send("\n")
         shown = self._read("END")
         return re.findall("<(.*?)>", shown[shown.rindex("ARGS") :], re.DOTALL)
@@ -290,18 +305,14 @@ class Shell:
         os.write(self.terminal, text.encode())
 
     def _settle(self) -> None:
-        """Wait until the shell has answered, or has nothing to say."""
-        self.seen = getattr(self, "seen", b"")
-        given_up = time.monotonic() + 8
-        while time.monotonic() < given_up:
-            ready, _, _ = select.select([self.terminal], [], [], 2.5)
-            if not ready:
-                return
+        """Wait until the shell has answered what was sent, or has nothing to say."""
+        waiting = NO_ANSWER
+        while select.select([self.terminal], [], [], waiting)[0]:
             self.seen += os.read(self.terminal, 65536)
+            waiting = QUIET
 
     def _read(self, until: str) -> str:
-        shown, given_up = getattr(self, "seen", b""), time.monotonic() + SECONDS
-        self.seen = b""
+        shown, given_up, self.seen = self.seen, time.monotonic() + SECONDS, b""
         while until.encode() not in shown:
             assert time.monotonic() < given_up, shown
             ready, _, _ = select.select([self.terminal], [], [], 1)

@@ -22,8 +22,8 @@ from nstexp.tasks.request import Color
 
 ASSIGNED = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[A-Za-z_][\w./]*(?:@[\w.]+)?)=(?P<value>.*)", re.DOTALL)
 STARTED = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[\w./@]*)", re.DOTALL)  # a key that is not complete
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 NETWORKS = (".safetensors", ".ckpt", ".pth", ".pt")
-TABLES = (".yaml",)
 PICTURES = READABLE + CLIPS
 # The last part of a key -> the endings of the files that its value can name; (): folders only; None: any file.
 FILES: dict[str, tuple[str, ...] | None] = {
@@ -88,7 +88,8 @@ def candidates(words: Sequence[str], current: str) -> list[Candidate]:
         current: the part of the word that is in front of the cursor; '': a new word begins.
     """
     found = {each.text: each for each in _candidates(list(words), current) if each.text.startswith(current)}
-    return [found[text] for text in sorted(found)]
+    # A terminal would obey control characters in names of files and styles.
+    return [found[text] for text in sorted(found) if not CONTROL.search(text)]
 
 
 def _candidates(words: list[str], current: str) -> Iterator[Candidate]:
@@ -101,7 +102,7 @@ def _candidates(words: list[str], current: str) -> Iterator[Candidate]:
             yield from (Candidate(value, complete=True) for value in values)
             return
     if before in FOLDER_OPTIONS:
-        yield from _files("", current, ())
+        yield from _files(current, ())
     elif current.startswith("-"):
         yield from (Candidate(option, complete=True) for option in OPTIONS)
     elif assigned := ASSIGNED.fullmatch(current):
@@ -112,15 +113,15 @@ def _candidates(words: list[str], current: str) -> Iterator[Candidate]:
         if started := STARTED.fullmatch(current):
             yield from _keys(Setup(words), started["sign"], started["key"])
         if current:  # photo.jpg painting.jpg need no key
-            yield from _files("", current, PICTURES)
+            yield from _files(current, PICTURES)
 
 
 def _of_subcommand(command: str, words: Sequence[str], current: str) -> Iterator[Candidate]:
     if command in ("samples", "styles"):
         if words[-1:] == ["--sheet"]:
-            yield from _files("", current, WRITABLE)
+            yield from _files(current, WRITABLE)
         elif command == "styles" and not current.startswith("-"):
-            yield from _files("", current, NETWORKS)
+            yield from _files(current, NETWORKS)
         if current.startswith("-") or not current:
             yield from (Candidate(option, complete=True) for option in ("--sheet", "--help"))
     else:  # a question about a group, an option or a key
@@ -319,7 +320,7 @@ def _single_values(setup: Setup, key: str, started: str) -> Iterator[Candidate]:
             yield from _complete(["bundled"])
         if name in WITH_BUILTINS:
             yield from _builtins(started)
-        yield from _files("", started, FILES.get(name))
+        yield from _files(started, FILES.get(name))
     else:
         value = setup.default(key)
         if isinstance(value, bool):
@@ -367,11 +368,10 @@ def _learned_styles(setup: Setup) -> list[str]:
         return []
 
 
-def _files(start: str, started: str, endings: tuple[str, ...] | None) -> Iterator[Candidate]:
+def _files(started: str, endings: tuple[str, ...] | None) -> Iterator[Candidate]:
     """Files and folders whose names begin with what was typed.
 
     Args:
-        start: put in front of each.
         started: the path as far as it was typed; `~` is understood and stays as it is.
         endings: those of the files; (): folders only; None: all files.
     """
@@ -384,6 +384,6 @@ def _files(start: str, started: str, endings: tuple[str, ...] | None) -> Iterato
         if not entry.name.startswith(name) or not (is_input(entry.name) or name.startswith(".")):
             continue
         if entry.is_dir():
-            yield Candidate(f"{start}{folder}{slash}{entry.name}/")
+            yield Candidate(f"{folder}{slash}{entry.name}/")
         elif endings is None or Path(entry.name).suffix.lower() in endings:
-            yield Candidate(f"{start}{folder}{slash}{entry.name}", complete=True)
+            yield Candidate(f"{folder}{slash}{entry.name}", complete=True)

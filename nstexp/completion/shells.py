@@ -12,6 +12,7 @@ from nstexp.core.errors import UserError
 
 FLAGS = ("-sc", "--shell-completion")
 ASKED = re.compile(r"(install|uninstall|query)=(bash|zsh)")
+PREFIXES = "@"  # bash takes this break for a part of the word that it begins
 SPECIAL = re.compile(r"[ \t\n\"'\\$`&;|<>()*?!#{}]")  # what a shell does not take for itself
 
 BASH = r"""
@@ -196,7 +197,7 @@ def split(line: str, breaks: str = "") -> Typed:
         else:
             typed.current, begun = typed.current + letter, True
             if letter in breaks:
-                typed.kept = len(typed.current)
+                typed.kept = len(typed.current) - (letter in PREFIXES)
     return typed
 
 
