@@ -1,6 +1,9 @@
 """`nstexp samples` and `nstexp styles`: lists, contact sheets, and which files a sheet may replace."""
 
 import json
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -213,3 +216,12 @@ def test_cells_stand_in_rows(drawn):
     assert places[0][0] == places[1][0] < places[2][0]
     assert places[0][1] == places[2][1] < places[1][1]
     assert sum(text.endswith("...") for text in drawn) == 3, "long titles are cut"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["samples"], ["styles"], ["styles", "--sheet", "a.xyz"]])
+def test_lists_and_refusals_need_no_torch(tmp_path, words):
+    command = [sys.executable, "-X", "importtime", "-m", "nstexp", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == (2 if "--sheet" in words else 0)
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)

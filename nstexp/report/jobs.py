@@ -201,15 +201,26 @@ def find_inputs(key: str, value: str, origin: Path | None, learned: Mapping[str,
     """
     if key not in INPUTS or not value:
         return []
-    if key != "style":
-        learned = None
-    specs = _items(value)
-    if learned and value == "null":  # such a network then redraws in its first style
-        specs = [next(iter(learned))]
+    learned = learned if learned and key == "style" else {}
     try:
-        return [path for spec in specs for path in _pictures_of(spec, key, origin, learned or {})]
+        return [path for spec in _specs(value, learned) for path in _pictures_of(spec, key, origin, learned)]
     except (UserError, OSError, ValueError):  # moved since, or a name that no file can have
         return []
+
+
+def learned_names(value: str, origin: Path | None, learned: Mapping[str, Source]) -> dict[Path, str]:
+    """The pictures of the learned styles that a value of `style` names, and these names; arguments as `find_inputs`."""
+    files = {
+        spec: picture_of(learned[spec].name, learned[spec].digest, origin)
+        for spec in _specs(value, learned)
+        if spec in learned
+    }
+    return {file: spec for spec, file in files.items() if file is not None}
+
+
+def _specs(value: str, learned: Mapping[str, Source]) -> list[str]:
+    """The words of a value; of a style that was not given, the first one, which the network then takes."""
+    return [next(iter(learned))] if learned and value == "null" else _items(value)
 
 
 def _pictures_of(spec: str, key: str, origin: Path | None, learned: Mapping[str, Source]) -> list[Path]:

@@ -37,6 +37,7 @@ from nstexp.report.jobs import (
     inputs_of,
     is_number,
     learned_by,
+    learned_names,
     loss_terms,
     read_curves,
     unique,
@@ -134,12 +135,14 @@ class _Entry:
 
     pictures: {picture: (file or None, note)}; "" stands for a run without one.
     inputs: [(one of INPUTS, picture, file)].
+    names: {file: name} of styles that the job's network has learned.
     damaged_lines: of losses.csv.
     """
 
     job: Job
     pictures: dict[str, tuple[Path | None, str | None]]
     inputs: list[tuple[str, str, Path]]
+    names: dict[Path, str]
     curves: list[Curve]
     damaged_lines: int
 
@@ -150,7 +153,8 @@ def _entry(job: Job) -> _Entry:
     learned = learned_by(job)
     given = {key: find_inputs(key, job.text(key) or "", job.origin, learned) for key in INPUTS}
     inputs = [(key, name, file) for key in INPUTS for name in pictures for file in inputs_of(given[key], key, name)]
-    return _Entry(job, pictures, inputs, curves, damaged_lines)
+    names = learned_names(job.text("style") or "", job.origin, learned)
+    return _Entry(job, pictures, inputs, names, curves, damaged_lines)
 
 
 class _Images:
@@ -292,11 +296,12 @@ def _inputs(entries: Sequence[_Entry], images: _Images) -> list[dict[str, Any]]:
         for key, name, file in entry.inputs:
             found.setdefault((key, file), set()).add(name)
     several = len({name for entry in entries for name in entry.pictures}) > 1
+    names_of_styles = {file: name for entry in entries for file, name in entry.names.items()}
     constant = {key: len({entry.job.text(key) for entry in entries} - {None}) == 1 for key in INPUTS}
     return [
         {
             "kind": key,
-            "name": file.name,
+            "name": names_of_styles.get(file, file.name),
             "image": images.number(file),
             "link": images.link(file),
             "picture": min(names) if several and len(names) == 1 and key == "content" else None,
