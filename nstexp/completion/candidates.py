@@ -1,4 +1,4 @@
-"""Finds what a word of the command line can become: groups and their options, keys and their values, and files."""
+"""Completes a word of the command line: groups and their options, keys and their values, names of files."""
 
 import os
 import re
@@ -69,11 +69,11 @@ NOTHING = object()
 
 @dataclass(frozen=True)
 class Candidate:
-    """What the word under the cursor can become.
+    """A possible completion of the word at the cursor.
 
     Args:
         text: the whole word, without quotes.
-        complete: whether another word follows; if not, the user goes on with this one.
+        complete: whether the word is finished, so that a space can follow.
     """
 
     text: str
@@ -81,7 +81,7 @@ class Candidate:
 
 
 def candidates(words: Sequence[str], current: str) -> list[Candidate]:
-    """Find what the word under the cursor can become, in alphabetical order.
+    """Complete the word at the cursor; the candidates are in alphabetical order.
 
     Args:
         words: the words between the program's name and the cursor, without quotes.
@@ -266,7 +266,7 @@ def _is_internal(path: str) -> bool:
 
 
 def _keys(setup: Setup, sign: str, started: str) -> Iterator[Candidate]:
-    """The groups and keys that begin with what was typed, up to the next dot."""
+    """The groups and keys that begin with the typed text, up to the next dot."""
     parent, dot, _ = started.rpartition(".")
     if sign != "~" and not dot:
         groups = setup.all_groups if sign or started.startswith("hydra") else [*setup.chosen, "experiment"]
@@ -291,7 +291,7 @@ def _keys(setup: Setup, sign: str, started: str) -> Iterator[Candidate]:
 
 
 def _values(setup: Setup, sign: str, key: str, value: str) -> Iterator[Candidate]:
-    """What the value of a key can become; of a list, and of several values for a sweep, the last one."""
+    """Complete the value of a key; in a list, or in several values for a sweep, the last of them."""
     head = value[: max(value.rfind("["), value.rfind(",")) + 1]
     given = {each.strip() for each in re.split(r"[\[,]", head)}
     start, last = f"{sign}{key}={head}", value[len(head) :]
@@ -334,7 +334,7 @@ def _complete(texts: Iterable[str]) -> Iterator[Candidate]:
 
 
 def _as_typed(value: Any) -> str | None:
-    """A number, a word or a list of these as one types it; None for anything else."""
+    """A number, a word or a list of these as text for the command line; None for any other value."""
     if isinstance(value, list):
         items = [_as_typed(each) for each in value]
         return None if None in items else f"[{','.join(map(str, items))}]"
@@ -344,7 +344,7 @@ def _as_typed(value: Any) -> str | None:
 
 
 def _builtins(started: str) -> Iterator[Candidate]:
-    """Built-in pictures; only the prefixes until one of them is typed, because there are many."""
+    """Names of built-in pictures; until a prefix is typed only the prefixes, because there are many names."""
     if ":" not in started:
         yield from (Candidate(f"{prefix}:") for prefix in samples.PREFIXES)
         return
@@ -369,7 +369,7 @@ def _learned_styles(setup: Setup) -> list[str]:
 
 
 def _files(started: str, endings: tuple[str, ...] | None) -> Iterator[Candidate]:
-    """Files and folders whose names begin with what was typed.
+    """Files and folders whose paths begin with the typed text.
 
     Args:
         started: the path as far as it was typed; `~` is understood and stays as it is.

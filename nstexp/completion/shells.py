@@ -1,4 +1,4 @@
-"""The scripts that switch completion on in a shell, and the answers to what these scripts ask on Tab."""
+"""The scripts that switch completion on in a shell, and the answers that these scripts get on Tab."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from nstexp.core.errors import UserError
 
 FLAGS = ("-sc", "--shell-completion")
 ASKED = re.compile(r"(install|uninstall|query)=(bash|zsh)")
-PREFIXES = "@"  # bash takes this break for a part of the word that it begins
-SPECIAL = re.compile(r"[ \t\n\"'\\$`&;|<>()*?!#{}]")  # what a shell does not take for itself
+PREFIXES = "@"  # a break that bash counts as the first character of the new word
+SPECIAL = re.compile(r"[ \t\n\"'\\$`&;|<>()*?!#{}]")  # characters with a meaning in a shell
 
 BASH = r"""
 _nstexp_complete() {
@@ -74,13 +74,13 @@ def asked(words: Sequence[str]) -> bool:
 
 
 def answer(words: Sequence[str]) -> str:
-    """What `nstexp -sc ...` prints: a script for the shell, or one candidate a line.
+    """The text that `nstexp -sc ...` prints: a script for the shell, or candidates, one on each line.
 
     Args:
         words: the command line behind `nstexp`.
 
     Raises:
-        UserError: neither of the known shells is named.
+        UserError: the words are not one of install, uninstall and query with bash or zsh.
     """
     found = [match for match in map(ASKED.fullmatch, words) if match]
     if len(found) != 1 or len(words) != 2:
@@ -100,8 +100,8 @@ def _programs() -> list[str]:
 
 
 def _install(shell: str, programs: Sequence[str]) -> str:
-    # The very Python and nstexp that print the script. The folder that the user is in when Tab is pressed is not
-    # searched for modules, as `python -m` does it: it could hold anything.
+    # The script calls the same Python and nstexp that print it. `python -m` would also search the current folder for
+    # modules, and run any file there that is called like a module, as soon as somebody presses Tab.
     start = f"import sys; sys.path[0] = {str(Path(__file__).resolve().parents[2])!r}; "
     start += "from nstexp.__main__ import main; main()"
     ask = f"{shlex.quote(sys.executable)} -c {shlex.quote(start)}"
@@ -140,7 +140,7 @@ def _answer_on_tab(shell: str) -> str:
     point = os.environ.get("COMP_POINT", "")
     typed = split(line[: int(point)] if point.isdecimal() else line, os.environ.get("COMP_BREAKS", ""))
     found = candidates(_behind_program(typed.words), typed.current)
-    if shell == "zsh":  # which quotes by itself
+    if shell == "zsh":  # zsh quotes candidates by itself
         return "\n".join(each.text + " " * each.complete for each in found)
     return "\n".join(_for_readline(each.text, each.complete, typed) for each in found)
 
@@ -171,11 +171,11 @@ class Typed:
 
 
 def split(line: str, breaks: str = "") -> Typed:
-    """Part a command line into words as a shell does, also where a quote is still open.
+    """Split a command line into words as a shell does; the last quote may be open.
 
     Args:
-        line: up to the cursor.
-        breaks: characters behind which bash takes a new word to begin, although the shell's word goes on.
+        line: the command line up to the cursor.
+        breaks: characters inside a word after which bash completes as if a new word began (COMP_WORDBREAKS).
     """
     typed, begun, escaped = Typed([]), False, False
     for letter in line:

@@ -90,7 +90,7 @@ def learned_styles() -> dict[str, str]:
 
 
 def generator_record(file: Path) -> dict[str, Any]:
-    """What the .safetensors file of a trained generator says about itself: the fields of `model_files.ModelInfo`.
+    """Read the description of a trained generator from its .safetensors file: the fields of `model_files.ModelInfo`.
 
     Only the file's table of contents is read, so that neither torch nor the weights are loaded.
 
