@@ -13,15 +13,18 @@ def main() -> None:
     interrupts.leave_at_once(interrupts.EXIT_INTERRUPTED, "interrupted")
     streams.prepare()
     atexit.register(interrupts.ignore)  # of all exit functions the last: Python takes itself apart behind them
+    from nstexp import help as help_
     from nstexp.completion import shells
 
     if shells.asked(sys.argv[1:]):  # before Hydra is imported, because a person waits behind the Tab key
         _complete()
-    from nstexp import cli  # with Hydra, which takes a moment
 
     code: object = 0
     try:
-        cli.main()
+        if not help_.answered(sys.argv[1:]):
+            from nstexp import cli  # with Hydra, which takes a moment
+
+            cli.main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = interrupts.EXIT_INTERRUPTED

@@ -30,6 +30,7 @@ from nstexp.config.refusals import sentence_of
 from nstexp.core.errors import JobFailed, Stopped, UserError
 from nstexp.core.secrets import without_secrets
 from nstexp.core.text import printable
+from nstexp.help import answered
 from nstexp.interrupts import EXIT_INTERRUPTED
 from nstexp.ownership import Place
 from nstexp.processes import alone_unless, is_first_process
@@ -50,6 +51,8 @@ def _main() -> None:
     if command := subcommand(sys.argv[1:]):
         with errors_on_one_line():
             command()
+        return
+    if answered(sys.argv[1:]):
         return
     try:
         words, trusted = trust.split_words(sys.argv[1:])
