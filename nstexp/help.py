@@ -51,11 +51,11 @@ TOPICS = (
     ),
     Topic(
         "outputs",
-        "The result and the record of a run. A run folder holds the pictures, images/ (unfinished pictures), losses.csv, "
-        "metrics.json, summary.json, config.yaml and nstexp.log.",
+        "The result and the record of a run. A run folder holds the pictures, images/ (unfinished pictures), "
+        "losses.csv, metrics.json, summary.json, config.yaml and nstexp.log.",
         keys=(
-            "output", "transparency", "image_px", "run_dir", "hydra.sweep.dir", "hydra.sweep.subdir", "log_every_n_steps",
-            "picture_every_n_steps", "seed", "precision",
+            "output", "transparency", "image_px", "run_dir", "hydra.sweep.dir", "hydra.sweep.subdir",
+            "log_every_n_steps", "picture_every_n_steps", "seed", "precision",
         ),
     ),
     Topic("methods", "How a picture is made.", groups=("method",)),
@@ -68,8 +68,8 @@ TOPICS = (
     ),
     Topic(
         "weights",
-        "Factors on the loss terms. The total loss is the sum of all terms times their weights. weights.alpha multiplies "
-        "content terms and weights.beta style terms; a key with the name of a term takes precedence.",
+        "Factors on the loss terms. The total loss is the sum of all terms times their weights. weights.alpha "
+        "multiplies content terms and weights.beta style terms; a key with the name of a term takes precedence.",
         groups=("weights",),
         keys=("weights.alpha", "weights.beta", "weights."),
     ),
@@ -91,12 +91,14 @@ TOPICS = (
         "generators",
         "The network that method=texture_net and method=cin train.",
         groups=("generator",),
-        commands=("python -m nstexp method=texture_net generator=pyramid task=train style=painting.jpg data.content=photos",),
+        commands=(
+            "python -m nstexp method=texture_net generator=pyramid task=train style=painting.jpg data.content=photos",
+        ),
     ),
     Topic(
         "optimizers",
-        "Optimizers and learning-rate schedules: of method=gatys (lbfgs, torch_lbfgs, adam, sgd) and of training (adam, "
-        "muon).",
+        "Optimizers and learning-rate schedules: of method=gatys (lbfgs, torch_lbfgs, adam, sgd) and of training "
+        "(adam, muon).",
         groups=("optimization",),
         keys=("method.optimizers.", "method.schedules.", "method.optimizer", "method.schedule", "method.compile"),
     ),
@@ -105,9 +107,9 @@ TOPICS = (
         "Pictures for training.",
         groups=("data",),
         keys=(
-            "data.content", "data.style", "data.batch_size", "data.crop_px", "data.resize_px", "data.resize", "data.flip",
-            "data.workers", "data.val_content", "data.val_style", "data.val_pairs", "data.val_px", "data.max_megapixels",
-            "data.retries", "data.cache_dir", "data.cache_gb",
+            "data.content", "data.style", "data.batch_size", "data.crop_px", "data.resize_px", "data.resize",
+            "data.flip", "data.workers", "data.val_content", "data.val_style", "data.val_pairs", "data.val_px",
+            "data.max_megapixels", "data.retries", "data.cache_dir", "data.cache_gb",
         ),
         commands=("python -m nstexp task=train method=adain data.content=coco/train2017 data.style=wikiart",),
     ),
@@ -179,11 +181,27 @@ TOPICS = (
 )  # fmt: skip
 # Other words for topics; names of groups are found without a list.
 ALIASES = {
-    "input": "pictures", "style": "pictures", "color": "pictures", "colors": "pictures", "content": "pictures",
-    "output": "outputs", "runs": "outputs", "train": "training", "clips": "video", "sweep": "sweeps", "search": "sweeps",
-    "cluster": "sweeps", "metric": "measures", "measure": "measures", "wandb": "loggers", "presets": "experiments",
-    "figures": "experiments", "encoders": "backbones", "encoder": "backbones", "networks": "backbones",
-}  # fmt: skip
+    "cluster": "sweeps",
+    "color": "pictures",
+    "colors": "pictures",
+    "content": "pictures",
+    "clips": "video",
+    "encoder": "backbones",
+    "encoders": "backbones",
+    "figures": "experiments",
+    "input": "pictures",
+    "measure": "measures",
+    "metric": "measures",
+    "networks": "backbones",
+    "output": "outputs",
+    "presets": "experiments",
+    "runs": "outputs",
+    "search": "sweeps",
+    "style": "pictures",
+    "sweep": "sweeps",
+    "train": "training",
+    "wandb": "loggers",
+}
 
 
 def answered(words: Sequence[str]) -> bool:

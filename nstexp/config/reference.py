@@ -1,8 +1,8 @@
 """The keys of the configuration with their meaning, read from the comments of the files in `conf`.
 
-A comment at the end of a key's line, or in the lines directly above it, is the meaning of the key. The comment at the top
-of a file says what the option is; its lines that begin with `#   python` are commands. A comment line that ends with a
-colon is a heading: it applies to the keys below it, up to the end of their table.
+A comment at the end of a key's line, or in the lines directly above it, is the meaning of the key. The comment at the
+top of a file says what the option is; its lines that begin with `#   python` are commands. A comment line that ends
+with a colon is a heading: it applies to the keys below it, up to the end of their table.
 """
 
 import re
@@ -16,6 +16,7 @@ import yaml
 from nstexp.config.keys import CONF, LISTS, LOADER
 
 COMMAND = re.compile(r"# {3,}(?=(?:python|pip|HYDRA_|nstexp) ?)")
+SMALL = {"false", "mse", "none", "nstexp", "null", "true"}  # words that keep their small letter
 # What Hydra reads in any table means the same everywhere.
 OF_HYDRA = {
     "_target_": "the class or function that is built from this table; its arguments are the other keys",
@@ -131,14 +132,14 @@ class Reference:
 
     def _inherited(self, option: Option, key: Key) -> str:
         name = key.path.rpartition(".")[2]
+        swept = key.path.removeprefix("hydra.sweeper.params.")
         for other in self._built_on(option):
-            if text := next((known.text for known in other.keys if known.path == key.path and known.text), ""):
-                return text
+            if text := next((known.text for known in other.keys if known.path == swept and known.text), ""):
+                return f"values of the sweep. {capitalized(text)}" if swept != key.path else text
         if key.is_table and key.path.replace(".", "/") in {*self.groups, "hydra", "video"}:
             return "settings of this group"
-        swept = key.path.removeprefix("hydra.sweeper.params.")
         if swept != key.path:
-            return f"values of the sweep; {self.of_path(swept)}"
+            return f"values of the sweep. {capitalized(self.of_path(swept))}"
         return OF_HYDRA.get(name) or OF_HYDRA.get(key.path, "")
 
     def of_path(self, path: str) -> str:
@@ -167,7 +168,7 @@ class Reference:
         return found
 
     def _built_on(self, option: Option) -> Iterator[Option]:
-        """Options in the defaults list, and what these build on; for an experiment also the defaults of every command."""
+        """Options in the defaults list, and what these build on; an experiment also builds on `config.yaml`."""
         waiting = list(option.defaults)
         if option.group == "experiment":
             taken = {group for group, _ in waiting}
@@ -184,6 +185,12 @@ class Reference:
 def reference() -> Reference:
     """Of the files that come with nstexp."""
     return Reference()
+
+
+def capitalized(text: str) -> str:
+    """The text with a capital letter, unless it begins with a name or a value such as `true`."""
+    word = re.match(r"[a-z]+(?=[ ,;:])", text)
+    return text if word is None or word[0] in SMALL else text[:1].upper() + text[1:]
 
 
 def first_sentence(text: str) -> str:
@@ -225,7 +232,7 @@ def _keys(node: yaml.MappingNode, lines: Sequence[str], head: int, place: str) -
         path = f"{place}.{name.value}" if place else name.value
         is_table = isinstance(value, yaml.MappingNode) and bool(value.value)
         if heading and text:
-            text = f"{heading}: {text}"
+            text = f"{heading}: {text[:1].lower()}{text[1:]}"
         yield Key(path, "" if is_table else _shown(lines, value), text, is_table)
         if is_table:
             yield from _keys(value, lines, head, path)
