@@ -259,7 +259,7 @@ def screen(word: str) -> str:
     from nstexp.config.reference import reference
 
     known = reference()
-    if (topic := _topic(word)) is not None and (word not in known.root_keys or word == topic.name):
+    if (topic := _topic(word)) is not None and (word not in known.root_keys or word in (topic.name, *topic.groups)):
         return "\n".join(_of_topic(topic, known))
     group, equals, name = word.partition("=")
     if equals and group in known.groups:
