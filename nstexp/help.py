@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a command that asks for no help does not wait for it
 WIDTH, LINES = 100, 40  # of a screen: every topic fits
 COMMAND = "python -m nstexp help"
 MOST_NAMED = 4  # topics or keys that an unknown word may have meant
-MOST_COMMANDS = 4  # of an option, on the screen of a topic
+MOST_COMMANDS = 5  # of the options of a topic; of more options the first two commands are shown
 NAME_COLUMN = 18  # width of the names in a list of options
 
 
@@ -332,9 +332,9 @@ def _command(command: str) -> Iterator[str]:
 
 
 def _commands(options: Sequence["Option"]) -> list[str]:
-    """The first command of every option that has one, if these are few."""
+    """The first command of every option that has one; if these are many, two of them."""
     found = [option.commands[0] for option in options if option.commands]
-    return found if len(found) <= MOST_COMMANDS + 1 else found[:2]
+    return found if len(found) <= MOST_COMMANDS else found[:2]
 
 
 def keys_of(topic: Topic, known: "Reference") -> Iterator["Key"]:
