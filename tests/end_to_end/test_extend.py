@@ -11,22 +11,35 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT, Result
+from helpers import ROOT, Result, picture
+from omegaconf import OmegaConf
 from PIL import Image
 
 from nstexp.media.images import load_image
 from nstexp.outputs import read_summary
 
-SECTIONS = {"A loss", "A measure", "A backbone", "A method", "A task", "A data source"}
+SECTIONS = {
+    "A loss",
+    "A measure",
+    "A backbone",
+    "A method",
+    "A task",
+    "A data source",
+    "An optimizer",
+    "A schedule",
+    "A preset experiment",
+}
+YAML_ALONE = {"A preset experiment"}
 TINY = ("backbone=random", "image_px=48", "logger=none", "precision=fp32")
 STEPS = ("method.max_steps=2", "method.levels=1")
 
 
 def blocks() -> dict[str, list[tuple[str, str]]]:
-    """Section -> the language and the text of its code blocks."""
+    """Section -> the language and the text of its code blocks; only sections that have any."""
     sections = re.split(r"^## (.*)$", (ROOT / "docs" / "extend.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     pairs = zip(sections[1::2], sections[2::2], strict=True)
-    return {name: re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) for name, text in pairs}
+    found = {name: re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) for name, text in pairs}
+    return {name: own for name, own in found.items() if own}
 
 
 @pytest.fixture
@@ -63,7 +76,8 @@ def test_every_section_has_a_class_and_a_yaml_file():
     found = blocks()
     assert found.keys() == SECTIONS
     for name, own in found.items():
-        assert [language for language, _ in own][:2] == ["python", "yaml"], name
+        languages = ["yaml", "sh"] if name in YAML_ALONE else ["python", "yaml", "sh"]
+        assert [language for language, _ in own] == languages, name
 
 
 def test_a_loss(run):
@@ -101,11 +115,11 @@ def test_a_method_redraws_several_pictures_with_regions_too(run, folder):
 def test_a_task(run):
     done = run("A task", *STEPS, "method.max_steps=8")
     assert done.path.name == "side_by_side.png"
-    picture = load_image(done.path)
+    both = load_image(done.path)
     photo = load_image("photo.png")
-    assert picture.shape[2] == 2 * 48 + 8, "with the gap of the YAML file"
-    assert picture.shape[1] == round(48 * photo.shape[1] / photo.shape[2])
-    assert not torch.equal(picture[..., :48], picture[..., 56:])
+    assert both.shape[2] == 2 * 48 + 8, "with the gap of the YAML file"
+    assert both.shape[1] == round(48 * photo.shape[1] / photo.shape[2])
+    assert not torch.equal(both[..., :48], both[..., 56:])
 
 
 SMALL = ("data.batch_size=2", "data.crop_px=32", "data.val_pairs=2", "log_every_n_steps=1")
@@ -138,10 +152,10 @@ def test_a_measure(run):
     done = run("A measure", "backbone@metrics.encoder=random", *STEPS)
     summary = read_summary(done.path.parent)
     measured = summary.metrics["output"]
-    picture, painting = load_image("photo.png"), load_image("painting.jpg")
+    painting = load_image("painting.jpg")
     warmth = [float((image[0] - image[2]).mean()) for image in (load_image(done.path), painting)]
     assert measured["warmth"] == pytest.approx(abs(warmth[0] - warmth[1]), abs=0.01)
-    assert "style_gram" in measured and picture.shape == (3, 37, 50)
+    assert "style_gram" in measured
     assert "warmth" in summary.measured_with and "warmth" not in summary.higher_is_better
 
 
@@ -152,3 +166,38 @@ def test_a_backbone(run):
     assert read_summary(done.path.parent).encoder == "edges"
     rows = losses(done.path.parent)
     assert float(rows[-1]["total"]) < float(rows[0]["total"]) or len(rows) == 1
+
+
+def test_an_optimizer(run):
+    plain = ("method.init=gray", "method.levels=1", "method.pyramid_levels=1", "weights.alpha=0")
+    done = run("An optimizer", "log_every_n_steps=1", "method.max_steps=4", *plain)
+    rows = losses(done.path.parent)
+    assert float(rows[-1]["total"]) < float(rows[0]["total"])
+    moved = (load_image(done.path) - 0.5).abs()
+    assert 0.01 < float(moved.max()) <= 4 * 0.02 + 1 / 255, "a step changes a number by the learning rate at most"
+
+
+def test_an_optimizer_of_pytorch_needs_no_file(folder, nstexp):
+    text = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^Optimizers of PyTorch need no file of yours: `(.*)`\.$", text, re.MULTILINE)
+    done = nstexp(*shlex.split(command), *STEPS)
+    assert done.code == 0, done.err
+
+
+def test_a_schedule(run):
+    for number in range(8):
+        picture(f"photos/{number}.png", 40, 36, seed=number)
+        picture(f"paintings/{number}.png", 36, 40, seed=10 + number)
+    small = (*SMALL, "data.resize_px=34", "data.val_px=32", "data.workers=0", "method.init=default")
+    done = run("A schedule", *small, "method.max_steps=5", "run_dir=stairs")
+    rates = [float(row["lr"]) for row in losses(done.path.parent)]
+    assert rates == pytest.approx([1e-4, 1e-4, 0.5e-4, 0.5e-4, 0.25e-4])
+
+
+def test_a_preset_experiment(run):
+    done = run("A preset experiment", *STEPS)
+    assert done.path.name == "report.html"
+    configs = [OmegaConf.load(path) for path in sorted(done.path.parent.glob("[0-9]*/config.yaml"))]
+    assert [config.method.style_scale for config in configs] == [0.5, 1, 2]
+    assert all(config.weights.alpha == 30 and "tv" not in config.loss for config in configs)
+    assert all(list(config.layers.style) == ["relu1_1", "relu2_1", "relu3_1"] for config in configs)
