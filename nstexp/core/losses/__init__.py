@@ -1,8 +1,8 @@
-"""Loss terms, the statistics that they compare, and `LossSet`, which weighs them.
+"""Loss terms, the statistics that they compare, and `LossSet`, which computes the weighted sum.
 
-A term never sees the encoder. It is given features (layer name -> (B, C, H, W)), among them the image itself under
-the name `image`, computes from the reference picture's features what to match (`target`), and later compares
-(`forward`). The scalar it returns is unweighted; `LossSet` is the only code that multiplies by a weight.
+A term works on features (layer name -> (B, C, H, W)) and does not know the encoder; the image itself is the feature
+`image`. `target` computes the statistic to match from a reference picture's features, and `forward` compares the
+current features with it. The result of `forward` is unweighted: only `LossSet` multiplies by weights.
 """
 
 from nstexp.core.losses.content import ContentLoss, IdentityLoss, LaplacianLoss, content_loss, laplacian, laplacian_loss

@@ -1,4 +1,4 @@
-"""Loss terms that keep the content: features of the photo, its fine structure, and the picture itself."""
+"""Loss terms that preserve content: the photo's features, its edges, and the picture itself."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,16 @@ ContentForm = Literal["mse", "half_sum", "sum"]
 
 
 def content_loss(x: Tensor, target: Tensor, form: ContentForm = "mse") -> Tensor:
-    """Squared distance of two feature maps (B, C, H, W) -> scalar, a mean over the batch.
+    """Squared distance of two feature maps (B, C, H, W) -> scalar, averaged over the batch.
 
-    half_sum is Gatys et al. 2016, Eq. 1; mse and sum are what most code calls content loss (`half_sum` is
-    C*H*W/2 times `mse`).
+    Args:
+        form: `half_sum` is half the sum of squares (Gatys et al. 2016, Eq. 1); `sum` is the sum and `mse` the mean of
+            squares, as most other code has it. half_sum = C H W / 2 times mse.
+
+    Examples:
+        >>> x, target = torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, 3.0]]]])
+        >>> [content_loss(x, target, form).item() for form in ("mse", "half_sum", "sum")]
+        [5.0, 5.0, 10.0]
     """
     mse = F.mse_loss(x.float() if x.dtype != torch.float64 else x, target.to(accumulator(x)))
     return mse * {"mse": 1.0, "half_sum": 0.5, "sum": 1.0}[form] * (1 if form == "mse" else x[0].numel())
@@ -43,17 +49,23 @@ class ContentLoss(nn.Module):
         return total_of([content_loss(feats[name], target[name], self.form) for name in self.layers])
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
-        factors = {"mse": lambda n: 1.0, "half_sum": lambda n: n / 2, "sum": float}
-        return {name: factors[self.form](math.prod(shapes[name])) for name in self.layers}
+        sizes = {name: math.prod(shapes[name]) for name in self.layers}
+        return {n: {"mse": 1.0, "half_sum": size / 2, "sum": float(size)}[self.form] for n, size in sizes.items()}
 
     def as_published(self, shapes: Shapes) -> tuple[str, dict[str, float]]:
         return "half sum (F - P)^2", {name: 2 / math.prod(shapes[name]) for name in self.layers}
 
 
 def laplacian(image: Tensor) -> Tensor:
-    """Second differences of an image (B, 3, H, W), summed over its channels -> (B, 1, H - 2, W - 2).
+    """Laplacian of an image (B, 3, H, W), summed over the channels -> (B, 1, H - 2, W - 2).
 
-    The filter [[0, -1, 0], [-1, 4, -1], [0, -1, 0]] (Li et al. 2017).
+    The filter is [[0, -1, 0], [-1, 4, -1], [0, -1, 0]] (Li et al. 2017), without padding.
+
+    Examples:
+        >>> image = torch.zeros(1, 3, 3, 3)
+        >>> image[..., 1, 1] = 1
+        >>> laplacian(image).tolist()
+        [[[[12.0]]]]
     """
     x = image.sum(1, keepdim=True)
     around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
@@ -61,20 +73,29 @@ def laplacian(image: Tensor) -> Tensor:
 
 
 def laplacian_loss(x: Tensor, target: Tensor, pool_px: int) -> Tensor:
-    """Mean squared distance of the `laplacian` of an image (B, 3, H, W), averaged over squares of `pool_px`, to a
-    target's -> scalar."""
+    """Mean squared distance of an image's Laplacian to a target Laplacian -> scalar.
+
+    Args:
+        x: image (B, 3, H, W); it is averaged over squares of `pool_px` pixels before the filter.
+        target: `laplacian` of the reference image after the same averaging.
+
+    Examples:
+        >>> image = torch.ones(1, 3, 6, 6)
+        >>> laplacian_loss(image, torch.full((1, 1, 1, 1), 2.0), pool_px=2).item()
+        4.0
+    """
     return F.mse_loss(laplacian(F.avg_pool2d(x, pool_px)), target)
 
 
 class LaplacianLoss(nn.Module):
-    """Keeps the photo's edges and fine structure (Lapstyle; Li, Xu, Nie & Chua 2017).
+    """Preserves the photo's edges and fine structure (Lapstyle; Li, Xu, Nie & Chua 2017).
 
-    Differs from the paper in being a mean over pixels, as in its authors' code, where the paper writes a sum.
+    The loss is a mean over pixels, as in the authors' code; the paper writes a sum.
 
     Args:
-        pool_px: sides of the squares over which the picture is averaged first, one Laplacian for each.
-        pool_weights: one factor for each; null: 1 each.
-        pixel_scale: 255 is the scale of the authors' code, which works on 0-255 images.
+        pool_px: sides of the squares over which the picture is averaged before the filter; one Laplacian per entry.
+        pool_weights: one factor per entry of `pool_px`; null: 1 for every entry.
+        pixel_scale: factor on the pixels before the loss; 255 is the scale of the authors' code.
     """
 
     role: Role = "content"
@@ -100,7 +121,7 @@ class LaplacianLoss(nn.Module):
     def forward(self, feats: Features, target: Sequence[Tensor]) -> Tensor:
         image = feats[IMAGE] * self.pixel_scale
         terms = zip(self.pool_px, self.factors, target, strict=True)
-        return total_of([factor * laplacian_loss(image, wanted, side) for side, factor, wanted in terms])
+        return total_of([factor * laplacian_loss(image, reference, side) for side, factor, reference in terms])
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         scale = (self.pixel_scale / 255) ** 2
@@ -108,7 +129,7 @@ class LaplacianLoss(nn.Module):
 
 
 class IdentityLoss(nn.Module):
-    """What a network loses of a picture that it is given to reproduce: mean squared error of pixels and features.
+    """Reconstruction error of a network that should return its input: mean squared error of features and pixels.
 
     Args:
         layers: names of the feature layers.
@@ -126,5 +147,5 @@ class IdentityLoss(nn.Module):
         return {name: feats[name].detach() for name in (IMAGE, *self.layers)}
 
     def forward(self, feats: Features, target: Features) -> Tensor:
-        of_features = [content_loss(feats[name], target[name]) for name in self.layers]
-        return total_of([self.pixels * content_loss(feats[IMAGE], target[IMAGE]), *of_features])
+        feature_losses = [content_loss(feats[name], target[name]) for name in self.layers]
+        return total_of([self.pixels * content_loss(feats[IMAGE], target[IMAGE]), *feature_losses])

@@ -1,4 +1,4 @@
-"""Loss terms of the picture's own pixels: smoothness, range, and steadiness from frame to frame."""
+"""Loss terms on pixels: smoothness, range, and consistency from frame to frame."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -13,15 +13,22 @@ TVForm = Literal["jc", "sq", "mean", "keras", "l1", "pystiche"]
 
 
 def total_variation(x: Tensor, form: TVForm = "jc") -> Tensor:
-    """Roughness of an image (B, C, H, W) -> scalar, a mean over the batch. Six definitions are in use:
+    """Total variation of an image (B, C, H, W) -> scalar, averaged over the batch.
 
-    * jc: half the sum of dx^2 + dy^2 without the last row and column (neural-style, in gradient form there; the
+    dx and dy are the differences of neighboring pixels. Six definitions are in use:
+
+    * jc: half the sum of dx^2 + dy^2 without the last row and column (neural-style, which writes its gradient; the
       default);
     * sq: sum of dx^2 plus sum of dy^2 (AdaIN-style);
-    * mean: half the mean of dx^2 plus half the mean of dy^2 (Magenta), which knows no image size;
+    * mean: half the mean of dx^2 plus half the mean of dy^2 (Magenta), independent of the image's size;
     * keras: sum of (dx^2 + dy^2)^1.25 without the last row and column (the Keras example);
     * l1: sum of |dx| plus sum of |dy| (neural-style-pt);
     * pystiche: sum of dx^2 + dy^2 without the last row and column.
+
+    Examples:
+        >>> image = torch.tensor([[[[0.0, 1.0], [2.0, 0.0]]]])  # dx: 1, -2; dy: 2, -1
+        >>> [total_variation(image, form).item() for form in ("jc", "sq", "mean", "l1", "pystiche")]
+        [2.5, 10.0, 2.5, 6.0, 5.0]
     """
     dx = x[..., :, 1:] - x[..., :, :-1]
     dy = x[..., 1:, :] - x[..., :-1, :]
@@ -42,7 +49,7 @@ class TotalVariation(nn.Module):
 
     Args:
         form: see `total_variation`.
-        pixel_scale: 255 is the scale of the codes that work on 0-255 images; 1 takes pixels in [0, 1].
+        pixel_scale: factor on the pixels before the loss; 255 is the scale of code that works on 0-255 images.
     """
 
     role: Role = "image"
@@ -62,16 +69,21 @@ class TotalVariation(nn.Module):
 
 
 def out_of_range(x: Tensor) -> Tensor:
-    """Mean squared distance of pixels (B, 3, H, W) to the interval [0, 1] -> scalar."""
+    """Mean squared distance of pixels (B, 3, H, W) to the interval [0, 1] -> scalar.
+
+    Examples:
+        >>> out_of_range(torch.tensor([-1.0, 0.5, 3.0, 1.0])).item()
+        1.25
+    """
     return (x - x.detach().clamp(0, 1)).square().mean()
 
 
 class OutOfRange(nn.Module):
-    """`out_of_range` of the image: a picture is clipped when it is saved, and what clipping takes away was optimized
-    for nothing. A small weight makes the saved picture as good as the one in memory.
+    """`out_of_range` of the image. Saving clips a picture to its range, which undoes part of the optimization; with a
+    small weight on this term, the saved picture is as good as the one in memory.
 
     Args:
-        pixel_scale: 255 measures the distance in gray levels; 1 takes pixels in [0, 1].
+        pixel_scale: factor on the distance; 255 measures it in gray levels.
     """
 
     role: Role = "image"
@@ -90,21 +102,26 @@ class OutOfRange(nn.Module):
 
 
 def temporal_loss(x: Tensor, before: Tensor, trust: Tensor) -> Tensor:
-    """(1 / D) sum of c (x - w)^2 over the D values of x (Ruder et al. 2016, Eq. 7) -> scalar.
+    """Mean of c (x - w)^2 over all values of x (Ruder et al. 2016, Eq. 7) -> scalar.
 
     Args:
-        x: the frame that is being made, (B, 3, H, W).
-        before: w, the stylized frame before, warped to this one; likewise.
-        trust: c, (B, 1, H, W) in [0, 1], where w belongs to this frame.
+        x: the current frame, (B, 3, H, W).
+        before: w, the previous stylized frame, warped to the current one; same shape.
+        trust: c, (B, 1, H, W) in [0, 1]; 1 where the warp is valid, 0 where it is not.
+
+    Examples:
+        >>> x, before, trust = torch.tensor([1.0, 5.0]), torch.tensor([3.0, 0.0]), torch.tensor([1.0, 0.0])
+        >>> temporal_loss(x, before, trust).item()
+        2.0
     """
     return (trust * (x - before).square()).mean()
 
 
 class TemporalLoss(nn.Module):
-    """`temporal_loss` of a frame of a clip; 0 for a picture, and for a frame that begins a scene.
+    """`temporal_loss` of a frame of a clip; 0 for a still picture and for the first frame of a scene.
 
     Args:
-        pixel_scale: 255 is the scale of the paper's code; 1 takes pixels in [0, 1].
+        pixel_scale: factor on the pixels before the loss; 255 is the scale of the paper's code.
     """
 
     role: Role = "before"

@@ -1,4 +1,4 @@
-"""What a loss term is, and LossSet, which weighs terms: the only code that multiplies by a weight."""
+"""LossSet, the weighted sum of loss terms: the only code that multiplies by a weight."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,22 @@ from nstexp.core.names import Combine
 from nstexp.core.networks.encoder import IMAGE, Features
 
 ROLE_WEIGHTS = {"content": "alpha", "style": "beta"}
-OF_PIXELS = ("image", "before")  # roles of terms that read no features
+PIXEL_ROLES = ("image", "before")  # roles of terms that read pixels only
 
 
 @dataclass
 class LossValues:
-    """One evaluation: the weighted `total` that is optimized and every term, unweighted, by name (scalars)."""
+    """The result of one evaluation.
+
+    Args:
+        total: the weighted sum, a scalar; the optimizer minimizes it.
+        terms: name -> unweighted value of the term, a scalar.
+
+    Examples:
+        >>> values = LossValues(torch.tensor(3.0), {"gram": torch.tensor(1.0)})
+        >>> (values + LossValues(torch.tensor(2.0), {"tv": torch.tensor(4.0)})).numbers()
+        {'total': 5.0, 'gram': 1.0, 'tv': 4.0}
+    """
 
     total: Tensor
     terms: dict[str, Tensor]
@@ -27,29 +37,29 @@ class LossValues:
         return LossValues(self.total + other.total, self.terms | other.terms)
 
     def detached(self) -> "LossValues":
-        """The same values without their graphs."""
+        """The same values, detached from the autograd graph."""
         return LossValues(self.total.detach(), {name: value.detach() for name, value in self.terms.items()})
 
     def numbers(self) -> dict[str, float]:
-        """`total` and every term as floats, fetched from the device at once."""
+        """`total` and all terms as floats, with one transfer from the device."""
         named = {"total": self.total, **self.terms}
         return dict(zip(named, torch.stack([value.detach().float() for value in named.values()]).tolist(), strict=True))
 
 
 class LossSet(nn.Module):
-    """Named terms and the numbers that multiply them.
+    """Named loss terms with their weights.
 
-    A term's weight is the key of its own name if there is one, else `alpha` for a content term and `beta` for a
-    style term. Weight 0 means: compute and log, do not optimize.
+    A term's weight is `weights[name]` if that key exists, else `alpha` for a content term and `beta` for a style term.
+    A term with weight 0 is computed and logged but not optimized.
 
     Args:
-        terms: name -> loss term.
-        weights: key -> number.
-        identity: names the terms and all their settings, so that their targets can be kept for other pictures and runs;
-            None: they are made anew.
+        terms: name -> loss term, see `LossTerm`.
+        weights: term name, `alpha` or `beta` -> number, 0 or larger.
+        identity: a text that identifies the terms with all their settings, as a key under which their targets are
+            cached for other pictures and runs; None: targets are not cached.
 
     Raises:
-        UserError: a term without a weight, a weight that no term uses, or one that is negative or not finite.
+        UserError: a term without a weight, a weight that no term uses, or a weight that is negative or not finite.
     """
 
     def __init__(
@@ -63,8 +73,8 @@ class LossSet(nn.Module):
             if not isinstance(term, nn.Module):
                 raise UserError(f"the loss term '{name}' has settings, but is not among those chosen: choose it too")
         self.terms = nn.ModuleDict(dict(terms))
-        self.weights = {name: self._weight_of(name, term.role, weights) for name, term in terms.items()}
-        if not any(self.weights[name] for name, term in terms.items() if term.role not in OF_PIXELS):
+        self.weights = {name: self._weight_of(name, term.role, weights) for name, term in self._terms().items()}
+        if not any(self.weights[name] for name, term in self._terms().items() if term.role not in PIXEL_ROLES):
             raise UserError(
                 "no content or style term has a weight above 0, so there is nothing to optimize: set weights.alpha "
                 "or weights.beta"
@@ -83,36 +93,42 @@ class LossSet(nn.Module):
         return weight(f"weights.{key}", weights[key])
 
     def layers(self, *roles: Role) -> tuple[str, ...]:
-        """Every layer that terms of these roles (none given: of all roles) read, each once; without the image."""
-        wanted = [name for t in self.terms.values() if not roles or t.role in roles for name in t.layers]
-        return tuple(name for name in dict.fromkeys(wanted) if name != IMAGE)
+        """The layers that terms of these roles read, without duplicates and without the image; no role: all terms."""
+        names = [name for term in self._terms(*roles).values() for name in term.layers]
+        return tuple(name for name in dict.fromkeys(names) if name != IMAGE)
+
+    def _terms(self, *roles: Role) -> dict[str, Any]:
+        """Name -> term, of these roles; no role: all terms. Typed for the optional members of `LossTerm`."""
+        terms: Mapping[str, Any] = self.terms
+        return {name: term for name, term in terms.items() if not roles or term.role in roles}
 
     def has(self, role: Role) -> bool:
-        """Whether any term is of this role."""
-        return any(term.role == role for term in self.terms.values())
+        """True if a term has this role."""
+        return bool(self._terms(role))
 
     @property
     def min_side_px(self) -> int:
-        """The shortest image side that every term can be computed for, apart from the encoder's own limit."""
+        """The shortest image side for which all terms can be computed; the encoder has a limit besides."""
         return max(getattr(term, "min_side_px", 1) for term in self.terms.values())
 
     def coefficients(self, shapes: Shapes) -> dict[str, dict[str, float]]:
-        """Term -> layer -> what the term's own `unit` is multiplied by in the total, at features of these shapes.
+        """Term -> layer -> factor of the term's `unit` in the total, for features of these shapes.
 
-        Two configurations (or two codes) whose coefficients agree optimize the same, however their weights and forms
-        are written. Terms that have no such unit count as a whole, under the layer ''.
+        Two configurations (or two implementations) with equal coefficients optimize the same loss, whatever weights and
+        forms they are written with. A term without a unit has one factor on its whole value, under the layer ''.
         """
-        found = {}
-        for name, term in self.terms.items():
-            own = term.coefficients(shapes) if hasattr(term, "coefficients") else {"": 1.0}
-            found[name] = {layer: self.weights[name] * factor for layer, factor in own.items()}
-        return found
+        coefficients = {}
+        for name, term in self._terms().items():
+            layers = term.coefficients(shapes) if hasattr(term, "coefficients") else {"": 1.0}
+            coefficients[name] = {layer: self.weights[name] * factor for layer, factor in layers.items()}
+        return coefficients
 
     def describe(self, shapes: Shapes) -> list[str]:
-        """`coefficients` as one line for each term."""
+        """`coefficients` as text, one line per term."""
         lines = []
+        terms = self._terms()
         for name, layers in self.coefficients(shapes).items():
-            term = self.terms[name]
+            term = terms[name]
             factors = ", ".join(f"{layer} {factor:.4g}".strip() for layer, factor in layers.items())
             line = f"{name} = {factors} x {getattr(term, 'unit', 'its value')}"
             if hasattr(term, "as_published"):
@@ -123,41 +139,46 @@ class LossSet(nn.Module):
         return lines
 
     def targets(self, role: Role, feats: Features) -> dict[str, Any]:
-        """What the terms of one role have to match, from the features of their picture."""
+        """Term -> the statistic to match, for the terms of one role, from the features of the reference picture."""
         with torch.no_grad(), _full_range(feats):
-            return {name: term.target(feats) for name, term in self.terms.items() if term.role == role}
+            return {name: term.target(feats) for name, term in self._terms(role).items()}
 
     def combined(
         self, name: str, targets: Sequence[tuple[float, Mapping[str, Any]]], combine: Combine, key: str = "combine"
     ) -> list[tuple[float, Mapping[str, Any]]]:
-        """What a style term has to match for several styles, given as pairs of (share, target).
-
-        weighted_loss: each by itself; the term's value is the sum of share times loss.
-        mean_gram: one target, the statistics averaged by the shares.
-        sum_gram: as many times that as there are styles with a share: with equal shares the plain sum of the Gram
-            matrices. Features with n times the Gram matrix are sqrt(n) times as strong, and so are other statistics.
-
-        With Gram matrices, weighted_loss and mean_gram have the same gradient if the shares sum to 1: the loss is
-        quadratic in the Gram matrix.
+        """Combine the targets of several styles for one style term.
 
         Args:
-            key: what the caller's user knows `combine` as, for the error message.
+            name: the term.
+            targets: pairs (share, target).
+            combine: `weighted_loss` keeps the targets apart, and the term's value becomes the sum of share times loss.
+                `mean_gram` averages the statistics by the shares into one target. `sum_gram` multiplies that target
+                by the number n of styles with a share above 0: with equal shares, the result is the sum of the Gram
+                matrices. Statistics other than Gram matrices become those of features sqrt(n) times as large, because
+                the Gram matrix of such features is n times as large.
+            key: the user's key for `combine`, for the error message.
+
+        Returns:
+            Pairs (share, target) for `forward`.
 
         Raises:
-            UserError: the term's statistics cannot be added.
+            UserError: the term's statistics cannot be averaged.
+
+        The Gram loss is quadratic in the Gram matrix, so weighted_loss and mean_gram have equal gradients if the shares
+        sum to 1.
         """
         if combine == "weighted_loss" or len(targets) == 1:
             return list(targets)
-        term = self.terms[name]
+        term = self._terms()[name]
         if not hasattr(term, "blend"):
             raise UserError(f"{key}={combine}: the loss term '{name}' knows only {key}=weighted_loss")
         merged = {}
         for layer in dict.fromkeys(layer for _, target in targets for layer in target):
-            having = [(share, target[layer]) for share, target in targets if layer in target and share]
-            total = sum(share for share, _ in having)
-            if having:
-                strength = len(having) ** 0.5 if combine == "sum_gram" else 1.0
-                merged[layer] = term.blend([(share / total, statistic) for share, statistic in having], strength)
+            parts = [(share, target[layer]) for share, target in targets if layer in target and share]
+            total = sum(share for share, _ in parts)
+            if parts:
+                strength = len(parts) ** 0.5 if combine == "sum_gram" else 1.0
+                merged[layer] = term.blend([(share / total, statistic) for share, statistic in parts], strength)
         return [(1.0, merged)]
 
     def forward(
@@ -167,55 +188,57 @@ class LossSet(nn.Module):
         roles: Sequence[Role] = (),
         normalize_gradients: bool = False,
     ) -> LossValues:
-        """Evaluate every term, or those of some roles.
+        """Evaluate the terms.
 
         Args:
-            feats: features of the picture that is being made, and the picture itself under `image`.
-            targets: term name -> tuples of (share, target) or (share, target, guides); a term's value is the sum of
-                share times loss. Image terms need none; those of the frame before are 0 without one.
-            roles: which terms; none given: all.
-            normalize_gradients: what reaches a layer from a term has the term's weight (times the layer's, if the term
-                has `factors`) as sum of absolute values, however large the loss is; the gradient is then not that of
-                `total`. Terms of the picture's own pixels are left as they are.
+            feats: features of the current picture, and the picture itself under `image`.
+            targets: term name -> tuples (share, target) or (share, target, guides); a term's value is the sum of share
+                times loss. Terms of role `image` need no target; terms of role `before` are 0 without a target.
+            roles: roles of the terms to evaluate; empty: all terms.
+            normalize_gradients: scale the gradient that a term sends to a layer so that its absolute values sum to the
+                term's weight (times the layer's factor, if the term has `factors`), whatever the size of the loss.
+                The gradient then differs from that of `total`. Terms on pixels keep their gradients.
+
+        Returns:
+            The weighted total and the unweighted terms, see `LossValues`.
         """
         values = {}
-        chosen = {name: term for name, term in self.terms.items() if not roles or term.role in roles}
-        for name, term in chosen.items():
+        for name, term in self._terms(*roles).items():
             factor = self.weights[name]
             with torch.set_grad_enabled(torch.is_grad_enabled() and factor > 0), _full_range(feats):
-                own = feats
-                if normalize_gradients and term.role not in OF_PIXELS:
+                inputs = feats
+                if normalize_gradients and term.role not in PIXEL_ROLES:
                     factors = dict(zip(term.layers, getattr(term, "factors", ()), strict=False))
-                    own = {
+                    inputs = {
                         layer: _NormalizedGradient.apply(x, factor * factors.get(layer, 1.0))
                         for layer, x in feats.items()
                     }
-                values[name] = self.one(name, own, targets)
+                values[name] = self.one(name, inputs, targets)
         total = total_of([self.weights[name] * value for name, value in values.items() if self.weights[name] > 0])
         total = total.to(feats[IMAGE].device)
         return LossValues(total, values)
 
     def one(self, name: str, feats: Features, targets: Mapping[str, Sequence[tuple[Any, ...]]]) -> Tensor:
-        """The unweighted value of one term; arguments as of `forward`."""
+        """The unweighted value of one term; the arguments are those of `forward`."""
         goals = targets.get(name) or [(1.0, None)]
         values = [share * self.terms[name](feats, *goal) for share, *goal in goals]
-        return total_of([value.to(feats[IMAGE].device) for value in values])  # a term without a layer gives a bare 0
+        return total_of([value.to(feats[IMAGE].device) for value in values])  # `total_of([])` is always on the CPU
 
 
 def _full_range(feats: Features) -> torch.autocast:
-    """No mixed precision here: products of activations, summed over positions, pass the range of float16."""
+    """Switch mixed precision off: sums of products of activations can exceed the range of float16."""
     return torch.autocast(next(iter(feats.values())).device.type, enabled=False)
 
 
 class _NormalizedGradient(torch.autograd.Function):
-    """The same values; a gradient of fixed sum of absolute values (neural-style's -normalize_gradients)."""
+    """Identity whose gradient is scaled to a fixed sum of absolute values (neural-style's -normalize_gradients)."""
 
     @staticmethod
-    def forward(ctx, features: Tensor, strength: float) -> Tensor:
+    def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
         ctx.strength = strength
         return features.view_as(features)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         size = torch.linalg.vector_norm(grad, 1, dtype=torch.promote_types(grad.dtype, torch.float32))
         return (grad * (ctx.strength / (size + 1e-8))).to(grad.dtype), None

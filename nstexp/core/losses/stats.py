@@ -1,44 +1,52 @@
-"""Statistics of feature maps: pure functions of (B, C, H, W) tensors. Sums accumulate in float32 whatever comes in."""
+"""Statistics of feature maps: pure functions of (B, C, H, W) tensors. Sums are taken in float32 or float64."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 GramDivisor = Literal["none", "hw", "chw"]
-Moments = tuple[Tensor, Tensor]  # of every channel: the mean, and the standard deviation or the covariance
+Moments = tuple[Tensor, Tensor]  # means and standard deviations of the channels, or means and their covariance matrix
 
-# Positions per partial product of a low-precision Gram matrix. Each product is rounded to bfloat16 once, so short
-# chunks keep the sum exact to about 1e-3 while the features are never copied to float32.
+# Positions per partial product of a bfloat16 Gram matrix. Every partial product is rounded to bfloat16 once, so short
+# chunks keep the relative error of the sum near 1e-3 without a float32 copy of the features.
 CHUNK = 2048
 
 
 def gram(features: Tensor, divisor: GramDivisor = "hw") -> Tensor:
-    """Channel co-occurrence of a feature map: (B, C, H, W) -> (B, C, C), float32 or float64.
+    """Gram matrix of a feature map: (B, C, H, W) -> (B, C, C), float32 or float64 (Gatys et al. 2016, Eq. 3).
 
-    Gatys et al. 2016, Eq. 3. `divisor` none: the paper's plain sum; hw: per position, so that the value does not
-    depend on the image's size; chw: per position and channel (neural-style).
+    Args:
+        divisor: `none` keeps the paper's plain sum over positions; `hw` divides it by H W, so that it does not depend
+            on the image's size; `chw` divides it by C H W (neural-style).
+
+    Examples:
+        >>> gram(torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)).tolist()
+        [[[1.0, 2.0], [2.0, 4.0]]]
+        >>> gram(torch.full((1, 1, 2, 2), 3.0), divisor="none").tolist()
+        [[[36.0]]]
     """
     _, c, h, w = features.shape
+    product: Tensor
     if features.dtype == torch.bfloat16:
         product = _LowPrecisionGram.apply(features)
     else:
         f = features.flatten(2)  # (B, C, HW)
-        if f.dtype == torch.float16:  # its range ends at 65504, which a single product of VGG features passes
+        if f.dtype == torch.float16:  # one product of two VGG activations can exceed its maximum, 65504
             f = f.float()
         product = f @ f.transpose(1, 2)
     return product / {"none": 1, "hw": h * w, "chw": c * h * w}[divisor]
 
 
 class _LowPrecisionGram(torch.autograd.Function):
-    """Un-normalized Gram matrix of bfloat16 features with float32 sums, and the gradient F (G' + G'^T) in bfloat16.
+    """Plain Gram matrix of bfloat16 features, summed in float32; its gradient F (G' + G'^T) is bfloat16.
 
-    A cast of the features to float32 would cost more than the product itself.
+    A cast of the features to float32 would take longer than the product.
     """
 
     @staticmethod
-    def forward(ctx, features: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor) -> Tensor:
         b, c, h, w = features.shape
         f = features.permute(0, 2, 3, 1).reshape(b, h * w, c)  # no copy in channels_last
         ctx.save_for_backward(f)
@@ -55,7 +63,7 @@ class _LowPrecisionGram(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (f,) = ctx.saved_tensors
         b, c, h, w = ctx.shape
         symmetric = (grad + grad.transpose(1, 2)).to(f.dtype)
@@ -63,11 +71,17 @@ class _LowPrecisionGram(torch.autograd.Function):
 
 
 def moments(features: Tensor, eps: float = 1e-5, unbiased: bool = False) -> Moments:
-    """Mean and standard deviation of every channel over space: (B, C, H, W) -> two of (B, C, 1, 1), float32 or float64.
+    """Means and standard deviations of the channels: (B, C, H, W) -> two of (B, C, 1, 1), float32 or float64.
 
     Args:
-        eps: added to the variance inside the root, whose gradient at 0 is infinite otherwise.
-        unbiased: divide the squares by H*W - 1 (some public AdaIN code), not by H*W (the paper's own).
+        eps: added to the variance, because the gradient of the square root is infinite at 0.
+        unbiased: divide the sum of squares by H W - 1, as some public AdaIN code does, instead of H W as in the paper
+            (Huang & Belongie 2017, Eq. 5 and 6).
+
+    Examples:
+        >>> mean, std = moments(torch.tensor([[[[1.0, 5.0]]]]), eps=0.0)
+        >>> mean.item(), std.item()
+        (3.0, 2.0)
     """
     n = features.shape[-2] * features.shape[-1]
     if features.dtype == torch.bfloat16:
@@ -81,13 +95,13 @@ def moments(features: Tensor, eps: float = 1e-5, unbiased: bool = False) -> Mome
 
 
 class _LowPrecisionMoments(torch.autograd.Function):
-    """Mean and biased variance of bfloat16 features with float32 results.
+    """Mean and biased variance of bfloat16 features, in float32.
 
-    As products with a vector of ones they run ten times faster on a CPU than a reduction over space.
+    On a CPU, products with a vector of ones are ten times faster than a reduction over space.
     """
 
     @staticmethod
-    def forward(ctx, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, features: Tensor) -> tuple[Tensor, Tensor]:
         b, c, h, w = features.shape
         f = features.permute(0, 2, 3, 1).reshape(b, h * w, c)  # no copy in channels_last
         mean = _sum_over_positions(f) / (h * w)
@@ -99,7 +113,7 @@ class _LowPrecisionMoments(torch.autograd.Function):
         return mean[:, :, None, None], variance.clamp(min=0)[:, :, None, None]
 
     @staticmethod
-    def backward(ctx, grad_mean: Tensor, grad_variance: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_mean: Tensor, grad_variance: Tensor) -> Tensor:
         f, mean = ctx.saved_tensors
         b, c, h, w = ctx.shape
         slope = grad_variance[:, None, :, 0, 0] * (2 / (h * w))
@@ -109,7 +123,10 @@ class _LowPrecisionMoments(torch.autograd.Function):
 
 
 def _sum_over_positions(f: Tensor) -> Tensor:
-    """(B, N, C) bfloat16 -> (B, C) float32. A partial sum is rounded to bfloat16 once, so there are many of them."""
+    """Sum over positions: (B, N, C) bfloat16 -> (B, C) float32.
+
+    Every partial sum is rounded to bfloat16 once, so the chunks are short.
+    """
     b, n, c = f.shape
     chunk = 256
     whole = n // chunk * chunk
@@ -122,94 +139,136 @@ def _sum_over_positions(f: Tensor) -> Tensor:
 
 
 def mean_square(x: Tensor, fixed: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean squared difference to a tensor of the same shape (B, C, H, W), which gets no gradient -> scalar.
+    """Mean squared difference of two tensors (B, C, H, W) -> scalar. Only `x` gets a gradient.
 
     Args:
-        weights: (H, W), of mean 1: how much each position counts.
+        weights: (H, W), weights of the positions, with mean 1.
+
+    Examples:
+        >>> mean_square(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[0.0, 5.0]]]])).item()
+        5.0
     """
     if x.dtype == torch.bfloat16 and weights is None:
-        return _LowPrecisionMeanSquare.apply(x, fixed)
-    kind = torch.promote_types(x.dtype, torch.float32)
-    squares = (x.to(kind) - fixed.detach().to(kind)).square()
+        return cast(Tensor, _LowPrecisionMeanSquare.apply(x, fixed))
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    squares = (x.to(dtype) - fixed.detach().to(dtype)).square()
     return squares.mean() if weights is None else (squares * weights.to(squares)).mean()
 
 
 class _LowPrecisionMeanSquare(torch.autograd.Function):
-    """Of bfloat16 tensors, summed in float32 without float32 copies of them."""
+    """`mean_square` of bfloat16 tensors, summed in float32 without float32 copies of the tensors."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, fixed: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, fixed: Tensor) -> Tensor:
         difference = x - fixed
         ctx.save_for_backward(difference)
-        return torch.linalg.vector_norm(difference, dtype=torch.float32).square() / x.numel()
+        norm: Tensor = torch.linalg.vector_norm(difference, dtype=torch.float32)
+        return norm.square() / x.numel()
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (difference,) = ctx.saved_tensors
         return difference * (grad * 2 / difference.numel()).to(difference.dtype), None
 
 
 def region_moments(features: Tensor, regions: Tensor, eps: float = 1e-5) -> Moments:
-    """Mean and biased standard deviation of every channel inside each region.
+    """Means and biased standard deviations of the channels inside regions.
 
     Args:
         features: (B, C, H, W).
-        regions: (K, H, W), how much each position belongs to each region.
+        regions: (K, H, W), 0 or larger: weights of the positions in K regions; a region's weights need not sum to 1.
+        eps: added to the variance, as in `moments`.
 
     Returns:
-        Two of (B, K, C), float32.
+        Means and standard deviations, two of (B, K, C), float32.
+
+    Examples:
+        >>> features = torch.tensor([[[[1.0, 5.0, 9.0]]]])
+        >>> mean, std = region_moments(features, torch.tensor([[[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]), eps=0.0)
+        >>> mean.tolist(), std.tolist()
+        ([[[3.0], [9.0]]], [[[2.0], [0.0]]])
     """
     b, c, h, w = features.shape
     f = features.permute(0, 2, 3, 1).reshape(b, h * w, c)
     shares = regions.flatten(1).float().to(f.device)
     shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
 
-    def weighted(of: Callable[[Tensor], Tensor]) -> Tensor:  # in chunks: float32 copies of large maps are gigabytes
-        return sum(shares[:, i : i + CHUNK] @ of(f[:, i : i + CHUNK].float()) for i in range(0, h * w, CHUNK))
+    def weighted_mean(function: Callable[[Tensor], Tensor]) -> Tensor:
+        # In chunks, because a float32 copy of a large map takes gigabytes.
+        starts = range(0, h * w, CHUNK)
+        return cast(Tensor, sum(shares[:, i : i + CHUNK] @ function(f[:, i : i + CHUNK].float()) for i in starts))
 
-    mean = weighted(lambda part: part)
+    mean = weighted_mean(lambda part: part)
     center = mean.mean(1, keepdim=True)
-    square = weighted(lambda part: (part - center).square())
+    square = weighted_mean(lambda part: (part - center).square())
     return mean, ((square - (mean - center).square()).clamp(min=0) + eps).sqrt()
 
 
-def adain(features: Tensor, own: Moments, wanted: Moments, alpha: float | Tensor | None = None) -> Tensor:
-    """Adaptive instance normalization (Huang & Belongie 2017, Eq. 8): features (B, C, H, W) with other moments.
+def adain(features: Tensor, content: Moments, style: Moments, alpha: float | Tensor | None = None) -> Tensor:
+    """Adaptive instance normalization (Huang & Belongie 2017, Eq. 8) of features (B, C, H, W).
 
     Args:
-        features: of the photo.
-        own: its channels' means and standard deviations, two of (B or 1, C, 1, 1), see `moments`.
-        wanted: those of the style, likewise; learned ones make it conditional instance normalization (Dumoulin et al.
-            2016, Eq. 5).
-        alpha: see `affine`.
+        features: features of the photo.
+        content: means and standard deviations of the features' channels, two of (B or 1, C, 1, 1); see `moments`.
+        style: means and standard deviations of the result, same shapes. Learned values make this a conditional
+            instance normalization (Dumoulin et al. 2016, Eq. 5).
+        alpha: strength of the style, see `affine`.
+
+    Examples:
+        >>> features = torch.tensor([[[[1.0, 5.0]]]])
+        >>> style = torch.tensor([[[[10.0]]]]), torch.tensor([[[[1.0]]]])
+        >>> adain(features, moments(features, eps=0.0), style).tolist()
+        [[[[9.0, 11.0]]]]
+        >>> constant = torch.full((1, 1, 1, 2), 7.0)
+        >>> adain(constant, moments(constant, eps=0.0), style).tolist()
+        [[[[10.0, 10.0]]]]
     """
-    return affine(features, *shift(above_rounding(own, features.dtype), wanted), alpha)
+    return affine(features, *shift(above_rounding(content, features.dtype), style), alpha)
 
 
-def above_rounding(own: Moments, dtype: torch.dtype) -> Moments:
-    """Moments of features in `dtype`; a channel that is flat but for what rounding does gets an infinite deviation.
+def above_rounding(statistics: Moments, dtype: torch.dtype) -> Moments:
+    """Replace the standard deviation of a channel that is constant up to the rounding of `dtype` by infinity.
 
-    Divided by its own deviation such a channel would be rounding errors, hundreds of times as large, and the next
-    normalization would do that again: a picture of one color ended in infinities. So it becomes its new mean.
+    Division by the tiny deviation of such a channel would amplify rounding errors hundreds of times, and again in the
+    next normalization, up to infinities in a picture of one color. Division by infinity sets the channel to its new
+    mean.
+
+    Examples:
+        >>> mean, std = above_rounding((torch.tensor([1.0, 1.0]), torch.tensor([0.5, 1e-9])), torch.float32)
+        >>> mean.tolist(), std.tolist()
+        ([1.0, 1.0], [0.5, inf])
     """
-    mean, std = own
+    mean, std = statistics
     return mean, std.masked_fill(std < mean.abs() * torch.finfo(dtype).eps, float("inf"))
 
 
-def shift(own: Moments, wanted: Moments) -> tuple[Tensor, Tensor]:
-    """The factor and the offset (`affine`) that give features with the moments `own` those that are `wanted`.
+def shift(before: Moments, after: Moments) -> tuple[Tensor, Tensor]:
+    """Factor and offset of the `affine` map that changes the moments of features from `before` to `after`.
 
-    Means and standard deviations are of any shapes that broadcast to each other, and so are the results.
+    Means and standard deviations may have any shapes that broadcast together.
+
+    Examples:
+        >>> one, two, five = torch.tensor([1.0, 2.0, 5.0])
+        >>> factor, offset = shift((one, two), (five, one))
+        >>> factor.item(), offset.item()
+        (0.5, 4.5)
     """
-    factor = wanted[1] / own[1]
-    return factor, wanted[0] - factor * own[0]
+    factor = after[1] / before[1]
+    return factor, after[0] - factor * before[0]
 
 
 def affine(features: Tensor, factor: Tensor, offset: Tensor, alpha: float | Tensor | None = None) -> Tensor:
-    """factor * features + offset in the features' own dtype.
+    """factor * features + offset, in the dtype of the features.
 
     Args:
-        alpha: how far towards that, from 0, the features as they are, to 1 (Huang & Belongie 2017, Eq. 14); None: 1.
+        features: (B, C, H, W).
+        factor, offset: any shape that broadcasts to that of the features.
+        alpha: interpolation from the unchanged features (0) to the result (1), Huang & Belongie 2017, Eq. 14; None: 1.
+
+    Examples:
+        >>> x, factor, offset = torch.tensor([1.0, 2.0]), torch.tensor(3.0), torch.tensor(1.0)
+        >>> affine(x, factor, offset).tolist(), affine(x, factor, offset, alpha=0.5).tolist()
+        ([4.0, 7.0], [2.5, 4.5])
     """
     if alpha is not None:
         factor, offset = alpha * factor + (1 - alpha), alpha * offset

@@ -1,4 +1,4 @@
-"""Style terms: for each a function with the mathematics and a thin module with the settings."""
+"""Style terms. Every term is a function with the mathematics, and a thin module with the settings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import choice, flag, name_list, number, whole
+from nstexp.core.errors import ArgumentError, choice, flag, name_list, number, whole
 from nstexp.core.losses.stats import Moments, gram, mean_square, moments, region_moments
-from nstexp.core.losses.terms import Guides, Reduction, Role, Shapes, guided, layer_factors, total_of, used
+from nstexp.core.losses.terms import (
+    Guides,
+    Reduction,
+    Role,
+    Shapes,
+    guided,
+    layer_factors,
+    total_of,
+    used,
+    weighted_sum,
+)
 from nstexp.core.losses.transport import Mode, Tie, directions, hist_match, quantiles
 from nstexp.core.networks.encoder import IMAGE, Features
 
@@ -18,18 +28,28 @@ GramForm = Literal["gatys", "mse_hw", "mse_chw", "keras"]
 
 
 def gram_loss(x: Tensor, target: Tensor, form: GramForm = "mse_chw", image_px: int | None = None) -> Tensor:
-    """Features (B, C, H, W) against a Gram matrix per position (B or 1, C, C) -> scalar, a mean over the batch.
+    """Distance of the Gram matrix of features to a target -> scalar, averaged over the batch.
 
-    With g the Gram matrix of `x` divided by its own H*W, so that pictures of different sizes compare:
+    g is the Gram matrix of `x` divided by H W, so that pictures of different sizes can be compared:
 
-    * gatys: sum (g - target)^2 / (4 C^2), Gatys et al. 2016, Eq. 4 where both pictures have the same size;
-    * mse_hw: mean (g - target)^2 = 4 times that (leongatys/PytorchNeuralStyleTransfer);
-    * mse_chw: mean ((g - target) / C)^2 = 4 / C^2 times that (neural-style; the default);
-    * keras: sum (H W (g - target))^2 / (36 image_px^2), the Keras example, which takes the area of the *image* and
+    * gatys: sum (g - target)^2 / (4 C^2), which is Gatys et al. 2016, Eq. 4, for pictures of equal size;
+    * mse_hw: mean (g - target)^2, 4 times gatys (leongatys/PytorchNeuralStyleTransfer);
+    * mse_chw: mean ((g - target) / C)^2, 4 / C^2 times gatys (neural-style; the default);
+    * keras: sum (H W (g - target))^2 / (36 image_px^2), as in the Keras example, which uses the area of the image and
       3 channels at every layer.
 
     Args:
-        image_px: height times width of the image, needed by the form keras.
+        x: features (B, C, H, W).
+        target: Gram matrix (B or 1, C, C) divided by the number of positions, see `gram`.
+        image_px: height times width of the image; only form keras needs it.
+
+    Raises:
+        ArgumentError: form keras without image_px.
+
+    Examples:
+        >>> x, target = torch.ones(1, 2, 1, 1), torch.zeros(1, 2, 2)
+        >>> [gram_loss(x, target, form, image_px=1).item() for form in ("gatys", "mse_hw", "mse_chw")]
+        [0.25, 1.0, 0.25]
     """
     _, c, h, w = x.shape
     mse = F.mse_loss(gram(x, "hw"), target.expand(x.shape[0], -1, -1))
@@ -38,22 +58,24 @@ def gram_loss(x: Tensor, target: Tensor, form: GramForm = "mse_chw", image_px: i
     if form == "mse_chw":
         return mse / c**2
     if form == "keras":
+        if image_px is None:
+            raise ArgumentError("image_px", "=None: form keras needs the height times width of the image")
         return mse * c**2 * (h * w / image_px) ** 2 / 36
     return mse
 
 
 class GramLoss(nn.Module):
-    """Style term: `gram_loss` weighed over layers.
+    """Style term: weighted sum of `gram_loss` over layers.
 
     Args:
         layers: names of the style layers.
         form: see `gram_loss`.
-        layer_weights: one factor per layer; null: 1 each.
-        reduction: `sum` over the layers, or their `mean` (the papers' w_l = 1 / number of layers).
+        layer_weights: one factor per layer; null: 1 for every layer.
+        reduction: `sum` or `mean` over the layers (the papers' w_l = 1 / number of layers).
     """
 
     role: Role = "style"
-    unit = "E_l"
+    unit = "E_l"  # Gatys et al. 2016, Eq. 4
 
     def __init__(
         self,
@@ -81,37 +103,45 @@ class GramLoss(nn.Module):
 
     @staticmethod
     def blend(parts: Sequence[tuple[float, Tensor]], strength: float = 1.0) -> Tensor:
-        return strength**2 * sum(share * statistic for share, statistic in parts)
+        return strength**2 * weighted_sum(parts)
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         _, height, width = shapes[IMAGE]
 
-        def times_e_l(channels: int, h: int, w: int) -> float:
-            of_keras = (channels * h * w) ** 2 / (9 * (height * width) ** 2)
-            return {"gatys": 1.0, "mse_hw": 4.0, "mse_chw": 4 / channels**2, "keras": of_keras}[self.form]
+        def in_unit(channels: int, h: int, w: int) -> float:
+            keras = (channels * h * w) ** 2 / (9 * (height * width) ** 2)
+            return {"gatys": 1.0, "mse_hw": 4.0, "mse_chw": 4 / channels**2, "keras": keras}[self.form]
 
         layers = zip(self.layers, self.factors, strict=True)
-        return {name: factor * times_e_l(*shapes[name]) for name, factor in layers}
+        return {name: factor * in_unit(*shapes[name]) for name, factor in layers}
 
 
 def moments_loss(x: Moments, target: Moments, reduction: Reduction = "mean") -> Tensor:
-    """Channel means and standard deviations, two of (B, C, 1, 1), against a target's -> scalar, a mean over the batch.
+    """Squared distance of means and standard deviations -> scalar, averaged over the batch.
 
-    Squared differences of the means plus those of the standard deviations (Huang & Belongie 2017, Eq. 13), their
-    `mean` or `sum` over the channels.
+    The squared difference of the means plus that of the standard deviations (Huang & Belongie 2017, Eq. 13).
+
+    Args:
+        x, target: means and standard deviations of the channels, two of (B, C, 1, 1), see `moments`.
+        reduction: `mean` or `sum` over the channels.
+
+    Examples:
+        >>> x, target = (torch.zeros(1, 2, 1, 1),) * 2, (torch.ones(1, 2, 1, 1),) * 2
+        >>> moments_loss(x, target).item(), moments_loss(x, target, "sum").item()
+        (2.0, 4.0)
     """
     squares = (x[0] - target[0]).square() + (x[1] - target[1]).square()
     return squares.mean() * (squares.shape[1] if reduction == "sum" else 1)
 
 
 class MomentsLoss(nn.Module):
-    """Style term of AdaIN: `moments_loss` weighed over layers.
+    """Style term of AdaIN: weighted sum of `moments_loss` over layers.
 
     Args:
-        layers: names of the layers; `image` is the picture itself, whose moments are a palette.
-        style_reduction: `mean` over the channels, or their `sum`, which favors deep layers by their width (the
-            authors' own code).
-        layer_weights: one factor per layer; null: 1 each.
+        layers: names of the layers; `image` compares the colors of the pictures themselves.
+        style_reduction: `mean` or `sum` over the channels; `sum` (the authors' code) gives wide, deep layers more
+            weight.
+        layer_weights: one factor per layer; null: 1 for every layer.
         eps, unbiased: see `stats.moments`.
     """
 
@@ -154,8 +184,8 @@ class MomentsLoss(nn.Module):
 
     @staticmethod
     def blend(parts: Sequence[tuple[float, Moments]], strength: float = 1.0) -> Moments:
-        mean = sum(share * mean for share, (mean, _) in parts)
-        std = sum(share * std for share, (_, std) in parts)
+        mean = weighted_sum((share, mean) for share, (mean, _) in parts)
+        std = weighted_sum((share, std) for share, (_, std) in parts)
         return strength * mean, strength * std
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
@@ -164,10 +194,15 @@ class MomentsLoss(nn.Module):
 
 
 def covariance(x: Tensor, guide: Tensor | None = None) -> Moments:
-    """Mean (B, C, 1) and covariance (B, C, C), divided by H W, of the channels of (B, C, H, W) features.
+    """Means (B, C, 1) and biased covariance matrix (B, C, C) of the channels of features (B, C, H, W).
 
     Args:
-        guide: (H, W), see `LossTerm.forward`: the moments inside its region.
+        guide: (H, W), restricts the statistics to a region, see `LossTerm.forward`.
+
+    Examples:
+        >>> mean, cov = covariance(torch.tensor([[[[1.0, 5.0]]]]))
+        >>> mean.tolist(), cov.tolist()
+        ([[[3.0]]], [[[4.0]]])
     """
     if guide is None:
         mean = moments(x)[0].flatten(2)
@@ -177,10 +212,18 @@ def covariance(x: Tensor, guide: Tensor | None = None) -> Moments:
 
 
 def covariance_loss(x: Moments, target: Moments) -> Tensor:
-    """Means (B, C, 1) and covariances (B, C, C) against a target's -> scalar, a mean over the batch.
+    """Squared distance of means and covariances -> scalar, averaged over the batch.
 
-    The mean over entries of (cov - cov')^2 plus that of (mu mu^T - mu' mu'^T)^2, divided by C^2: in the units of
-    `gram_loss`'s form mse_chw, whose Gram matrix is the sum of the two.
+    The mean of (cov - cov')^2 over the matrix plus that of (mu mu^T - mu' mu'^T)^2, both divided by C^2. The Gram
+    matrix is cov + mu mu^T, so the unit is that of `gram_loss` in form mse_chw.
+
+    Args:
+        x, target: means (B, C, 1) and covariances (B, C, C), see `covariance`.
+
+    Examples:
+        >>> x = torch.ones(1, 1, 1), torch.full((1, 1, 1), 3.0)
+        >>> covariance_loss(x, (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))).item()
+        5.0
     """
     (mean, cov), (to_mean, to_cov) = x, target
     squares = (cov - to_cov).square().mean() + (mean @ mean.mT - to_mean @ to_mean.mT).square().mean()
@@ -188,12 +231,12 @@ def covariance_loss(x: Moments, target: Moments) -> Tensor:
 
 
 class CovarianceLoss(nn.Module):
-    """Style term: `covariance_loss` weighed over layers. Unlike a Gram matrix it tells how strong a channel is on
-    average from how much it varies.
+    """Style term: weighted sum of `covariance_loss` over layers. A Gram matrix mixes the mean activation of a channel
+    with its variation; this term separates them.
 
     Args:
         layers: names of the style layers.
-        layer_weights: one factor per layer; null: 1 each.
+        layer_weights: one factor per layer; null: 1 for every layer.
     """
 
     role: Role = "style"
@@ -218,8 +261,8 @@ class CovarianceLoss(nn.Module):
 
     @staticmethod
     def blend(parts: Sequence[tuple[float, Moments]], strength: float = 1.0) -> Moments:
-        mean = sum(share * mean for share, (mean, _) in parts)
-        cov = sum(share * cov for share, (_, cov) in parts)
+        mean = weighted_sum((share, mean) for share, (mean, _) in parts)
+        cov = weighted_sum((share, cov) for share, (_, cov) in parts)
         return strength * mean, strength**2 * cov
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
@@ -227,39 +270,49 @@ class CovarianceLoss(nn.Module):
 
 
 def histogram_loss(
-    x: Tensor, reference: Tensor, reduction: Reduction = "mean", guide: Tensor | None = None, **how: Any
+    x: Tensor, reference: Tensor, reduction: Reduction = "mean", guide: Tensor | None = None, **options: Any
 ) -> Tensor:
-    """Squared distance of features to themselves with the histogram of a reference -> scalar, a mean over the batch.
+    """Squared distance of features to the same features with the reference's histograms -> scalar, averaged over the
+    batch.
 
-    Risser, Wilmot & Barnes 2017: ||O - R(O)||^2 per channel, R(O) treated as constant: the squared Wasserstein distance
-    of the two histograms, and its gradient 2 (O - R).
+    Risser, Wilmot & Barnes 2017: ||O - R(O)||^2 per channel with R(O) treated as constant, which is the squared
+    Wasserstein distance of the histograms; its gradient is 2 (O - R).
 
     Args:
-        x: (B, C, H, W).
-        reference: (B or 1, C, M), sorted: see `transport.hist_match`, which also takes the other arguments.
-        reduction: `mean` over channels and positions, or their `sum`.
-        guide: (H, W), see `LossTerm.forward`: only the region's values count.
+        x: features O, (B, C, H, W).
+        reference: sorted values of the channels, (B or 1, C, M), see `transport.hist_match`.
+        reduction: `mean` or `sum` over channels and positions.
+        guide: (H, W), restricts the loss to a region, see `LossTerm.forward`.
+        options: other arguments of `transport.hist_match`.
+
+    Raises:
+        UserError: an unknown mode or tie.
+
+    Examples:
+        >>> x, reference = torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[1.0, 5.0]]])
+        >>> histogram_loss(x, reference).item(), histogram_loss(x, reference, "sum").item()
+        (2.0, 4.0)
     """
     weights = None if guide is None else guide.square()
     flat = None if weights is None else weights.flatten()
-    matched = hist_match(x.flatten(2), reference, weights=flat, **how).view(x.shape)
+    matched = hist_match(x.flatten(2), reference, weights=flat, **options).view(x.shape)
     if x.is_contiguous(memory_format=torch.channels_last):
         matched = matched.contiguous(memory_format=torch.channels_last)
     return mean_square(x, matched, weights) * (x[0].numel() if reduction == "sum" else 1)
 
 
 class HistogramLoss(nn.Module):
-    """Style term: `histogram_loss` weighed over layers. Many distributions share a Gram matrix; few share their
-    histograms as well, which Risser et al. 2017 find to be more stable.
+    """Style term: weighted sum of `histogram_loss` over layers. Many feature distributions have the same Gram matrix;
+    Risser et al. 2017 add histograms to make texture synthesis stable.
 
-    Differs from the paper in fixed weights, as in its authors' later code; the paper tunes them by the gradients.
+    The weights are fixed, as in the authors' later code; the paper tunes them by the gradients.
 
     Args:
         layers: names of the layers.
-        layer_weights: one factor per layer; null: 1 each.
-        reduction: over channels and positions of a layer, `mean` or `sum` (the paper's).
+        layer_weights: one factor per layer; null: 1 for every layer.
+        reduction: `mean` or `sum` (the paper's) over channels and positions of a layer.
         mode, tie, bins: see `transport.hist_match`.
-        seed: of the random order of equal values, the same in every evaluation.
+        seed: seed of the random order of equal values, which is the same in every evaluation.
     """
 
     role: Role = "style"
@@ -279,7 +332,7 @@ class HistogramLoss(nn.Module):
         self.layers = name_list("layers", layers, "relu4_1")
         self.factors = layer_factors(self.layers, layer_weights)
         self.reduction = choice("reduction", reduction, get_args(Reduction))
-        self.how = {
+        self.options = {
             "mode": choice("mode", mode, get_args(Mode)),
             "tie": choice("tie", tie, get_args(Tie)),
             "bins": whole("bins", bins, 2, 2**20),
@@ -293,16 +346,16 @@ class HistogramLoss(nn.Module):
         guides = guides or {}
         return total_of(
             [
-                factor * histogram_loss(feats[name], target[name], self.reduction, guides.get(name), **self.how)
+                factor * histogram_loss(feats[name], target[name], self.reduction, guides.get(name), **self.options)
                 for name, factor in used(self, target)
             ]
         )
 
     @staticmethod
     def blend(parts: Sequence[tuple[float, Tensor]], strength: float = 1.0) -> Tensor:
-        """Averaged quantiles: the Wasserstein barycenter of each channel's values."""
+        """Averaged quantiles, which are the Wasserstein barycenter of the values of a channel."""
         count = max(reference.shape[-1] for _, reference in parts)
-        return strength * sum(share * quantiles(reference, count) for share, reference in parts)
+        return strength * weighted_sum((share, quantiles(reference, count)) for share, reference in parts)
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         layers = zip(self.layers, self.factors, strict=True)
@@ -310,40 +363,50 @@ class HistogramLoss(nn.Module):
 
 
 def project(x: Tensor, onto: Tensor) -> Tensor:
-    """Features (B, C, H, W) along unit vectors (C, D) -> (B, D, H W), in float32 or float64.
+    """Project features (B, C, H, W) onto unit vectors (C, D) -> (B, D, H W), float32 or float64.
 
-    In bfloat16 the rounding of a projection would be larger than what two similar distributions differ by.
+    In bfloat16, the rounding error of a projection would exceed the distance of two similar distributions.
+
+    Examples:
+        >>> project(torch.tensor([3.0, 4.0]).view(1, 2, 1, 1), torch.tensor([[0.0], [1.0]])).tolist()
+        [[[4.0]]]
     """
-    kind = torch.promote_types(x.dtype, torch.float32)
-    return onto.to(x.device, kind).T @ x.flatten(2).to(kind)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return onto.to(x.device, dtype).T @ x.flatten(2).to(dtype)
 
 
 def sliced_wasserstein_loss(x: Tensor, reference: Tensor, onto: Tensor, guide: Tensor | None = None) -> Tensor:
-    """Squared distance of the two distributions of feature vectors, seen along unit vectors -> scalar.
+    """Sliced Wasserstein distance of two distributions of feature vectors (Heitz et al. 2021) -> scalar.
 
-    Heitz et al. 2021: along each direction the values are sorted on both sides and compared; the mean over ranks,
-    directions and the batch.
+    For every direction, the projected values of both pictures are sorted and compared; the loss is the mean squared
+    difference over ranks, directions and the batch.
 
     Args:
-        x: (B, C, H, W).
-        reference: (B or 1, D, M), the other picture's `project`ed features, sorted.
-        onto: (C, D).
-        guide: (H, W), see `LossTerm.forward`.
+        x: features (B, C, H, W).
+        reference: `project`ed features of the other picture, sorted along the last dimension, (B or 1, D, M).
+        onto: the directions, unit vectors (C, D).
+        guide: (H, W), restricts the loss to a region, see `LossTerm.forward`.
+
+    Examples:
+        >>> x, reference = torch.tensor([[[[3.0, 1.0]]]]), torch.tensor([[[1.0, 5.0]]])
+        >>> sliced_wasserstein_loss(x, reference, onto=torch.ones(1, 1)).item()
+        2.0
     """
     return histogram_loss(project(x, onto)[..., None], reference, guide=None if guide is None else guide.reshape(-1, 1))
 
 
 class SlicedWassersteinLoss(nn.Module):
-    """Style term: `sliced_wasserstein_loss` summed over layers; the whole distribution of the feature vectors counts.
+    """Style term: weighted sum of `sliced_wasserstein_loss` over layers. It compares the whole distribution of the
+    feature vectors.
 
-    Differs from the paper in directions that stay the same, because L-BFGS needs one and the same loss at every step,
-    and that are orthogonal to each other, so that as many as there are channels leave no direction out.
+    Two differences from the paper: the directions are fixed, because L-BFGS needs the same loss at every step, and
+    they are orthogonal, so that as many directions as channels span the whole space.
 
     Args:
         layers: names of the style layers.
-        directions: how many; null: as many as the layer has channels.
-        layer_weights: one factor per layer; null: 1 each.
-        seed: of the directions.
+        directions: number of directions; null: the layer's number of channels.
+        layer_weights: one factor per layer; null: 1 for every layer.
+        seed: seed of the random directions.
     """
 
     role: Role = "style"
@@ -377,7 +440,7 @@ class SlicedWassersteinLoss(nn.Module):
         )
 
     def onto(self, name: str, feats: Features) -> Tensor:
-        """The directions (C, D) at a layer, always the same for as many channels."""
+        """The directions (C, D) for a layer; equal for layers with equally many channels."""
         channels = feats[name].shape[1]
         return directions(channels, self.directions or channels, self.seed)
 

@@ -1,10 +1,10 @@
-"""What a loss term is, and what several of them share."""
+"""The interface of a loss term, and functions that several terms share."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nstexp.core.errors import ArgumentError, choice, is_number
 from nstexp.core.networks.encoder import Features
@@ -16,79 +16,144 @@ Guides = Mapping[str, Tensor]  # layer name -> (H, W), mean square 1
 
 
 class LossTerm(Protocol):
-    """What LossSet asks of a term (an nn.Module in practice).
+    """The interface that LossSet needs from a term (an nn.Module in practice).
 
-    Beyond this a term may have
-        blend(parts, strength): the statistic of one layer that several (share, statistic) amount to, of shares that sum
-            to 1, for features `strength` times as strong; for style_combine;
-        coefficients(shapes) and unit: layer -> what the term multiplies a quantity by that other codes share, and what
-            that quantity is, so that weights compare;
-        as_published(shapes): another unit, and layer -> how many of it make the first;
-        min_side_px: the smallest picture it can be computed for.
+    A term may also have
+        blend(parts, strength): combine the statistics of one layer from several styles, for style_combine. `parts` are
+            pairs (share, statistic) whose shares sum to 1; the result is the statistic of features `strength` times
+            as large;
+        unit, and coefficients(shapes) -> {layer: factor}: `unit` names a quantity that other implementations use, too,
+            and the factors express the term in it, so that weights of different implementations can be compared;
+        as_published(shapes) -> (unit, {layer: factor}): a second unit, and its amount in one `unit` at each layer;
+        min_side_px: the shortest image side for which the term can be computed.
     """
 
-    layers: Sequence[str]  # features it reads; empty when it needs the image only
-    # Whose features are the target; also which of alpha and beta is its weight. `before`: the result for the frame
-    # before, of a clip. `identity`: the picture itself, for what a network makes of a picture that it should reproduce.
-    role: Role
+    @property
+    def layers(self) -> Sequence[str]:
+        """The feature layers that the term reads; empty if it needs only the image."""
+
+    @property
+    def role(self) -> Role:
+        """The picture whose features are the target; it also decides whether alpha or beta is the term's weight.
+
+        before: the result for the previous frame of a clip. identity: the input of a network that should return it
+        unchanged.
+        """
 
     def target(self, feats: Features) -> Any:
-        """What to match. Of a style term: layer name -> statistic, of those of its layers that `feats` has; `forward`
-        uses the layers that it finds there."""
+        """The statistic to match, from the features of a reference picture.
+
+        For style terms: layer name -> statistic, for the term's layers that are in `feats`. `forward` then compares
+        these layers only.
+        """
 
     def forward(self, feats: Features, target: Any) -> Tensor:
-        """The unweighted loss, a scalar. A style term with a third argument, `guides`, works by regions: layer name ->
-        (H, W), the factor that features have at each position, whose mean square is 1 (Gatys et al. 2017, Eq. 5)."""
+        """The unweighted loss, a scalar.
+
+        A style term whose `forward` has a third argument, `guides`, can be restricted to regions: layer name -> (H, W),
+        factors on the features at each position, with mean square 1 (Gatys et al. 2017, Eq. 5).
+        """
 
 
-LARGEST_SCALE = 65_535  # of pixels: 16 bits
+class _WeighedTerm(Protocol):
+    """A term with one factor per layer."""
+
+    @property
+    def layers(self) -> Sequence[str]: ...
+
+    @property
+    def factors(self) -> Sequence[float]: ...
+
+
+LARGEST_SCALE = 65_535  # the largest pixel_scale: pixels of 16 bits
 
 
 def total_of(values: Sequence[Tensor]) -> Tensor:
-    """Sum of scalars; 0 of none."""
+    """Sum of scalars; 0 for an empty sequence.
+
+    Examples:
+        >>> total_of([torch.tensor(1.0), torch.tensor(2.5)]).item(), total_of([]).item()
+        (3.5, 0.0)
+    """
     return torch.stack([torch.as_tensor(v) for v in values]).sum() if values else torch.zeros(())
 
 
+def weighted_sum(parts: Iterable[tuple[float, Tensor]]) -> Tensor:
+    """Sum of share times statistic over pairs (share, statistic), at least one.
+
+    Examples:
+        >>> weighted_sum([(0.25, torch.tensor([4.0])), (0.75, torch.tensor([8.0]))]).tolist()
+        [7.0]
+    """
+    return cast(Tensor, sum(share * statistic for share, statistic in parts))
+
+
 def accumulator(x: Tensor) -> torch.dtype:
-    """In which sums over features are taken."""
+    """The dtype in which sums over features are taken: float64 for float64 features, else float32.
+
+    Examples:
+        >>> accumulator(torch.zeros(1, dtype=torch.bfloat16))
+        torch.float32
+    """
     return x.dtype if x.dtype == torch.float64 else torch.float32
 
 
 def layer_factors(
     layers: Sequence[str], layer_weights: Sequence[float] | None, reduction: Reduction = "sum"
 ) -> tuple[float, ...]:
-    """What each layer's loss is multiplied by, of arguments with these names.
+    """Factors on the losses of the layers, from constructor arguments of these names.
+
+    Args:
+        layer_weights: one number per layer, finite, 0 or larger; None: 1 for every layer.
+        reduction: `mean` divides the factors by the number of layers.
 
     Raises:
-        ArgumentError: not one number per layer, one that is negative or not finite, or an unknown reduction.
+        ArgumentError: invalid layer_weights, or an unknown reduction.
+
+    Examples:
+        >>> layer_factors(["relu1_1", "relu2_1"], None, "mean")
+        (0.5, 0.5)
     """
     choice("reduction", reduction, get_args(Reduction))
     factors = factors_of("layer_weights", layer_weights, layers, f"layers {list(layers)}")
     return tuple(f / len(layers) for f in factors) if reduction == "mean" else factors
 
 
-def factors_of(argument: str, given: Sequence[float] | None, of: Sequence[Any], what: str) -> tuple[float, ...]:
-    """One factor for each entry of `of`, which are `what`; None: 1 each.
+def factors_of(
+    argument: str, factors: Sequence[float] | None, entries: Sequence[Any], description: str
+) -> tuple[float, ...]:
+    """Check a list of one factor per entry of another list.
+
+    Args:
+        argument: name of the argument, for the error message.
+        factors: the list to check; None: 1 for every entry.
+        entries: the other list.
+        description: what the entries are, for the error message.
 
     Raises:
-        ArgumentError: not one number for each, or one that is negative or not finite.
+        ArgumentError: another number of factors than entries, or a factor that is negative or not finite.
+
+    Examples:
+        >>> factors_of("layer_weights", [1, 2], ["relu1_1", "relu2_1"], "layers")
+        (1.0, 2.0)
     """
-    if given is None:
-        return (1.0,) * len(of)
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ArgumentError(argument, f"={given}: give a list with one number for each of the {len(of)} {what}")
-    if len(given) != len(of):
-        raise ArgumentError(argument, f" has {len(given)} numbers for the {len(of)} {what}")
-    if not all(is_number(factor) and factor >= 0 for factor in given):
-        raise ArgumentError(argument, f"={list(given)}: each is a finite number, 0 or larger")
-    return tuple(map(float, given))
+    if factors is None:
+        return (1.0,) * len(entries)
+    if isinstance(factors, str) or not isinstance(factors, Sequence):
+        problem = f"={factors}: give a list with one number for each of the {len(entries)} {description}"
+        raise ArgumentError(argument, problem)
+    if len(factors) != len(entries):
+        raise ArgumentError(argument, f" has {len(factors)} numbers for the {len(entries)} {description}")
+    if not all(is_number(factor) and factor >= 0 for factor in factors):
+        raise ArgumentError(argument, f"={list(factors)}: give finite numbers, 0 or larger")
+    return tuple(map(float, factors))
 
 
-def used(term: nn.Module, target: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The term's layers that the target has a statistic of, and their factors."""
+def used(term: _WeighedTerm, target: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The term's layers for which the target has a statistic, with their factors."""
     return [(name, factor) for name, factor in zip(term.layers, term.factors, strict=True) if name in target]
 
 
 def guided(feats: Features, name: str, guides: Guides | None) -> Tensor:
-    """Features at a layer, times the guide there."""
+    """The features of a layer, multiplied by the layer's guide if there are guides."""
     return feats[name] if guides is None else feats[name] * guides[name].to(feats[name])

@@ -1,15 +1,16 @@
-"""One-dimensional optimal transport: giving values the distribution of a reference, channel by channel.
+"""One-dimensional optimal transport: map the values of a channel so that they have the distribution of a reference.
 
-A reference is kept as its sorted values, (B, C, M): its quantile function. Matching sends the i-th smallest of N values
-to the reference's quantile (i + 1/2) / N, which is exact where N = M.
+A reference is stored as its sorted values (B, C, M), which are its quantile function. The map sends the i-th smallest
+of N values, i from 0, to the reference's quantile (i + 1/2) / N; it is exact for N = M.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,8 +18,8 @@ from nstexp.core.errors import choice
 
 Mode = Literal["sort", "bins"]
 Tie = Literal["random", "stable"]
-BLOCK = 2**18  # values that one thread sorts at a time: their keys fit into its cache
-RANK_BITS = 24  # so many positions can be told apart in a key
+BLOCK = 2**18  # number of values that a thread sorts at once, so that their keys fit into the processor's cache
+RANK_BITS = 24  # bits of a sort key that hold the position
 
 
 def hist_match(
@@ -30,21 +31,28 @@ def hist_match(
     weights: Tensor | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Values (B, C, N) with the distribution of a reference, by a monotone map per sample and channel.
+    """Histogram matching: map values monotonically, per sample and channel, to the distribution of a reference.
 
-    The R of Risser et al. 2017. No gradient flows through it.
+    This is the map R of Risser et al. 2017. The result (B, C, N) has no gradient.
 
     Args:
         values: (B, C, N).
         reference: (B or 1, C, M), sorted along the last dimension.
-        mode: `sort` ranks the values; `bins` looks ranks up in a histogram of `bins` bins between the smallest and the
-            largest value of each channel, and is off by less than what the map makes of one bin.
-        tie: which of equal values goes first: by a `random` order of the positions, the same in every call with this
-            `seed`, or by position (`stable`), which favors one side of the picture. Only mode=sort has ties.
-        weights: (N,), 0 or larger: how much each position counts. Where it is 0 the value is mapped all the same.
+        mode: `sort` ranks the values. `bins` reads approximate ranks from a histogram with `bins` bins between the
+            smallest and the largest value of the channel; the error is at most the image of one bin under the map.
+        tie: the order of equal values in mode `sort`. `random` is a random order of the positions, fixed by `seed`;
+            `stable` is the order of the positions, which favors one side of the picture.
+        bins: number of bins in mode `bins`.
+        weights: (N,), 0 or larger: weights of the positions in the distribution of the values. A value of weight 0 is
+            mapped, too.
+        seed: seed of the random order.
 
     Raises:
         UserError: unknown mode or tie.
+
+    Examples:
+        >>> hist_match(torch.tensor([[[3.0, 1.0, 2.0]]]), torch.tensor([[[10.0, 20.0, 30.0]]])).tolist()
+        [[[30.0, 10.0, 20.0]]]
     """
     choice("mode", mode, get_args(Mode))
     choice("tie", tie, get_args(Tie))
@@ -55,19 +63,26 @@ def hist_match(
     order, inverse = _tie_order(count, seed if tie == "random" else None)
     if weights is None and values.device.type == "cpu" and values.dtype != torch.float64 and count < 2**RANK_BITS:
         return _match_by_keys(values, reference, order, inverse)
-    inverse = torch.from_numpy(inverse).to(values.device)
-    ranking = inverse[values[..., inverse].argsort(dim=-1, stable=True)]  # the position of every rank
+    tie_positions = torch.from_numpy(inverse).to(values.device)
+    ranking = tie_positions[values[..., tie_positions].argsort(dim=-1, stable=True)]  # rank -> position
     if weights is None:
-        wanted = quantiles(reference, count).expand(values.shape)
+        matched = quantiles(reference, count).expand(values.shape)
     else:
         sorted_weights = weights.to(values.device, torch.float32)[ranking]
         share = (sorted_weights.cumsum(-1) - sorted_weights / 2) / sorted_weights.sum(-1, keepdim=True).clamp(min=1e-12)
-        wanted = quantile(reference, share)
-    return torch.empty_like(values).scatter_(-1, ranking, wanted.to(values.dtype))
+        matched = quantile(reference, share)
+    return torch.empty_like(values).scatter_(-1, ranking, matched.to(values.dtype))
 
 
 def quantiles(reference: Tensor, count: int) -> Tensor:
-    """The quantiles (i + 1/2) / count of sorted values (B, C, M) -> (B, C, count), interpolated linearly."""
+    """The quantiles (i + 1/2) / count, i from 0, of sorted values: (B, C, M) -> (B, C, count).
+
+    Values between neighbors are interpolated linearly. float32, or float64 for float64 values.
+
+    Examples:
+        >>> quantiles(torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]), 2).tolist()
+        [[[0.5, 2.5]]]
+    """
     reference = reference if reference.dtype == torch.float64 else reference.float()
     if reference.shape[-1] == count:
         return reference
@@ -75,7 +90,15 @@ def quantiles(reference: Tensor, count: int) -> Tensor:
 
 
 def quantile(reference: Tensor, share: Tensor) -> Tensor:
-    """Quantiles `share` (B, C, K), each in [0, 1], of sorted values (B or 1, C, M) -> (B, C, K)."""
+    """Quantiles of sorted values (B or 1, C, M), interpolated linearly -> (B, C, K).
+
+    Args:
+        share: (B, C, K) in [0, 1], the probabilities of the quantiles.
+
+    Examples:
+        >>> quantile(torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]), torch.tensor([[[0.0, 0.5, 1.0]]])).tolist()
+        [[[0.0, 1.5, 3.0]]]
+    """
     last = reference.shape[-1] - 1
     at = (share * reference.shape[-1] - 0.5).clamp(0, last)
     below = at.floor().long()
@@ -86,9 +109,16 @@ def quantile(reference: Tensor, share: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def directions(channels: int, count: int, seed: int) -> Tensor:
-    """Random unit vectors (channels, count), float32; up to `channels` of them orthogonal to each other, and so on."""
+    """Random unit vectors (channels, count), float32: the columns form orthonormal bases of `channels` vectors; the
+    last basis may be cut off.
+
+    Examples:
+        >>> onto = directions(channels=3, count=3, seed=0)
+        >>> torch.allclose(onto.T @ onto, torch.eye(3), atol=1e-6)
+        True
+    """
     generator = torch.Generator().manual_seed(seed)
-    with torch.inference_mode(False):  # kept for calls that need gradients
+    with torch.inference_mode(False):  # later calls that need gradients get the same cached tensor
         frames = [
             torch.linalg.qr(torch.randn(channels, channels, generator=generator))[0]
             for _ in range(-(-count // channels))
@@ -100,22 +130,22 @@ def directions(channels: int, count: int, seed: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _tie_order(count: int, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The rank of each position among equal values, and the position of each rank."""
+def _tie_order(count: int, seed: int | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The order of equal values: position -> rank, and the inverse, rank -> position; seed None: by position."""
     inverse = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
     order = np.empty_like(inverse)
     order[inverse] = np.arange(count)
     return order, inverse
 
 
-def _match_by_keys(values: Tensor, reference: Tensor, order: np.ndarray, inverse: np.ndarray) -> Tensor:
-    """Rank matching on the CPU, in the layout of `values`.
+def _match_by_keys(values: Tensor, reference: Tensor, order: NDArray[Any], inverse: NDArray[Any]) -> Tensor:
+    """`hist_match` in mode `sort` without weights, on the CPU.
 
-    A value and its position, packed into one integer, sort ten times faster than torch ranks values.
+    Integer keys that contain a value and its position are sorted ten times faster than torch ranks values.
     """
-    kind = torch.bfloat16 if values.dtype == torch.bfloat16 else torch.float32
-    values_in, reference = values.contiguous().to(kind), reference.to(kind).expand(len(values), -1, -1)
-    bits, references = _bits(values_in), _bits(reference)
+    dtype = torch.bfloat16 if values.dtype == torch.bfloat16 else torch.float32
+    bits = _bits(values.contiguous().to(dtype))
+    references = _bits(reference.to(dtype).expand(len(values), -1, -1))
     out = np.empty_like(bits)
     count, last = bits.shape[1], references.shape[1] - 1
     at = np.clip((np.arange(count) + 0.5) * ((last + 1) / count) - 0.5, 0, last)
@@ -131,50 +161,48 @@ def _match_by_keys(values: Tensor, reference: Tensor, order: np.ndarray, inverse
         keys.sort(axis=1)
         keys &= (1 << RANK_BITS) - 1
         if last + 1 == count:
-            wanted = references[part]
+            matched = references[part]
         else:
-            low, high = (_floats(np.take(references[part], which, axis=1)) for which in (below, above))
-            wanted = _rounded(low + between * (high - low), bits.dtype)
+            low, high = (_floats(np.take(references[part], index, axis=1)) for index in (below, above))
+            matched = _rounded(low + between * (high - low), bits.dtype)
         positions = inverse[keys]
         positions += count * np.arange(len(keys))[:, None]
-        out[part].ravel()[positions.ravel()] = wanted.ravel()  # a view: the part is contiguous
+        out[part].ravel()[positions.ravel()] = matched.ravel()  # ravel makes a view, because the part is contiguous
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         list(pool.map(match, range(0, len(bits), rows)))
-    return torch.from_numpy(out).view(kind).view(values.shape).to(values.dtype)
+    return torch.from_numpy(out).view(dtype).view(values.shape).to(values.dtype)
 
 
-def _bits(x: Tensor) -> np.ndarray:
-    """(B, C, N) bfloat16 or float32 as integers (B C, N)."""
+def _bits(x: Tensor) -> NDArray[Any]:
+    """The bits of bfloat16 or float32 numbers (B, C, N) as integers (B C, N)."""
     return x.contiguous().view(torch.int16 if x.dtype == torch.bfloat16 else torch.int32).flatten(0, 1).numpy()
 
 
-def _in_order(bits: np.ndarray) -> np.ndarray:
-    """Integers that are in the order of the floats whose bits are given: those of negative ones turned around."""
+def _in_order(bits: NDArray[Any]) -> NDArray[Any]:
+    """Map the bits of floats to integers in the same order: the bits of negative floats below the sign are inverted."""
     sign_bit = 8 * bits.itemsize - 1
-    return bits ^ ((bits >> sign_bit) & bits.dtype.type((1 << sign_bit) - 1))
+    ordered: NDArray[Any] = bits ^ ((bits >> sign_bit) & bits.dtype.type((1 << sign_bit) - 1))
+    return ordered
 
 
-def _floats(bits: np.ndarray) -> np.ndarray:
-    """Bits of bfloat16 (the upper half of a float32) or float32 numbers as float32."""
+def _floats(bits: NDArray[Any]) -> NDArray[Any]:
+    """Bits of bfloat16 or float32 numbers -> float32. A bfloat16 is the upper half of a float32."""
     return (bits.astype(np.int32) << 16 if bits.itemsize == 2 else bits).view(np.float32)
 
 
-def _rounded(x: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """The bits of float32 numbers, rounded to bfloat16 where `kind` has two bytes."""
+def _rounded(x: NDArray[Any], bits_dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The bits of float32 numbers, rounded to bfloat16 if `bits_dtype` has two bytes."""
     bits = x.view(np.int32)
-    return ((bits + 0x8000) >> 16).astype(np.int16) if kind.itemsize == 2 else bits
+    return ((bits + 0x8000) >> 16).astype(np.int16) if bits_dtype.itemsize == 2 else bits
 
 
 def _match_by_bins(values: Tensor, reference: Tensor, bins: int, weights: Tensor | None) -> Tensor:
-    """A few channels at a time, since a bin's number takes four times the memory of a value."""
+    """`hist_match` in mode `bins`, a few channels at a time: bin numbers take four times the memory of the values."""
     channels = max(1, BLOCK // values.shape[-1])
-    parts = zip(
-        values.split(channels, 1),
-        reference.expand(len(values), -1, -1).split(channels, 1),
-        strict=True,
-    )
-    return torch.cat([_look_up(part, own, bins, weights) for part, own in parts], 1)
+    references = torch.split(reference.expand(len(values), -1, -1), channels, 1)
+    parts = zip(torch.split(values, channels, 1), references, strict=True)
+    return torch.cat([_look_up(part, part_reference, bins, weights) for part, part_reference in parts], 1)
 
 
 def _look_up(values: Tensor, reference: Tensor, bins: int, weights: Tensor | None) -> Tensor:

@@ -89,7 +89,7 @@ def test_groups_are_compared_within_themselves():
 
 @pytest.mark.parametrize("shape", [(1, 7), (4, 1, 7)])
 def test_one_picture_has_no_neighbor(shape):
-    with pytest.raises(UserError, match="it needs 2 or more of a kind"):
+    with pytest.raises(UserError, match="it needs 2 or more pictures of each style"):
         julesz(torch.zeros(shape))
 
 
