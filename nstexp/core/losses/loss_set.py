@@ -1,6 +1,6 @@
 """LossSet, the weighted sum of loss terms: the only code that multiplies by a weight."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,8 +99,8 @@ class LossSet(nn.Module):
 
     def _terms(self, *roles: Role) -> dict[str, Any]:
         """Name -> term, of these roles; no role: all terms. Typed for the optional members of `LossTerm`."""
-        terms: Mapping[str, Any] = self.terms
-        return {name: term for name, term in terms.items() if not roles or term.role in roles}
+        terms: Iterable[tuple[str, Any]] = self.terms.items()
+        return {name: term for name, term in terms if not roles or term.role in roles}
 
     def has(self, role: Role) -> bool:
         """True if a term has this role."""

@@ -1,11 +1,11 @@
-"""What a finished picture is measured by, and a Scorer that applies it.
+"""Measures of finished pictures, and `Scorer`, which applies them.
 
-Pictures are RGB in [0, 1]. No measure ranks methods by itself: a style measure is lowest for the method that optimizes
-it (Gram matrices: Gatys; means and standard deviations: AdaIN), and a content measure is best for a picture in which
-nothing has changed. That is why there are several of each, and `Scorer.references`.
+Pictures are RGB in [0, 1]. No single measure ranks methods: a style measure is lowest for the method that optimizes it
+(Gram matrices: Gatys; means and standard deviations: AdaIN), and a content measure is best for the unchanged photo.
+Therefore there are several measures of style and of content, and `Scorer.references` for comparison.
 
-A measure is a term, like a loss: a class with a role, layers, `target` and `forward` (see `Measure`, and `SetMeasure`
-for measures of many pictures together), and a YAML file of the group metrics that names it.
+A measure resembles a loss term: a class with a role, layers, `target` and `forward` (see `Measure`; `SetMeasure` is for
+measures of many pictures together), which a YAML file of the config group metrics names.
 """
 
 from nstexp.core.measures.color import (

@@ -1,4 +1,4 @@
-"""Measures of color: how far the picture's colors are from the painting's."""
+"""Measures of color: distances between the colors of the picture and those of the painting."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nstexp.core.color import Moments, color_moments, luminance
-from nstexp.core.measures.terms import Role
+from nstexp.core.measures.terms import PictureRole
 from nstexp.core.networks.encoder import IMAGE, Features
 from nstexp.core.resize import resize, size_for_longer_side
 
@@ -14,9 +14,14 @@ PALETTE_BINS, PALETTE_PX, PALETTE_SIGMA, PALETTE_EPS = 64, 150, 0.02, 1e-6
 
 
 def color_distance(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Distance of the color means of two pictures (3, H, W) in [0, 1], and Frobenius distance of their covariances.
+    """Euclidean distance of the RGB means of two pictures, and Frobenius distance of their RGB covariances.
 
-    The sizes of the pictures may differ.
+    Args:
+        a, b: (3, H, W) in [0, 1], of any sizes.
+
+    Examples:
+        >>> color_distance(torch.zeros(3, 2, 2), torch.tensor([0.0, 0.0, 0.5]).view(3, 1, 1).expand(3, 4, 4))
+        (0.5, 0.0)
     """
     return _mean_distance(color_moments(a), color_moments(b)), _cov_distance(color_moments(a), color_moments(b))
 
@@ -30,9 +35,9 @@ def _cov_distance(a: Moments, b: Moments) -> float:
 
 
 class ColorMean:
-    """Distance of the color means of the picture and a painting: the first of `color_distance`."""
+    """Distance of the color means of the picture and a painting: the first value of `color_distance`."""
 
-    role: Role = "style"
+    role: PictureRole = "style"
     layers = ()
     unit = "distance of RGB means"
 
@@ -44,9 +49,9 @@ class ColorMean:
 
 
 class ColorCovariance:
-    """Distance of the color covariances of the picture and a painting: the second of `color_distance`."""
+    """Distance of the color covariances of the picture and a painting: the second value of `color_distance`."""
 
-    role: Role = "style"
+    role: PictureRole = "style"
     layers = ()
     unit = "Frobenius distance of RGB covariances"
 
@@ -58,13 +63,18 @@ class ColorCovariance:
 
 
 def palette(picture: Tensor) -> Tensor:
-    """Histogram of the log-chroma of a picture (3, H, W) in [0, 1] -> (3, 64, 64) float64, sum 1.
+    """Log-chroma histogram of a picture (3, H, W) in [0, 1] -> (3, 64, 64), float64, sum 1.
 
-    The RGB-uv histogram of Afifi et al. 2021 (HistoGAN): plane c counts the pixels over u and v, the logarithms of
-    channel c over each of the other two, from -3 to 3, weighed by brightness, with an inverse quadratic kernel of width
-    0.02. Differs from their code in keeping the aspect when a picture is reduced to 150 px.
+    This is the RGB-uv histogram of Afifi et al. 2021 (HistoGAN). Plane c is a histogram over u and v, the logarithms of
+    the ratios of channel c to the other two channels, from -3 to 3. Pixels are weighted by brightness and smoothed with
+    an inverse quadratic kernel of width 0.02. Unlike the authors' code, the reduction to 150 px keeps the aspect ratio.
+
+    Examples:
+        >>> histogram = palette(torch.full((3, 8, 8), 0.5))
+        >>> histogram.shape, round(histogram.sum().item(), 6)
+        (torch.Size([3, 64, 64]), 1.0)
     """
-    size = tuple(picture.shape[-2:])
+    size = (picture.shape[-2], picture.shape[-1])
     small = resize(picture.float(), size_for_longer_side(size, min(PALETTE_PX, max(size))))
     pixels = small.flatten(1).cpu().double()  # (3, N)
     weight = (pixels.square().sum(0) + PALETTE_EPS).sqrt()
@@ -78,7 +88,7 @@ def palette(picture: Tensor) -> Tensor:
 
 
 def _nearness(values: Tensor) -> Tensor:
-    """(N,) -> (64, N), how much each value counts in each bin."""
+    """Kernel weights of values in the bins: (N,) -> (64, N)."""
     centers = torch.linspace(-3, 3, PALETTE_BINS, dtype=values.dtype)
     return 1 / (1 + ((values - centers[:, None]) / PALETTE_SIGMA).square())
 
@@ -88,14 +98,20 @@ def _hellinger(p: Tensor, q: Tensor) -> float:
 
 
 def palette_distance(a: Tensor, b: Tensor) -> float:
-    """Hellinger distance, in [0, 1], of the `palette`s of two pictures (3, H, W) in [0, 1] of any sizes."""
+    """Hellinger distance, in [0, 1], of the `palette`s of two pictures (3, H, W) in [0, 1] of any sizes.
+
+    Examples:
+        >>> gray = torch.full((3, 8, 8), 0.5)
+        >>> palette_distance(gray, gray)
+        0.0
+    """
     return _hellinger(palette(a), palette(b))
 
 
 class PaletteDistance:
     """`palette_distance` of the picture and a painting."""
 
-    role: Role = "style"
+    role: PictureRole = "style"
     layers = ()
     unit = f"Hellinger distance of RGB-uv histograms, {PALETTE_BINS} bins, {PALETTE_PX} px"
 
@@ -107,8 +123,16 @@ class PaletteDistance:
 
 
 def luminance_statistics(picture: Tensor) -> dict[str, float]:
-    """Mean and standard deviation of the luminance of a picture (..., 3, H, W), and the share of its color values that
-    are 0 or 1, or outside."""
+    """Statistics of a picture (..., 3, H, W) in [0, 1].
+
+    Returns:
+        `luminance_mean` and `luminance_std` (biased), and `clipped_share`: the share of color values that are at most 0
+        or at least 1.
+
+    Examples:
+        >>> luminance_statistics(torch.tensor([0.0, 0.5, 0.0, 0.5]).expand(3, 1, 4))["clipped_share"]
+        0.5
+    """
     light = luminance(picture)
     return {
         "luminance_mean": float(light.mean()),

@@ -1,4 +1,4 @@
-"""Measures that are loss terms at the layers and in the form that papers compare by."""
+"""Loss terms as measures, with the layers and forms that papers use to compare methods."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,14 @@ CONTENT_LAYERS = ("relu4_1",)  # Huang & Belongie 2017
 
 
 def style_gram(layers: Sequence[str] = GRAM_LAYERS) -> LossMeasure:
-    """Gram matrices per position, w_l = 1 / number of layers: Gatys et al. 2016, Eq. 4-5 (`GramLoss`)."""
+    """Distance of Gram matrices divided by the number of positions, averaged over layers (`GramLoss`; Gatys et al.
+    2016, Eq. 4-5 with w_l = 1 / number of layers)."""
     return LossMeasure(GramLoss(layers, form="gatys", reduction="mean"), "Gatys form, mean of the layers")
 
 
 def style_moments(layers: Sequence[str] = STYLE_LAYERS) -> LossMeasure:
-    """Squared differences of the channels' means plus those of their standard deviations, mean over channels, summed
-    over layers: Huang & Belongie 2017, Fig. 3 (`MomentsLoss`)."""
+    """Squared differences of the channels' means and standard deviations, averaged over channels and summed over layers
+    (`MomentsLoss`; Huang & Belongie 2017, Fig. 3)."""
     return LossMeasure(MomentsLoss(layers), "mean over channels, sum of the layers")
 
 
@@ -27,5 +28,5 @@ def style_swd(layers: Sequence[str] = STYLE_LAYERS) -> LossMeasure:
 
 
 def content_loss(layers: Sequence[str] = CONTENT_LAYERS) -> LossMeasure:
-    """Mean squared error of features, summed over layers: Huang & Belongie 2017 (`ContentLoss`)."""
+    """Mean squared error of features, summed over layers (`ContentLoss`; Huang & Belongie 2017)."""
     return LossMeasure(ContentLoss(layers), "mean squared error")

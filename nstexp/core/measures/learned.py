@@ -1,18 +1,18 @@
-"""Networks that were trained to compare pictures, by what people see or by what is in them."""
+"""Pretrained networks that compare pictures: LPIPS by human perception, Inception v3 by content."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import ArgumentError, UserError, choice, whole
-from nstexp.core.measures.terms import Role
+from nstexp.core.measures.terms import PictureRole
 from nstexp.core.networks.encoder import IMAGE, Features
 from nstexp.core.networks.pretrained import load_tensors, torch_hub_file
 from nstexp.core.resize import resize
@@ -21,27 +21,29 @@ Pixels = Literal["symmetric", "unit"]
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance to the photo (Zhang et al. 2018), version 0.1 with AlexNet: 0 or larger.
+    """Learned perceptual distance to the photo, 0 or larger (Zhang et al. 2018; version 0.1 with AlexNet).
 
-    The trunk has torchvision's ImageNet weights, downloaded once; the learned weights of its channels are a file inside
-    the package torchmetrics.
+    The AlexNet has torchvision's ImageNet weights, downloaded once; the learned channel weights are a file of the
+    package torchmetrics.
 
     Raises:
-        UserError: the weights of the trunk are not in torch's cache and cannot be downloaded.
+        UserError: the weights of AlexNet are not in torch's cache and cannot be downloaded.
     """
 
-    role: Role = "content"
+    role: PictureRole = "content"
     layers = ()
     min_side_px = 47  # 2x2 positions at the deepest layer
-    relus = (1, 4, 7, 9, 11)  # of torchvision's AlexNet.features
+    relus = (1, 4, 7, 9, 11)  # indices in torchvision's AlexNet.features
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        from torchvision.models import alexnet  # slow to import, and needed here only
-        from torchvision.models.alexnet import AlexNet_Weights
+        from torchvision.models import alexnet  # type: ignore[import-untyped]  # imported here because it is slow
+        from torchvision.models.alexnet import AlexNet_Weights  # type: ignore[import-untyped]
 
         file = _weights_of("lpips", AlexNet_Weights.IMAGENET1K_V1.url)
-        with torch.device("meta"):  # its classifier, 230 MB, is not needed
+        with torch.device("meta"):  # no memory for the unused classifier, 230 MB
             self.trunk = alexnet().features[: self.relus[-1] + 1]
         state = _matching(self.trunk, load_tensors(file), "features.", str(file))
         self.trunk.load_state_dict(state, assign=True)
@@ -54,22 +56,23 @@ class LPIPS(nn.Module):
         self.requires_grad_(False).eval()
 
     def features(self, pictures: Tensor) -> list[Tensor]:
-        """Of pictures (B, 3, H, W) in [0, 1] the maps that are compared, each with vectors of length 1."""
-        x, found = (2 * pictures.float() - 1 - self.shift) / self.scale, []
+        """Pictures (B, 3, H, W) in [0, 1] -> maps (B, C, h, w) of five layers, normalized to unit length over C."""
+        x: Tensor = (2 * pictures.float() - 1 - self.shift) / self.scale
+        maps = []
         for index, layer in enumerate(self.trunk):
             x = layer(x)
             if index in self.relus:
-                found.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
-        return found
+                maps.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
+        return maps
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        """Of two results of `features` -> (B,)."""
+        """Distance of two results of `features` -> (B,)."""
         weights = [getattr(self, f"linear{index}") for index in range(len(self.relus))]
         maps = (F.conv2d((x - y).square(), w) for x, y, w in zip(a, b, weights, strict=True))
-        return sum(m.mean((1, 2, 3)) for m in maps)
+        return cast(Tensor, sum(m.mean((1, 2, 3)) for m in maps))
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] of one size -> (B,)."""
+        """Distance of pictures (B, 3, H, W) in [0, 1] of equal size -> (B,)."""
         return self.distance(self.features(a), self.features(b))
 
     def target(self, feats: Features) -> list[Tensor]:
@@ -80,19 +83,19 @@ class LPIPS(nn.Module):
 
 
 class InceptionFeatures(nn.Module):
-    """Inception v3 up to its last pooling: pictures of any size -> 2048 numbers each, for `FID`.
+    """Inception v3 up to its last pooling, for `FID`: 2048 numbers per picture.
 
-    torchvision's network, with its ImageNet weights, is not the TensorFlow network of published FIDs: values do not
-    compare with those.
+    Published FIDs use a TensorFlow network with other weights than torchvision's ImageNet weights; values of the two
+    cannot be compared.
 
     Args:
-        weights: a state dict in torchvision's layout (.pth, .pt or .safetensors), whose classifiers are ignored; None:
-            torchvision's own, downloaded once.
-        side_px: pictures are resized to a square of this side; None keeps their size.
-        pixels: what the network expects: `symmetric`, [-1, 1], as torchvision's, or `unit`, [0, 1].
+        weights: file of a state dict in torchvision's layout (.pth, .pt or .safetensors); its classifiers are ignored.
+            None: torchvision's weights, downloaded once.
+        side_px: pictures are resized to a square of this side, 75 or larger; None keeps their size.
+        pixels: pixel range that the network expects: `symmetric`, [-1, 1], as torchvision's, or `unit`, [0, 1].
 
     Raises:
-        UserError: no weights, or not those of this network.
+        UserError: missing weights, or weights of another network.
     """
 
     def __init__(
@@ -102,8 +105,8 @@ class InceptionFeatures(nn.Module):
         pixels: Pixels = "symmetric",
     ) -> None:
         super().__init__()
-        from torchvision.models import inception
-        from torchvision.models.inception import Inception_V3_Weights
+        from torchvision.models import inception  # type: ignore[import-untyped]
+        from torchvision.models.inception import Inception_V3_Weights  # type: ignore[import-untyped]
 
         if side_px is not None:
             whole("side_px", side_px, 75)
@@ -128,11 +131,14 @@ class InceptionFeatures(nn.Module):
         """(B, 3, H, W) in [0, 1] -> (B, 2048)."""
         if self.side_px is not None:
             pictures = resize(pictures, (self.side_px, self.side_px))
-        return self.net(2 * pictures - 1 if self.pixels == "symmetric" else pictures)
+        return cast(Tensor, self.net(2 * pictures - 1 if self.pixels == "symmetric" else pictures))
 
 
 def _torchmetrics_file(name: str) -> Path:
-    return Path(next(iter(find_spec("torchmetrics").submodule_search_locations))) / name
+    """A file of the package torchmetrics, without its slow import."""
+    spec = find_spec("torchmetrics")
+    assert spec is not None and spec.submodule_search_locations, "torchmetrics is a dependency of nstexp"
+    return Path(spec.submodule_search_locations[0]) / name
 
 
 def _weights_of(measure: str, url: str) -> Path:
@@ -140,12 +146,16 @@ def _weights_of(measure: str, url: str) -> Path:
 
 
 def _matching(net: nn.Module, state: Mapping[str, Tensor], prefix: str, source: str) -> dict[str, Tensor]:
-    """The entries of a state dict that belong to `net`, without `prefix`."""
-    wanted = {name: x.shape for name, x in net.state_dict().items() if not name.endswith("num_batches_tracked")}
-    wrong = [name for name, shape in wanted.items() if getattr(state.get(prefix + name), "shape", None) != shape]
+    """The entries of a state dict that belong to `net`, without `prefix` and as float32.
+
+    Raises:
+        UserError: an entry is missing or has another shape.
+    """
+    shapes = {name: x.shape for name, x in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    wrong = [name for name, shape in shapes.items() if getattr(state.get(prefix + name), "shape", None) != shape]
     if wrong:
         raise UserError(
-            f"{source}: not weights in torchvision's layout of this network ({len(wrong)} of {len(wanted)} tensors are "
+            f"{source}: not weights in torchvision's layout of this network ({len(wrong)} of {len(shapes)} tensors are "
             f"missing or of another size, such as {prefix}{wrong[0]})"
         )
-    return {name: state[prefix + name].float() for name in wanted}
+    return {name: state[prefix + name].float() for name in shapes}

@@ -1,7 +1,7 @@
-"""Measures finished pictures, with one network for all methods."""
+"""`Scorer`: measures of finished pictures, with the same network for all methods."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from nstexp.core.resize import resize, size_for_longer_side, size_for_pixels
 from nstexp.core.runtime.cache import TensorCache, tensor_digest
 
 CACHE_BYTES = 384 * 2**20
-DEFAULT: dict[str, Callable[[], Measure]] = {  # all that need no download
+DEFAULT: dict[str, Callable[[], Measure]] = {  # the measures that need no download
     "style_gram": style_gram,
     "style_moments": style_moments,
     "style_swd": style_swd,
@@ -37,30 +37,29 @@ DEFAULT_NAMES = tuple(DEFAULT)
 
 
 def default_measures() -> dict[str, Measure]:
-    """The measures of a Scorer that is given none, by name."""
+    """Name -> measure, for the measures that a Scorer uses by default."""
     return {name: make() for name, make in DEFAULT.items()}
 
 
 class Scorer:
-    """Measures finished pictures by one and the same network, whatever was optimized with which.
+    """Measures finished pictures with one network, independently of the networks that methods optimize with.
 
-    Measures of style are taken against every painting alone; their value is the mean by the paintings' shares. Measures
-    of sets of pictures are computed by what `of_set` returns.
+    A style measure is computed for every painting and averaged by the paintings' shares. Measures of sets of pictures
+    are computed by the `SetScorer` that `of_set` returns.
 
-    A measure that a picture is too small for is left out of the result: ssim needs 11 px, lpips 47, one of the encoder
-    two positions at each side of its deepest layer (relu5_1: 32 px). The statistics of the last photos and paintings
-    are kept, up to 384 MB: the same pictures given again cost nothing again.
+    The result leaves out a measure for which a picture is too small: ssim needs a side of 11 px, lpips 47 px, and an
+    encoder layer two positions (relu5_1: 32 px). The statistics of recent photos and paintings are cached, up to
+    384 MB.
 
     Args:
-        encoder: the measuring network.
-        measures: name -> measure, of a picture or of a set; None: `default_measures()`.
-        longer_side_px: larger pictures are reduced to this longer side before they are measured, and paintings are
-            resized to as many pixels as the result has, since a style's statistics depend on its scale; None: every
-            picture is measured in its own size.
+        encoder: the network of the measures.
+        measures: name -> measure of a picture or of a set; None: `default_measures()`.
+        longer_side_px: results whose longer side is larger are reduced to it, and paintings are resized to the number
+            of pixels of the result, since the statistics of a style depend on its scale. None: no picture is resized.
 
     Raises:
-        ArgumentError: what is no measure, a layer that the encoder does not have, a measure of sets without those that
-            it needs, or a size that is no whole number.
+        ArgumentError: an object that is not a measure, a layer that the encoder does not have, a set measure without
+            the measures that it needs, or an invalid longer_side_px.
     """
 
     def __init__(
@@ -84,16 +83,16 @@ class Scorer:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The measures of a picture, in the order in which they are returned."""
+        """Names of the measures of a picture, in the order of the results."""
         return tuple(self.measures)
 
     @property
     def set_names(self) -> tuple[str, ...]:
-        """The measures of a set of pictures."""
+        """Names of the measures of a set of pictures."""
         return tuple(self.set_measures)
 
     def to(self, device: torch.device | str) -> "Scorer":
-        """Move the networks."""
+        """Move the networks to a device, and forget cached statistics."""
         for part in (self.encoder, *self.measures.values(), *self.set_measures.values()):
             if hasattr(part, "to"):
                 part.to(device)
@@ -104,12 +103,15 @@ class Scorer:
     def __call__(
         self, result: Tensor, content: Tensor | None, styles: Sequence[tuple[Tensor, float]]
     ) -> dict[str, float]:
-        """All measures of one result that can be computed, by name.
+        """Measure one result.
 
         Args:
-            result: (3, H, W), clipped to [0, 1] as it is when it is saved.
-            content: the photo, (3, H, W) in [0, 1], resized to the result's size; None: no measures of content.
-            styles: (painting (3, H, W) in [0, 1], share); shares need not sum to 1; empty: no measures of style.
+            result: (3, H, W); it is clipped to [0, 1], as saving does.
+            content: the photo, (3, H, W) in [0, 1]; it is resized to the result's size. None: no content measures.
+            styles: pairs (painting (3, H, W) in [0, 1], share); shares need not sum to 1. Empty: no style measures.
+
+        Returns:
+            Name -> value, for the measures that can be computed.
 
         Raises:
             UserError: shares that are negative, not finite or all 0.
@@ -117,31 +119,34 @@ class Scorer:
         styles = _shares(styles)
         size = self._size(result)
         sizes = [self._style_size(style, size) for style, _ in styles]
-        there = {"content": content is not None, "style": bool(styles), "image": True}
-        wanted = {
+        available = {"content": content is not None, "style": bool(styles), "image": True}
+        measures = {
             name: measure
             for name, measure in self.measures.items()
-            if there[measure.role] and self._possible(measure, [size, *(sizes if measure.role == "style" else [])])
+            if available[measure.role] and self._possible(measure, [size, *(sizes if measure.role == "style" else [])])
         }
-        of_content = {} if content is None else self._kept("content", content, size, wanted)
-        of_styles = [self._kept("style", style, s, wanted) for (style, _), s in zip(styles, sizes, strict=True)]
+        content_targets = {} if content is None else self._targets("content", content, size, measures)
+        style_targets = [
+            self._targets("style", style, s, measures) for (style, _), s in zip(styles, sizes, strict=True)
+        ]
+        no_targets: dict[str, Any] = {}
         goals = {
-            "content": [(1.0, of_content)],
-            "style": [(share, kept) for (_, share), kept in zip(styles, of_styles, strict=True)],
-            "image": [(1.0, {})],
+            "content": [(1.0, content_targets)],
+            "style": [(share, targets) for (_, share), targets in zip(styles, style_targets, strict=True)],
+            "image": [(1.0, no_targets)],
         }
-        feats = self._features(result.clamp(0, 1), size, wanted.values())
+        feats = self._features(result.clamp(0, 1), size, measures.values())
         return {
-            name: sum(share * float(measure.forward(feats, kept.get(name))) for share, kept in goals[measure.role])
-            for name, measure in wanted.items()
+            name: sum(share * float(measure.forward(feats, goal.get(name))) for share, goal in goals[measure.role])
+            for name, measure in measures.items()
         }
 
     def references(self, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> dict[str, dict[str, float]]:
-        """The same measures of two pictures nobody had to make, beside which those of a result can be read.
+        """The measures of the unchanged inputs, for comparison with those of a result.
 
         Returns:
-            `photo`: of the photo itself, which shows what a measure gives for doing nothing; `painting`: of the
-            painting with the largest share (the first of equal ones), resized to the photo's size whatever its aspect.
+            `photo`: measures of the photo itself; `painting`: measures of the painting with the largest share (the
+            first, if several are equal), resized to the photo's size without keeping its aspect ratio.
         """
 
         def make() -> dict[str, dict[str, float]]:
@@ -155,55 +160,59 @@ class Scorer:
         return self._memory.get(key, make)
 
     def described(self) -> dict[str, str]:
-        """Measure -> what computes it: network and weights, layers, unit, and the size of the pictures."""
+        """Measure -> description as text: network and weights, layers, unit, and the size of the pictures."""
         network = self.encoder.described
         px = "own size" if self.longer_side_px is None else f"longer side at most {self.longer_side_px} px"
-        said = {}
+        descriptions = {}
         for name, measure in self.measures.items():
             facts = about(measure)
-            by = facts.identity or (network if facts.layers else "no network")
-            said[name] = ", ".join(part for part in (by, _in_words(facts.layers), facts.unit, px) if part)
-        return said
+            source = facts.identity or (network if facts.layers else "no network")
+            parts = (source, _in_words(facts.layers), facts.unit, px)
+            descriptions[name] = ", ".join(part for part in parts if part)
+        return descriptions
 
     def of_set(self) -> SetScorer | None:
-        """For the measures of a set of pictures, one set; None if there are none among the measures."""
+        """An empty SetScorer for the measures of sets; None if there are no such measures."""
         return SetScorer(self.set_measures) if self.set_measures else None
 
     def _size(self, picture: Tensor) -> tuple[int, int]:
-        """The size in which a result is measured."""
-        size = tuple(picture.shape[-2:])
+        """The size at which a result is measured."""
+        size = (picture.shape[-2], picture.shape[-1])
         px = self.longer_side_px
         return size if px is None or max(size) <= px else size_for_longer_side(size, px)
 
     def _style_size(self, style: Tensor, size: tuple[int, int]) -> tuple[int, int]:
-        own = tuple(style.shape[-2:])
-        return own if self.longer_side_px is None else size_for_pixels(own, size[0] * size[1])
+        """The size at which a painting is measured, for a result of the size `size`."""
+        style_size = (style.shape[-2], style.shape[-1])
+        return style_size if self.longer_side_px is None else size_for_pixels(style_size, size[0] * size[1])
 
     def _possible(self, measure: Measure, sizes: Sequence[tuple[int, int]]) -> bool:
         facts = about(measure)
         return min(map(min, sizes)) >= max(facts.min_side_px, self.encoder.min_side_px(facts.layers))
 
-    def _features(self, picture: Tensor, size: tuple[int, int], measures: Sequence[Measure]) -> Features:
+    def _features(self, picture: Tensor, size: tuple[int, int], measures: Iterable[Measure]) -> Features:
         layers = tuple(dict.fromkeys(layer for measure in measures for layer in about(measure).layers))
-        # Where no network is asked for, the pictures stay where they are.
         picture = resize(picture.float().to(self.encoder.device), size)
         return self.encoder(picture[None], layers) if layers else {IMAGE: picture[None]}
 
-    def _kept(self, role: str, picture: Tensor, size: tuple[int, int], wanted: Mapping[str, Measure]) -> dict[str, Any]:
-        """Name -> what measures of a role keep of the photo or a painting."""
-        own = {name: measure for name, measure in wanted.items() if measure.role == role}
+    def _targets(
+        self, role: str, picture: Tensor, size: tuple[int, int], measures: Mapping[str, Measure]
+    ) -> dict[str, Any]:
+        """Name -> target, for the measures of one role, from the photo or a painting; cached."""
+        chosen = {name: measure for name, measure in measures.items() if measure.role == role}
 
         def make() -> dict[str, Any]:
-            feats = self._features(picture, size, own.values())
-            return {name: measure.target(feats) for name, measure in own.items()}
+            feats = self._features(picture, size, chosen.values())
+            return {name: measure.target(feats) for name, measure in chosen.items()}
 
-        return self._memory.get((tensor_digest(picture), size, *own), make) if own else {}
+        return self._memory.get((tensor_digest(picture), size, *chosen), make) if chosen else {}
 
 
 def _check_needs(name: str, needs: Sequence[str], measures: Mapping[str, Any]) -> None:
     missing = [need for need in needs if need not in measures or need == name]
     if missing:
-        raise ArgumentError(name, f": it is made of {' and '.join(needs)}, but {missing[0]} is not among the measures")
+        problem = f": it needs {' and '.join(needs)}, but {missing[0]} is not among the measures"
+        raise ArgumentError(name, problem)
 
 
 def _check_layers(name: str, layers: Sequence[str], encoder: Encoder) -> None:
@@ -215,13 +224,18 @@ def _check_layers(name: str, layers: Sequence[str], encoder: Encoder) -> None:
 
 
 def _in_words(layers: Sequence[str]) -> str:
-    """The names of layers; of relu1_1, relu2_1 and so on only the first and the last."""
+    """The names of layers as text, with the series relu1_1, relu2_1, ... shortened to its ends.
+
+    Examples:
+        >>> _in_words(["relu1_1", "relu2_1", "relu3_1"]), _in_words(["relu2_1", "relu4_1"])
+        ('relu1_1 ... relu3_1', 'relu2_1 + relu4_1')
+    """
     regular = [f"relu{block}_1" for block in range(1, len(layers) + 1)]
     return f"{layers[0]} ... {layers[-1]}" if len(layers) > 1 and list(layers) == regular else " + ".join(layers)
 
 
 def _shares(styles: Sequence[tuple[Tensor, float]]) -> list[tuple[Tensor, float]]:
-    """Shares that sum to 1, without paintings that have none."""
+    """The styles with shares that sum to 1, without paintings of share 0."""
     shares = [float(share) for _, share in styles]
     if any(not math.isfinite(share) or share < 0 for share in shares) or (styles and not sum(shares)):
         raise UserError(f"the shares of the styles are {shares}: finite numbers, 0 or larger, not all 0")

@@ -1,4 +1,4 @@
-"""Measures of the content's structure: how much of the photo is still there."""
+"""Measures of structure: similarity of the picture to the photo, apart from colors and textures."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from nstexp.core.color import luminance
 from nstexp.core.errors import UserError, text
-from nstexp.core.measures.terms import Role
+from nstexp.core.measures.terms import PictureRole
 from nstexp.core.networks.encoder import IMAGE, Features
 
 SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
@@ -14,14 +14,22 @@ CFSD_LAYER = "relu3_1"  # Chung et al. 2024
 
 
 def ssim(a: Tensor, b: Tensor) -> float:
-    """Structural similarity of the luminance of two pictures (..., 3, H, W) in [0, 1] -> [-1, 1], 1 for equal ones.
+    """Structural similarity of the luminance of two pictures -> [-1, 1], 1 for equal pictures.
 
     Wang et al. 2004, Eq. 13: windows of 11x11 px with Gaussian weights (sigma 1.5 px), C1 = 0.01^2, C2 = 0.03^2, biased
-    variances; the mean over all windows that lie inside the picture, as the authors' code and scikit-image have it
-    (torchmetrics also counts windows that overlap a mirrored border).
+    variances. The value is the mean over the windows inside the picture, as in the authors' code and scikit-image;
+    torchmetrics adds windows that overlap a mirrored border.
+
+    Args:
+        a, b: (..., 3, H, W) in [0, 1], of equal size.
 
     Raises:
-        UserError: different sizes, or a side shorter than 11 px, where no window fits.
+        UserError: different sizes, or a side shorter than the 11 px of a window.
+
+    Examples:
+        >>> picture = torch.rand(3, 16, 16)
+        >>> round(ssim(picture, picture), 6)
+        1.0
     """
     if a.shape != b.shape:
         raise UserError(f"ssim: the pictures have different sizes, {tuple(a.shape)} and {tuple(b.shape)}")
@@ -31,7 +39,7 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
 
 def _gray(picture: Tensor) -> Tensor:
-    """(B, 1, H, W) float64 on the CPU: TF32 convolutions would be coarser than C2."""
+    """Luminance (B, 1, H, W), float64 on the CPU, because the rounding errors of TF32 convolutions exceed C2."""
     return luminance(picture).cpu().double().reshape(-1, 1, *picture.shape[-2:])
 
 
@@ -41,13 +49,13 @@ def _ssim(x: Tensor, y: Tensor) -> float:
     var_y = _window_mean(y * y) - mean_y.square()
     cov = _window_mean(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
-    alike = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
-    return float((alike / ((mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2))).mean())
+    similarity = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
+    return float((similarity / ((mean_x.square() + mean_y.square() + c1) * (var_x + var_y + c2))).mean())
 
 
 def _window_mean(x: Tensor) -> Tensor:
-    at = torch.arange(SSIM_WINDOW_PX, dtype=x.dtype) - SSIM_WINDOW_PX // 2
-    weights = torch.exp(-0.5 * (at / SSIM_SIGMA_PX).square())
+    offsets = torch.arange(SSIM_WINDOW_PX, dtype=x.dtype) - SSIM_WINDOW_PX // 2
+    weights = torch.exp(-0.5 * (offsets / SSIM_SIGMA_PX).square())
     weights = weights / weights.sum()
     return F.conv2d(F.conv2d(x, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
 
@@ -55,7 +63,7 @@ def _window_mean(x: Tensor) -> Tensor:
 class SSIM:
     """`ssim` of the picture and the photo."""
 
-    role: Role = "content"
+    role: PictureRole = "content"
     layers = ()
     unit = f"luminance, Gaussian windows of {SSIM_WINDOW_PX} px inside the picture"
     higher_is_better = True
@@ -69,20 +77,26 @@ class SSIM:
 
 
 def cfsd(content_feats: Tensor, result_feats: Tensor) -> float:
-    """Content feature structural distance of two feature maps (C, h, w) of one size -> 0 or larger.
+    """Content feature structural distance of two feature maps -> 0 or larger (Chung et al. 2024, StyleID).
 
-    Chung et al. 2024 (StyleID): with S = softmax over the rows of (F/C)(F/C)^T, how similar every position is to every
-    other, the Kullback-Leibler divergence KL(S_content || S_result), summed over the rows, neither averaged over them
-    nor divided by h w. It does not see colors or textures that change everywhere alike.
+    S = softmax of the rows of (F/C)(F/C)^T contains the similarity of every position to every other position. The
+    distance is the Kullback-Leibler divergence KL(S_content || S_result), summed over the rows and not divided by h w.
+    It ignores changes of color and texture that are the same everywhere.
 
-    The softmax makes the value depend on the scale of the features: published values are of torchvision's VGG-19 at
-    relu3_1; a VGG of layers with mean activation 1 is in the same range, the plain Caffe one far out of it.
+    The softmax makes the value depend on the scale of the features. Published values use torchvision's VGG-19 at
+    relu3_1; a VGG normalized to a mean activation of 1 gives values in the same range, the plain Caffe VGG does not.
 
-    Rows are taken a block at a time, so that 128x128 positions need about 100 MB, not 4 GB.
+    Args:
+        content_feats, result_feats: (C, h, w), of equal size.
+
+    Examples:
+        >>> feats = torch.rand(4, 3, 3)
+        >>> cfsd(feats, feats)
+        0.0
     """
     channels = content_feats.shape[0]
     content, result = (f.flatten(1).float() / channels for f in (content_feats, result_feats))  # (C, N)
-    rows = max(1, 2**22 // content.shape[1])
+    rows = max(1, 2**22 // content.shape[1])  # in blocks: the whole S takes 1 GB for 128x128 positions
     total = 0.0
     for start in range(0, content.shape[1], rows):
         block = slice(start, start + rows)
@@ -96,10 +110,10 @@ class CFSD:
     """`cfsd` of the photo and the picture.
 
     Args:
-        layer: whose features are compared; the paper's is relu3_1.
+        layer: the layer of the features; the paper uses relu3_1.
     """
 
-    role: Role = "content"
+    role: PictureRole = "content"
     unit = "Kullback-Leibler divergence summed over rows"
 
     def __init__(self, layer: str = CFSD_LAYER) -> None:

@@ -1,8 +1,8 @@
-"""What a measure is, and what stands for the things that it leaves out."""
+"""The interfaces of measures, and the defaults of their optional attributes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 from torch import Tensor, nn
 
@@ -11,55 +11,65 @@ from nstexp.core.losses.terms import LossTerm
 from nstexp.core.networks.encoder import IMAGE, Features
 
 Role = Literal["content", "style", "image", "set"]
+PictureRole = Literal["content", "style", "image"]
+SetRole = Literal["set"]
 
 
 class Measure(Protocol):
-    """What a Scorer asks of a measure of one picture. The loss terms of these roles are such measures as they are.
+    """The interface that a Scorer needs from a measure of one picture; loss terms of these roles have it, too.
 
-    Beyond this a measure may have the attributes of `About`.
+    A measure may also have the attributes of `About`.
     """
 
-    role: Literal["content", "style", "image"]  # whose features are the target; `image`: there is none
-    layers: Sequence[str]  # features that it reads; empty: the picture itself, under the name `image`
+    @property
+    def role(self) -> PictureRole:
+        """The reference picture: the photo, a painting, or none for the role `image`."""
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """The feature layers that the measure reads; the picture itself is always there, under the name `image`."""
 
     def target(self, feats: Features) -> Any:
-        """What to keep of the photo or of one painting: a tensor, or a list or dictionary of tensors."""
+        """The statistic of a photo or painting: a tensor, or a list or dictionary of tensors."""
 
     def forward(self, feats: Features, target: Any) -> Tensor | float:
-        """A number, of the features of the finished picture and what was kept (None for the role `image`)."""
+        """The value, from the features of the finished picture and the target (None for the role `image`)."""
 
 
 class SetMeasure(Protocol):
-    """What a SetScorer asks of a measure of a set of pictures, such as all results of one method.
+    """The interface that a SetScorer needs from a measure of a set of pictures, such as all results of a method.
 
-    Beyond this it may have the attributes of `About`.
+    A measure may also have the attributes of `About`.
     """
 
-    role: Literal["set"]
+    @property
+    def role(self) -> SetRole:
+        """Always `set`."""
 
     def features(self, picture: Tensor) -> Any:
-        """What to keep of one result or painting, (1, 3, H, W) in [0, 1], on whatever device."""
+        """Features of one result or painting, (1, 3, H, W) in [0, 1], on any device."""
 
     def forward(self, results: Sequence[Any], styles: Sequence[Any], known: Mapping[str, float]) -> float:
-        """A number, of what was kept of all results and paintings.
+        """The value, from the features of all results and of all paintings.
 
         Args:
-            known: the measures that it `needs`: those of pictures as their mean over the results.
+            known: values of the measures that this one `needs`; for measures of pictures, the mean over the results.
         """
 
 
 @dataclass(frozen=True)
 class About:
-    """The attributes that a measure may have.
+    """The optional attributes of a measure.
 
     Args:
-        unit: what the number is, for the record.
-        identity: the network of its own that computes it, for the record; None: the Scorer's encoder, or none.
-        higher_is_better: the direction; False unless said.
-        layers: features that it reads of the encoder, without the picture itself.
-        min_side_px: the shortest side it can be computed for, apart from what the layers need.
-        needs: of a measure of a set: the names of the measures that it is made from.
-        min_pictures: of a measure of a set: the fewest results, and the fewest paintings, that it can be computed for.
+        unit: description of the value, for the record.
+        identity: name of the network if the measure has one, for the record; None: it uses the Scorer's encoder or no
+            network.
+        higher_is_better: the direction.
+        layers: the encoder's layers that the measure reads, without the picture itself.
+        min_side_px: the shortest image side for which the measure can be computed; the layers have a limit besides.
+        needs: names of the measures from which a set measure is computed.
+        min_pictures: the number of results, and of paintings, that a set measure requires.
     """
 
     unit: str = ""
@@ -71,8 +81,9 @@ class About:
     min_pictures: int = 1
 
 
-def about(measure: Measure | SetMeasure) -> About:
-    """What a measure says of itself; its class's name where it says nothing of what it computes."""
+def about(measure: Measure | SetMeasure | LossTerm) -> About:
+    """The optional attributes of a measure, with defaults; a measure without unit and identity gets its class name as
+    unit."""
     identity = getattr(measure, "identity", None)
     return About(
         unit=getattr(measure, "unit", "" if identity else type(measure).__name__),
@@ -86,33 +97,38 @@ def about(measure: Measure | SetMeasure) -> About:
 
 
 def check_measure(name: str, measure: Any) -> None:
-    """Raise an ArgumentError for what is no measure."""
+    """Check that an object has the interface of a measure.
+
+    Raises:
+        ArgumentError: it has not.
+    """
     if not hasattr(measure, "role") or not callable(getattr(measure, "forward", None)):
-        raise ArgumentError(name, ": this is no measure, which has a role and computes a number (forward)")
+        raise ArgumentError(name, ": this is not a measure; a measure has a role and a method forward")
     choice(f"{name}.role", measure.role, get_args(Role))
-    first = {"content": "target", "style": "target", "set": "features"}.get(measure.role, "forward")
-    if not callable(getattr(measure, first, None)):
-        raise ArgumentError(name, f": a measure of the role {measure.role} has a method {first}")
+    method = {"content": "target", "style": "target", "set": "features"}.get(measure.role, "forward")
+    if not callable(getattr(measure, method, None)):
+        raise ArgumentError(name, f": a measure of the role {measure.role} needs a method {method}")
 
 
 class LossMeasure(nn.Module):
-    """A loss term as a measure that says something else of itself.
+    """A loss term as a measure, with another description.
 
     Args:
         term: a loss term of the role content, style or image.
-        unit: what the number is, for the record; None: the term's own unit.
+        unit: description of the value, for the record; None: the unit of the term.
         higher_is_better: the direction.
     """
 
     def __init__(self, term: LossTerm, unit: str | None = None, higher_is_better: bool = False) -> None:
         super().__init__()
-        own = about(term)
-        self.term, self.role, self.layers = term, term.role, tuple(term.layers)
-        self.unit = own.unit if unit is None else unit
-        self.higher_is_better, self.min_side_px = higher_is_better, own.min_side_px
+        facts = about(term)
+        self.term, self.layers = term, tuple(term.layers)
+        self.role = cast(PictureRole, term.role)
+        self.unit = facts.unit if unit is None else unit
+        self.higher_is_better, self.min_side_px = higher_is_better, facts.min_side_px
 
     def target(self, feats: Features) -> Any:
         return self.term.target(feats)
 
     def forward(self, feats: Features, target: Any) -> Tensor:
-        return self.term(feats, target)
+        return self.term.forward(feats, target)

@@ -384,8 +384,8 @@ def changed(**attributes) -> Share:
 @pytest.mark.parametrize(
     ("measure", "message"),
     [
-        (lambda: 1, "mine: this is no measure"),
-        (nn.Identity, "mine: this is no measure"),
+        (lambda: 1, "mine: this is not a measure"),
+        (nn.Identity, "mine: this is not a measure"),
         (lambda: changed(role="identity"), "mine.role=identity is unknown, choose one of content, style, image, set"),
         (lambda: changed(target=None), "mine: a measure of the role style has a method target"),
         (lambda: changed(role="set"), "mine: a measure of the role set has a method features"),
