@@ -1104,14 +1104,14 @@ BAD_MODELS = {
     "one under many": ("cin", ["method.model=texture/model.safetensors"], "use it with method=texture_net"),
     "decoder": (
         "cin", [f"method.model={DECODER}"],
-        "a file of something else than a generator",
+        "not the file of a generator",
     ),
     "generator as decoder": (
         "adain", ["method.decoder=cin/model.safetensors", "style=paintings/sun.jpg"], "its layers are not those of",
     ),
     "checkpoint as decoder": (
         "adain", ["method.decoder=cin/checkpoints/last.ckpt", "style=paintings/sun.jpg"],
-        "a checkpoint of something else than an AdaIN decoder",
+        "not the file of an AdaIN decoder",
     ),
 }  # fmt: skip
 

@@ -105,7 +105,7 @@ class InceptionFeatures(nn.Module):
         pixels: Pixels = "symmetric",
     ) -> None:
         super().__init__()
-        from torchvision.models import inception  # type: ignore[import-untyped]
+        from torchvision.models import inception
         from torchvision.models.inception import Inception_V3_Weights  # type: ignore[import-untyped]
 
         if side_px is not None:

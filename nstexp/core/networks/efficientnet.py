@@ -1,7 +1,8 @@
 """EfficientNet-Lite (Tan & Le 2019, without squeeze-and-excitation and with ReLU6) as an encoder.
 
-A step of Gatys et al. on it takes a tenth of VGG-19's time on a CPU. Its finest layer has a stride of 2 already, its
-features end at 6, and from noise its content loss finds no photo: another look than VGG's, not the same for less.
+On a CPU, an optimization step takes a tenth of the time that it takes with VGG-19. The results look different: the
+finest layer already has a stride of 2, activations are at most 6, and an optimization that starts from noise does not
+recover the photo from the content loss.
 """
 
 import re
@@ -32,17 +33,17 @@ from nstexp.core.runtime.cache import TensorCache
 
 
 class Stage(NamedTuple):
-    """A row of Table 1 in the paper: blocks of one width."""
+    """A row of Table 1 of the paper: consecutive blocks with equally many channels."""
 
     kernel: int
-    stride: int  # of its first block
+    stride: int  # stride of the first block; the others have 1
     expansion: int
     channels: int
     blocks: int
 
 
 STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
-STAGES = (
+STAGES = (  # of Lite0
     Stage(3, 1, 1, 16, 1),
     Stage(3, 2, 6, 24, 2),
     Stage(5, 2, 6, 40, 2),
@@ -50,21 +51,24 @@ STAGES = (
     Stage(5, 1, 6, 112, 3),
     Stage(5, 2, 6, 192, 4),
     Stage(3, 1, 6, 320, 1),
-)  # of Lite0
+)
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A convolution and what belongs to it. A block is an expansion (if it has one), a depthwise convolution and a
-    projection, which is linear and to which the block's input is added where it fits."""
+    """A convolution with its activation and residual connection.
+
+    A block consists of an expansion (not in the first stage), a depthwise convolution and a linear projection, to which
+    the block's input is added if the shapes are equal.
+    """
 
     name: str
     inputs: int
     channels: int
     kernel: int
     stride: int = 1
-    opens: bool = False  # the first of a block
-    adds: bool = False  # the block's input
+    opens: bool = False  # the first convolution of a block
+    adds: bool = False  # the block's input is added to the result
 
     @property
     def linear(self) -> bool:
@@ -76,29 +80,33 @@ class _Step:
 
     @property
     def before(self) -> int:
-        """Rows above the image, and columns left of it: as TensorFlow's `same` has them for even sizes."""
+        """Padding above and on the left, as TensorFlow's `same` has it for images of even size."""
         return (self.kernel - self.stride) // 2
 
     @property
     def after(self) -> int:
+        """Padding below and on the right."""
         return self.kernel - self.stride - self.before
 
 
 class EfficientNetLite(nn.Module):
-    """A frozen EfficientNet-Lite that returns feature maps by layer name; see `Encoder` for what it can be asked.
+    """A frozen EfficientNet-Lite that returns feature maps by layer name; an `Encoder`.
 
-    Layers are called `stem`; `expand2_1`, `depthwise2_1` and `block2_1` for the second stage's first block (the first
-    stage's has no expansion); and so on to `block7_1`; and `head`. Those of a block are what comes out of it, with the
-    block's input added, and can be negative. All others are behind a ReLU6.
+    The layers are `stem`; `expand2_1`, `depthwise2_1` and `block2_1` for the first block of the second stage (blocks of
+    the first stage have no expansion), and so on to `block7_1`; and `head`. A `block*` layer is the output of a block
+    including the residual connection, and can be negative. All other layers are outputs of a ReLU6.
 
     Args:
-        weights: convolutions by these names, with the batch normalization folded into them.
-        pad: what the convolutions see outside the image; the weights were trained with zeros.
-        dtype: of filters and features, null: that of the weights; bfloat16 halves memory and, in hardware, time.
+        weights: convolutions with these names, batch normalization folded in.
+        pad: padding of the convolutions; the weights were trained with zeros.
+        dtype: dtype of filters and features; null: that of the weights. bfloat16 halves the memory and, with hardware
+            support, the time.
 
     Raises:
         UserError: an unknown setting, or weights with other names.
     """
+
+    stem_weight: Tensor
 
     def __init__(self, weights: EncoderWeights, pad: Pad = "zeros", dtype: torch.dtype | None = None) -> None:
         super().__init__()
@@ -155,7 +163,7 @@ class EfficientNetLite(nn.Module):
         return 1 - unmarked
 
     def min_side_px(self, layers: Iterable[str]) -> int:
-        positions = 3 if self.pad == "reflect" else 2  # a window of 5 reaches two rows beyond the border
+        positions = 3 if self.pad == "reflect" else 2  # a kernel of 5 reflects two rows, which needs three
         return max((positions * self.stride(name) for name in layers), default=1)
 
     def shape(self, layer: str, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -167,7 +175,7 @@ class EfficientNetLite(nn.Module):
         values = 0
         for step, stride in zip(self._until(deepest), self._strides(deepest), strict=False) if deepest else ():
             inputs, outputs = (size[0] // s * (size[1] // s) for s in (stride, stride * step.stride))
-            values += step.channels * outputs * (1 if step.linear else 2)  # autograd keeps both sides of a ReLU6
+            values += step.channels * outputs * (1 if step.linear else 2)  # autograd stores input and output of a ReLU6
             values += step.inputs * inputs if self._pads_itself(step) else 0
         return values * self.dtype.itemsize
 
@@ -176,17 +184,17 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> Features:
         deepest = max(map(self.depth, layers), default=0)
-        found: Features = {}
+        feats: Features = {}
         x = block_input = self.preprocessing(image, self.dtype)
         for step in self.steps[:deepest]:
             block_input = x if step.opens else block_input
             x = self._conv(step, x)
             if not step.linear:
-                x = F.relu6(x, inplace=True)  # nobody else holds the convolution's output
+                x = F.relu6(x, inplace=True)  # the convolution's output is not used elsewhere
             elif step.adds:
                 x = x + block_input
-            found |= {step.name: x} if step.name in layers else {}
-        return {IMAGE: image} | {name: found[name] for name in layers}
+            feats |= {step.name: x} if step.name in layers else {}
+        return {IMAGE: image} | {name: feats[name] for name in layers}
 
     def _conv(self, step: _Step, x: Tensor) -> Tensor:
         weight, bias = first_filters(getattr(self, f"{step.name}_weight"), x), getattr(self, f"{step.name}_bias")
@@ -198,14 +206,14 @@ class EfficientNetLite(nn.Module):
         return conv2d(padded, weight, bias, step.stride, groups=groups)
 
     def _pads_itself(self, step: _Step) -> bool:
-        """Whether the convolution cannot do it, and a padded copy is made."""
+        """True if the convolution cannot pad by itself, so that a padded copy is needed."""
         return step.before != step.after or (self.pad != "zeros" and step.kernel > 1)
 
     def _until(self, layer: str) -> tuple[_Step, ...]:
         return self.steps[: self.layer_names.index(self.canonical(layer)) + 1]
 
     def _strides(self, layer: str) -> list[int]:
-        """Of what each convolution until a layer reads, and of the layer."""
+        """Strides of the inputs of all convolutions up to a layer, and of the layer itself."""
         return list(accumulate((step.stride for step in self._until(layer)), mul, initial=1))
 
     def train(self, mode: bool = True) -> "EfficientNetLite":
@@ -214,25 +222,30 @@ class EfficientNetLite(nn.Module):
 
 
 def block_names(stages: Sequence[Stage] = STAGES) -> list[str]:
-    """`1_1`, `2_1`, `2_2`, ... in the order in which the blocks run."""
+    """Names of the blocks, `stage_block`, in the order of computation.
+
+    Examples:
+        >>> block_names()[:4]
+        ['1_1', '2_1', '2_2', '3_1']
+    """
     return [f"{stage}_{block}" for stage, s in enumerate(stages, 1) for block in range(1, s.blocks + 1)]
 
 
 def _steps(shapes: Mapping[str, tuple[int, ...]]) -> tuple[_Step, ...]:
-    """What runs, from the names of the convolutions and the shapes of their weights."""
+    """The steps of the network, from the names of the convolutions and the shapes of their weights."""
     known = r"stem|head|(expand|depthwise|block)[1-7]_[1-9]"
     if next(iter(shapes), "") != "stem" or not all(re.fullmatch(known, name) for name in shapes):
         raise UserError(
             f"encoder weights must be named stem, depthwise1_1, block1_1, expand2_1, ...; found {', '.join(shapes)}"
         )
     steps: list[_Step] = []
-    block_input = 0  # its channels
+    block_inputs = 0  # channels of the block's input
     for name, (channels, _, kernel, _) in shapes.items():
         inputs = steps[-1].channels if steps else 3
         depthwise = name.startswith("depthwise")
         opens = name.startswith("expand") or (depthwise and name.replace("depthwise", "expand") not in shapes)
-        block_input = inputs if opens else block_input
+        block_inputs = inputs if opens else block_inputs
         stride = 2 if name == "stem" else STAGES[int(name[-3]) - 1].stride if depthwise and name.endswith("_1") else 1
-        adds = name.startswith("block") and steps[-1].stride == 1 and channels == block_input
+        adds = name.startswith("block") and steps[-1].stride == 1 and channels == block_inputs
         steps.append(_Step(name, inputs, channels, kernel, stride, opens, adds))
     return tuple(steps)

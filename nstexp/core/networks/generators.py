@@ -1,24 +1,24 @@
-"""Feed-forward generators: a photo goes in, the same photo in a style that was learned comes out.
+"""Feed-forward generators: networks that map a photo to the photo in a learned style.
 
-Two families share one convolution block and one kind of normalization: the residual networks of Johnson et al. 2016,
-Ulyanov et al. 2017 and Dumoulin et al. 2016, and the pyramid of Ulyanov et al. 2016.
+Two families share convolution blocks and normalizations: the residual networks of Johnson et al. 2016, Ulyanov et al.
+2017 and Dumoulin et al. 2016, and the pyramid of Ulyanov et al. 2016.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import ArgumentError, choice, flag, number, whole, wholes
+from nstexp.core.names import Norm
 from nstexp.core.networks.encoder import CAFFE
 from nstexp.core.networks.layers import (
     Conv,
     Gamma,
     InstanceNorm,
     Mix,
-    Norm,
     Pad,
     ResidualBlock,
     Up,
@@ -32,13 +32,14 @@ Space = Literal["unit", "bytes", "caffe"]
 
 
 class Generator(nn.Module):
-    """What all generators have.
+    """Base class of the generators.
 
     Attributes:
-        settings: the arguments that make such a network again, plain numbers and words.
-        multiple: a picture's sides have to be multiples of this.
-        noise_channels: how many of the input's channels are noise.
-        low_precision: whether bfloat16 is enough.
+        form: key of the class in `FORMS`.
+        settings: constructor arguments that build the network again, plain numbers and texts.
+        multiple: the sides of a picture must be multiples of this number.
+        noise_channels: number of noise channels of the input.
+        low_precision: True if bfloat16 is precise enough.
     """
 
     form: str
@@ -47,40 +48,42 @@ class Generator(nn.Module):
     noise_channels: int = 0
     low_precision = True
 
-    def dtype(self, wanted: torch.dtype) -> torch.dtype:
-        """Of the arithmetic, where `wanted` is that of the encoder."""
-        return wanted if self.low_precision or wanted == torch.float64 else torch.float32
+    def dtype(self, encoder_dtype: torch.dtype) -> torch.dtype:
+        """The dtype of computations, given that of the encoder."""
+        return encoder_dtype if self.low_precision or encoder_dtype == torch.float64 else torch.float32
 
     @property
     def norms(self) -> list[InstanceNorm]:
-        """All conditional normalizations, in their order."""
+        """All instance normalizations, in the order of the modules."""
         return [module for module in self.modules() if isinstance(module, InstanceNorm)]
 
     @property
     def styles(self) -> int:
-        """How many styles it has learned."""
+        """Number of learned styles."""
         norms = self.norms
         return norms[0].styles if norms else 1
 
     def forward(self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        """RGB (B, 3, H, W) in [0, 1], H and W multiples of `multiple`, -> RGB (B, 3, H, W), float32 or float64,
-        nominally in [0, 1] (nothing is clamped).
+        """Stylize photos.
 
         Args:
-            image: the photo. Its dtype is that of the arithmetic.
-            mix: see `Mix.made_of`; None, with one style: that.
-            noise: (B, noise_channels, H, W), uniform in [0, 1], of a network that takes some.
+            image: RGB (B, 3, H, W) in [0, 1], H and W multiples of `multiple`. Computations use its dtype.
+            mix: the styles, see `Mix.made_of`; None: the first style.
+            noise: (B, noise_channels, H, W), uniform in [0, 1], for a network with noise channels.
+
+        Returns:
+            RGB (B, 3, H, W), float32 or float64, nominally in [0, 1] but not clamped.
         """
         raise NotImplementedError
 
     def make_noise(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Noise for `count` pictures of (height, width)."""
+        """Noise for `count` pictures of (height, width): (count, noise_channels, height, width), uniform in [0, 1]."""
         return torch.rand(count, self.noise_channels, *size, generator=generator)
 
 
 @dataclass(frozen=True)
 class ResidualSettings:
-    """The arguments of `Residual`, by which files describe it: names and order stay.
+    """The arguments of `Residual`. Files of networks contain them, so names and order must stay the same.
 
     Raises:
         ArgumentError: a value out of its range.
@@ -112,7 +115,7 @@ class ResidualSettings:
         wholes(1, styles=self.styles)
         whole("start_pad_px", self.start_pad_px)
         if self.start_pad_px not in (0, 8 * self.blocks):
-            problem = f"={self.start_pad_px}: give 0, or {8 * self.blocks}, which blocks take away"
+            problem = f"={self.start_pad_px}: give 0, or {8 * self.blocks}, the pixels that the blocks remove"
             raise ArgumentError("start_pad_px", problem)
         flag("last_norm", self.last_norm)
         flag("bias", self.bias)
@@ -124,49 +127,51 @@ class ResidualSettings:
 
     @property
     def channels(self) -> tuple[int, int, int]:
-        """At the picture's size, half and a quarter of it."""
-        return tuple(max(1, round(self.width * channels)) for channels in (32, 64, 128))
+        """Numbers of channels at full, half and a quarter of the picture's size."""
+        full, half, quarter = (max(1, round(self.width * channels)) for channels in (32, 64, 128))
+        return full, half, quarter
 
     def norm_of(self, channels: int) -> nn.Module:
-        """A normalization as the network has them."""
+        """A normalization layer with these settings."""
         return make_norm(self.norm, channels, self.styles, self.gamma)
 
     def conv(self, inputs: int, outputs: int, kernel: int, normed: bool = True, **more: Any) -> Conv:
-        """A convolution as the network has them."""
+        """A convolution with these settings."""
         norm = self.norm_of(outputs) if normed else None
         return Conv(inputs, outputs, kernel, pad=self.pad, norm=norm, bias=self.bias, **more)
 
     def block(self) -> ResidualBlock:
-        """A residual block, without padding where the picture has it."""
+        """A residual block with these settings; without padding if the picture is padded at the start."""
         channels = self.channels[-1]
         norms = [self.norm_of(channels) for _ in range(2)]
         return ResidualBlock(channels, None if self.start_pad_px else self.pad, norms, self.bias)
 
 
 class Residual(Generator):
-    """Johnson et al. 2016 and what was made of it: three convolutions down to a quarter of the size, residual blocks,
-    three convolutions back.
+    """The residual network of Johnson et al. 2016 and its variants: three convolutions reduce the picture to a quarter
+    of its size, residual blocks follow, and three convolutions restore the size.
 
-    With the defaults the form of Dumoulin et al. 2016, appendix A: 1,674,432 weights of convolutions and 3,206 numbers
-    for each style. `conf/generator/` has the settings of the others.
+    The defaults are the network of Dumoulin et al. 2016, appendix A, with 1,674,432 convolution weights and 3,206
+    numbers per style. `conf/generator/` has the settings of the other variants.
 
     Args:
         norm: `conditional`, `instance` or `batch`.
-        styles: how many the conditional one learns.
-        noise_channels: of noise beside the photo's three channels.
+        styles: number of styles, for the conditional norm.
+        noise_channels: number of noise channels beside the photo's three channels.
         width: factor on all numbers of channels.
-        blocks: residual blocks.
-        pad: of the convolutions.
-        start_pad_px: reflected around the picture once, as much as residual blocks without padding take away again.
+        blocks: number of residual blocks.
+        pad: padding of the convolutions.
+        start_pad_px: reflection padding of the picture at the start, 0 or 8 per block; the residual blocks then have
+            no padding and remove it again.
         up: see `Conv`.
         last_kernel: side of the last convolution's kernel.
-        last_norm: whether the last convolution is normalized too.
-        bias: whether convolutions have a bias (of no effect before a normalization).
-        output: what makes pixels of the last convolution: `linear` (nothing), `sigmoid`, or `tanh` (times 150 gray
-            levels).
-        space: in which the network sees and makes pixels: `unit` ([0, 1]), `bytes` (0 to 255), `caffe` (BGR, 0 to 255,
-            mean subtracted).
-        weight_std: kernels start from a normal distribution of this deviation; None: PyTorch's default.
+        last_norm: normalize after the last convolution, too.
+        bias: give the convolutions a bias (it has no effect before a normalization).
+        output: function after the last convolution: `linear` (none), `sigmoid`, or `tanh` (times 150 gray levels).
+        space: pixel range inside the network: `unit` ([0, 1]), `bytes` (0 to 255), or `caffe` (BGR, 0 to 255, mean
+            subtracted).
+        weight_std: standard deviation of the normal distribution of initial kernels; None: PyTorch's default
+            initialization.
         gamma: see `InstanceNorm`.
     """
 
@@ -192,16 +197,16 @@ class Residual(Generator):
         gamma: Gamma = "ones",
     ) -> None:
         super().__init__()
-        own = ResidualSettings(
+        settings = ResidualSettings(
             norm, styles, noise_channels, width, blocks, pad, start_pad_px, up, last_kernel, last_norm, bias, output,
             space, weight_std, gamma,
         )  # fmt: skip
-        self.settings = asdict(own)
+        self.settings = asdict(settings)
         self.noise_channels, self.start_pad_px = noise_channels, start_pad_px
         self.output, self.space = output, space
-        conv, (a, b, c) = own.conv, own.channels
+        conv, (a, b, c) = settings.conv, settings.channels
         self.down = nn.ModuleList([conv(3 + noise_channels, a, 9), conv(a, b, 3, stride=2), conv(b, c, 3, stride=2)])
-        self.residual = nn.ModuleList(own.block() for _ in range(blocks))
+        self.residual = nn.ModuleList(settings.block() for _ in range(blocks))
         self.up = nn.ModuleList([conv(c, b, 3, up=up), conv(b, a, 3, up=up)])
         self.last = conv(a, 3, last_kernel, normed=last_norm, relu=False)
         if weight_std is not None:
@@ -216,17 +221,17 @@ class Residual(Generator):
             mode = "reflect" if min(x.shape[-2:]) > self.start_pad_px else "replicate"
             x = F.pad(x, (self.start_pad_px,) * 4, mode=mode)
         x = x.contiguous(memory_format=torch.channels_last)
-        mix = None if mix is None else Mix.made_of(mix)
-        outer = mix  # what is mixed where, over the whole of what a block sees
-        if self.start_pad_px and mix is not None and mix.over_space:
-            outer = mix.padded(tuple(image.shape[-2:]), self.start_pad_px)
+        styles = None if mix is None else Mix.made_of(mix)
+        padded = styles  # the mixture over the padded picture
+        if self.start_pad_px and styles is not None and styles.over_space:
+            padded = styles.padded((image.shape[-2], image.shape[-1]), self.start_pad_px)
         for block in self.down:
-            x = block(x, outer)
+            x = block(x, padded)
         for block in self.residual:
-            x = block(x, outer)
-            outer = without_border(outer, 8) if self.start_pad_px else outer
+            x = block(x, padded)
+            padded = without_border(padded, 8) if self.start_pad_px else padded
         for block in (*self.up, self.last):
-            x = block(x, mix)
+            x = block(x, styles)
         x = x.float() if x.dtype != torch.float64 else x
         if self.output == "sigmoid":
             return _to_unit(x.sigmoid() if self.space == "unit" else 255 * x.sigmoid(), self.space)
@@ -234,17 +239,18 @@ class Residual(Generator):
 
 
 class Pyramid(Generator):
-    """Ulyanov et al. 2016: the picture at six sizes, each through three convolutions, joined from the smallest on. With
-    8 channels a size and one style 116,915 parameters.
+    """The pyramid of Ulyanov et al. 2016: three convolutions at each of six sizes, joined from the smallest size to the
+    largest. With the defaults, it has 116,915 parameters.
 
     Args:
-        norm, styles, noise_channels, pad, gamma: as of `Residual`.
-        scales: how many sizes; each is half as large as the one before.
-        channels: that each size adds.
+        norm, styles, noise_channels, pad, gamma: see `Residual`.
+        scales: number of sizes; every size is half the next larger one.
+        channels: number of channels that every size adds.
     """
 
     form = "pyramid"
-    low_precision = False  # errors add up from size to size: a fifth of the pictures' standard deviation and more
+    # bfloat16 errors accumulate from size to size, to a fifth of the pictures' standard deviation and more.
+    low_precision = False
 
     def __init__(
         self,
@@ -260,7 +266,7 @@ class Pyramid(Generator):
         choice("pad", pad, get_args(Pad))
         choice("gamma", gamma, get_args(Gamma))
         wholes(1, scales=scales, channels=channels, styles=styles)
-        self.settings = {  # by which files describe it: names and order stay
+        self.settings = {  # files of networks contain them, so names and order must stay the same
             "norm": norm,
             "styles": styles,
             "noise_channels": noise_channels,
@@ -278,8 +284,10 @@ class Pyramid(Generator):
                 Conv(n, outputs, kernel, pad=pad, norm=make_norm(norm, outputs, styles, gamma)) for n, kernel in sides
             )
 
+        # Attribute names are names of tensors in files. `own`: the convolutions of one size, smallest size first;
+        # `joined`: the convolutions after the join with the smaller sizes.
         numbers = range(2, scales + 1)
-        self.own = nn.ModuleList(convs(3 + noise_channels, channels) for _ in range(scales))  # smallest first
+        self.own = nn.ModuleList(convs(3 + noise_channels, channels) for _ in range(scales))
         self.own_norms = nn.ModuleList(make_norm(norm, channels, styles, gamma) for _ in numbers)
         self.joined_norms = nn.ModuleList(make_norm(norm, channels * (i - 1), styles, gamma) for i in numbers)
         self.joined = nn.ModuleList(convs(channels * i, channels * i) for i in numbers)
@@ -287,33 +295,35 @@ class Pyramid(Generator):
 
     def forward(self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         whole = image if noise is None else torch.cat([image, noise.to(image)], 1)
-        mix = None if mix is None else Mix.made_of(mix)
+        styles = None if mix is None else Mix.made_of(mix)
         y = None
         for level in range(self.scales):
             ratio = 2 ** (self.scales - 1 - level)
             x = F.avg_pool2d(whole, ratio) if ratio > 1 else whole
             x = x.contiguous(memory_format=torch.channels_last)
-            x = _through(self.own[level], x, mix)
+            x = _through(self.own[level], x, styles)
             if y is not None:
                 y = F.interpolate(y, scale_factor=2, mode="nearest")
-                own, joined = self.own_norms[level - 1], self.joined_norms[level - 1]
-                x = torch.cat([apply_norm(own, x, mix), apply_norm(joined, y, mix)], 1)
-                x = _through(self.joined[level - 1], x, mix)
+                x_norm, y_norm = self.own_norms[level - 1], self.joined_norms[level - 1]
+                x = torch.cat([apply_norm(x_norm, x, styles), apply_norm(y_norm, y, styles)], 1)
+                x = _through(self.joined[level - 1], x, styles)
             y = x
-        x = self.last(y)
-        return x.float() if x.dtype != torch.float64 else x
+        result: Tensor = self.last(y)
+        return result.float() if result.dtype != torch.float64 else result
 
 
 FORMS: dict[str, type[Generator]] = {"residual": Residual, "pyramid": Pyramid}
 
 
-def _through(blocks: nn.ModuleList, x: Tensor, mix: Mix | None) -> Tensor:
-    for block in blocks:
+def _through(blocks: nn.Module, x: Tensor, mix: Mix | None) -> Tensor:
+    """Apply the blocks of a ModuleList one after the other."""
+    for block in cast(nn.ModuleList, blocks):
         x = block(x, mix)
     return x
 
 
 def _from_unit(image: Tensor, space: Space) -> Tensor:
+    """Pixels in [0, 1] -> pixels in `space`."""
     if space == "unit":
         return image
     if space == "bytes":
@@ -322,6 +332,7 @@ def _from_unit(image: Tensor, space: Space) -> Tensor:
 
 
 def _to_unit(x: Tensor, space: Space) -> Tensor:
+    """Pixels in `space` -> pixels in [0, 1]."""
     if space == "unit":
         return x
     if space == "bytes":

@@ -1,4 +1,4 @@
-"""Files of trained networks: what is in them, and other projects' formats."""
+"""Files of trained generators and decoders, in the formats of this project and of two others."""
 
 import json
 import logging
@@ -23,17 +23,17 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ModelInfo:
-    """What the file of a generator says about itself.
+    """The metadata in the file of a generator.
 
     Args:
         form: key of FORMS.
         settings: see `Generator`.
-        names: of the styles, in the order of their rows.
-        sources: the picture of each style, as it was given to the training.
-        encoder: the network that its losses were taken with, and how it pools and pads.
-        steps: of its last training.
-        content: the photos that it was trained with, as they were given.
-        digests: of the styles' files (`files.file_digest`), by which they are known again.
+        names: names of the styles, in the order of their rows.
+        sources: pictures of the styles, as given to the training.
+        encoder: encoder of the losses, with its pooling and padding.
+        steps: number of steps of the last training.
+        content: photos of the training, as given to it.
+        digests: digests of the styles' files (`files.file_digest`), which identify the styles.
     """
 
     form: str
@@ -47,20 +47,27 @@ class ModelInfo:
 
 
 def build(info: ModelInfo) -> Generator:
-    """The network that a file describes, with weights at their start."""
+    """The network that the metadata describe, with initial weights."""
     return FORMS[info.form](**info.settings | {"styles": len(info.names)})
 
 
 def state_of(generator: Generator) -> dict[str, Tensor]:
-    """All weights by name, the rows of each normalization as one block."""
+    """All weights by name, with the rows of each normalization joined to one block."""
     return _joined(generator.state_dict())
 
 
 def save_generator(generator: Generator, info: ModelInfo, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a generator as safetensors, complete or not at all."""
+    """Write a generator to a safetensors file, atomically.
+
+    Args:
+        dtype: dtype of the weights in the file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     from safetensors.torch import save
 
-    running = [name for name, _ in generator.named_buffers()]  # of batch normalization, beyond what float16 can hold
+    running = [name for name, _ in generator.named_buffers()]  # averages of batch normalization can exceed float16
     tensors = {
         name: value.detach().to("cpu", None if name in running else dtype).contiguous()
         for name, value in state_of(generator).items()
@@ -70,21 +77,26 @@ def save_generator(generator: Generator, info: ModelInfo, path: Path, dtype: tor
 
 
 def load_generator(path: Path, key: str = "path") -> tuple[Generator, ModelInfo]:
-    """A generator from a file: `.safetensors` or `.ckpt` of this project, or of pytorch/examples' fast_neural_style.
+    """Load a generator: a `.safetensors` or `.ckpt` file of this project, or a file of pytorch/examples'
+    fast_neural_style.
 
     Args:
-        key: what the user knows the file as, for the error message.
+        key: the user's key for the file, for the error message.
+
+    Returns:
+        The generator, in evaluation mode and without gradients, and its metadata.
 
     Raises:
-        UserError: no such file, damaged, or of something else.
+        UserError: no such file, a damaged file, or not the file of a generator.
     """
     if not path.is_file():
-        made = path / "model.safetensors"
-        raise UserError(f"{key}={path}: there is no such file" + (f", do you mean {made}?" if made.is_file() else ""))
+        inside = path / "model.safetensors"
+        hint = f", do you mean {inside}?" if inside.is_file() else ""
+        raise UserError(f"{key}={path}: there is no such file{hint}")
     state, info = _read(path, key)
     try:
         generator = build(info)
-        info = replace(info, settings=generator.settings)  # complete, also of a file that names only some
+        info = replace(info, settings=generator.settings)  # adds defaults of settings that the file does not name
         generator.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except UserError:
         raise
@@ -95,7 +107,6 @@ def load_generator(path: Path, key: str = "path") -> tuple[Generator, ModelInfo]
 
 
 def _read(path: Path, key: str) -> tuple[dict[str, Tensor], ModelInfo]:
-    of_something_else = f"{key}={path}: a file of something else than a generator"
     try:
         content, metadata = read_tensors(path)
         if "generator" in metadata:
@@ -109,25 +120,26 @@ def _read(path: Path, key: str) -> tuple[dict[str, Tensor], ModelInfo]:
             raise TypeError
         if "generator" in content and "state_dict" in content:
             state, prefix = content["state_dict"], "generator."
-            own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            return _joined(own), ModelInfo(**content["generator"])
+            weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            return _joined(weights), ModelInfo(**content["generator"])
         if "conv1.conv2d.weight" in content:
             return _from_pytorch_examples(content), ModelInfo("residual", PYTORCH_EXAMPLES, [path.stem], [""])
     except (TypeError, AttributeError, KeyError):
-        pass  # it only looks like one
-    raise UserError(of_something_else)
+        pass  # not a generator, although it has some of the keys
+    raise UserError(f"{key}={path}: not the file of a generator")
 
 
 def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A module's own state as `state_of` has it: a training that adds styles has its rows in two blocks."""
-    found = {name: value for name, value in state.items() if not _is_later_block(name)}
-    for name in filter(_is_later_block, state):  # the dictionary's order is that of the blocks
+    """Join the blocks of rows of normalizations; a training that adds styles has two blocks."""
+    joined = {name: value for name, value in state.items() if not _is_later_block(name)}
+    for name in filter(_is_later_block, state):  # a state dict has the blocks in order
         stem = name.rpartition(".")[0]
-        found[f"{stem}.0"] = torch.cat([found[f"{stem}.0"], state[name]])
-    return found
+        joined[f"{stem}.0"] = torch.cat([joined[f"{stem}.0"], state[name]])
+    return joined
 
 
 def _is_later_block(name: str) -> bool:
+    """True for gamma.1, beta.1, gamma.2, ..."""
     stem, _, number = name.rpartition(".")
     return number.isdecimal() and number != "0" and stem.rpartition(".")[2] in ("gamma", "beta")
 
@@ -144,33 +156,35 @@ PYTORCH_EXAMPLES: dict[str, Any] = {
 
 
 def _from_pytorch_examples(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Its names to ours; running statistics, which early versions of PyTorch saved, are dropped."""
-    places = {f"conv{i + 1}": (f"in{i + 1}", f"down.{i}") for i in range(3)}
-    places |= {f"deconv{i + 1}": (f"in{i + 4}", f"up.{i}") for i in range(2)} | {"deconv3": (None, "last")}
-    for block in range(5):
-        for number, own in ((1, "first"), (2, "second")):
-            old = f"res{block + 1}"
-            places[f"{old}.conv{number}"] = (f"{old}.in{number}", f"residual.{block}.{own}")
-    found = {}
+    """Rename the weights of pytorch/examples, and drop running statistics, which early versions of PyTorch saved."""
+    # convolution -> its normalization, and its place in `Residual`
+    places: dict[str, tuple[str | None, str]] = {f"conv{i + 1}": (f"in{i + 1}", f"down.{i}") for i in range(3)}
+    places |= {f"deconv{i + 1}": (f"in{i + 4}", f"up.{i}") for i in range(2)}
+    places["deconv3"] = (None, "last")
+    for index in range(5):
+        block = f"res{index + 1}"
+        for number, attribute in ((1, "first"), (2, "second")):
+            places[f"{block}.conv{number}"] = (f"{block}.in{number}", f"residual.{index}.{attribute}")
+    renamed = {}
     for conv, (norm, place) in places.items():
-        for kind in ("weight", "bias"):
-            found[f"{place}.{kind}"] = state[f"{conv}.conv2d.{kind}"]
+        for tensor in ("weight", "bias"):
+            renamed[f"{place}.{tensor}"] = state[f"{conv}.conv2d.{tensor}"]
         if norm is not None:
-            found[f"{place}.norm.gamma.0"] = state[f"{norm}.weight"][None]
-            found[f"{place}.norm.beta.0"] = state[f"{norm}.bias"][None]
-    return found
+            renamed[f"{place}.norm.gamma.0"] = state[f"{norm}.weight"][None]
+            renamed[f"{place}.norm.beta.0"] = state[f"{norm}.bias"][None]
+    return renamed
 
 
 @dataclass
 class DecoderInfo:
-    """What a decoder file says about itself.
+    """The metadata in the file of a decoder.
 
     Args:
-        layer: the encoder layer that it inverts.
-        encoder: the encoder's name.
-        fingerprint: of that encoder, see `Encoder.fingerprint`.
-        settings: how that encoder pools and pads.
-        steps: how long it was trained.
+        layer: the encoder layer that the decoder inverts.
+        encoder: name of the encoder.
+        fingerprint: fingerprint of the encoder, see `Encoder.fingerprint`.
+        settings: pooling and padding of the encoder.
+        steps: number of training steps.
     """
 
     layer: str
@@ -180,36 +194,48 @@ class DecoderInfo:
     steps: int = 0
 
     def agrees(self, other: Mapping[str, Any]) -> bool:
-        """Whether another file's record names the same layer of the same encoder."""
+        """True if the metadata of another file name the same layer of the same encoder."""
         same_settings = self.settings == other.get("settings", "") or not (self.settings and other.get("settings"))
         same_layer = self.layer == other.get("layer")
         return same_layer and same_settings and same_network(self.fingerprint, other.get("fingerprint", ()))
 
 
 def decoder_info(encoder: Encoder, layer: str, steps: int = 0) -> DecoderInfo:
-    """The record of a decoder for a layer of an encoder."""
-    own = encoder.canonical(layer)
-    return DecoderInfo(own, encoder.identity, encoder.fingerprint(layer), encoder.settings, steps)
+    """The metadata of a decoder for a layer of an encoder."""
+    name = encoder.canonical(layer)
+    return DecoderInfo(name, encoder.identity, encoder.fingerprint(layer), encoder.settings, steps)
 
 
 def save_decoder(decoder: Decoder, info: DecoderInfo, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a decoder as safetensors, complete or not at all."""
+    """Write a decoder to a safetensors file, atomically.
+
+    Args:
+        dtype: dtype of the weights in the file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     from safetensors.torch import save
 
     tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in decoder.state_dict().items()}
-    metadata = {"info": json_text(asdict(info))}  # one entry: several come in random order, and files would differ
+    metadata = {"info": json_text(asdict(info))}  # one entry, because safetensors writes entries in random order
     content = save(tensors, metadata)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_decoder(path: Path, encoder: Encoder, layer: str, key: str = "path", layer_key: str = "layer") -> Decoder:
-    """A decoder from a file: `.safetensors` or `.ckpt` of this project, or pytorch-AdaIN's `decoder.pth`.
+    """Load a decoder: a `.safetensors` or `.ckpt` file of this project, or pytorch-AdaIN's `decoder.pth`.
 
     Args:
-        key, layer_key: what the user knows the file and the layer as, for the error message.
+        path: the file.
+        encoder, layer: the encoder, and the layer from which the decoder starts.
+        key, layer_key: the user's keys for the file and the layer, for the error message.
+
+    Returns:
+        The decoder, in evaluation mode and without gradients.
 
     Raises:
-        UserError: no such file, damaged, of another method, made for another layer or another encoder.
+        UserError: no such file, a damaged file, not the file of a decoder, or a decoder for another layer or encoder.
     """
     if not path.is_file():
         raise UserError(f"{key}={path}: there is no such file")
@@ -217,7 +243,9 @@ def load_decoder(path: Path, encoder: Encoder, layer: str, key: str = "path", la
     decoder = Decoder.mirror(encoder, layer)
     if info is None:
         state = _from_sequential(state, decoder)
-        log.warning("%s does not say which encoder it was trained with: gray pictures mean another one", path)
+        log.warning(
+            "%s does not name the encoder of its training: gray pictures mean that it was another encoder", path
+        )
     else:
         _check_fits(info, encoder, layer, f"{key}={path}", layer_key)
     try:
@@ -228,50 +256,56 @@ def load_decoder(path: Path, encoder: Encoder, layer: str, key: str = "path", la
     return decoder.requires_grad_(False).eval()
 
 
-def _check_fits(info: DecoderInfo, encoder: VGG, layer: str, file: str, layer_key: str) -> None:
+def _check_fits(info: DecoderInfo, encoder: Encoder, layer: str, file: str, layer_key: str) -> None:
     if encoder.canonical(info.layer) != encoder.canonical(layer):
         raise UserError(
             f"{file} was trained for {info.layer}, and {layer_key} is {layer}: set {layer_key} to {info.layer}, or "
             "train another decoder"
         )
-    own = decoder_info(encoder, layer)
-    if not info.agrees(asdict(own)):
+    required = decoder_info(encoder, layer)
+    if not info.agrees(asdict(required)):
         raise UserError(
-            f"{file} was trained with the encoder {info.encoder} ({info.settings}), and the backbone is {own.encoder} "
-            f"({own.settings}): its pictures would be gray or garish; choose that backbone, or train another decoder"
+            f"{file} was trained with the encoder {info.encoder} ({info.settings}), and the backbone is "
+            f"{required.encoder} ({required.settings}): its pictures would be gray or garish; choose that backbone, or "
+            "train another decoder"
         )
 
 
 def read_info(path: Path, key: str = "path") -> DecoderInfo | None:
-    """What a decoder file says about itself; None for other projects' files."""
+    """The metadata in the file of a decoder; None for files of other projects.
+
+    Raises:
+        UserError: a damaged file, or not the file of a decoder.
+    """
     return _read_decoder(path, key)[1]
 
 
 def to_sequential(decoder: Decoder) -> dict[str, Tensor]:
-    """A decoder's weights under pytorch-AdaIN's names: positions in its nn.Sequential, such as `1.weight`."""
+    """A decoder's weights by pytorch-AdaIN's names: positions in its nn.Sequential, such as `1.weight`."""
     state = decoder.state_dict()
     positions = _sequential_positions(decoder)
-    return {f"{positions[n]}.{kind}": state[f"convs.{n}.{kind}"] for n in decoder.names for kind in ("weight", "bias")}
+    return {f"{positions[n]}.{part}": state[f"convs.{n}.{part}"] for n in decoder.names for part in ("weight", "bias")}
 
 
 def encoder_to_sequential(encoder: VGG) -> dict[str, Tensor]:
-    """An encoder's weights under pytorch-AdaIN's names; the preprocessing becomes the 1x1 convolution in front."""
+    """An encoder's weights by pytorch-AdaIN's names; the preprocessing becomes a 1x1 convolution at the start."""
     p = encoder.preprocessing
     mean, std = torch.tensor(p.mean), torch.tensor(p.std)
-    mix = torch.diag(p.scale / std)
-    state = {"0.weight": (mix.flip(1) if p.bgr else mix)[:, :, None, None], "0.bias": -mean / std}
+    scale = torch.diag(p.scale / std)
+    state = {"0.weight": (scale.flip(1) if p.bgr else scale)[:, :, None, None], "0.bias": -mean / std}
     position = 1
     for step in encoder.steps:
         if step.startswith("pool"):
             position += 1
         else:  # padding, convolution, ReLU
-            for kind in ("weight", "bias"):
-                state[f"{position + 1}.{kind}"] = getattr(encoder, f"{step}_{kind}").float()
+            for part in ("weight", "bias"):
+                state[f"{position + 1}.{part}"] = getattr(encoder, f"{step}_{part}").float()
             position += 3
     return state
 
 
 def _from_sequential(state: Mapping[str, Tensor], decoder: Decoder) -> dict[str, Tensor]:
+    """The inverse of `to_sequential`; unknown names stay the same."""
     names = {f"{position}.": f"convs.{name}." for name, position in _sequential_positions(decoder).items()}
     prefix = {key: key[: key.find(".") + 1] for key in state}
     return {names.get(prefix[key], prefix[key]) + key[len(prefix[key]) :]: value for key, value in state.items()}
@@ -281,7 +315,7 @@ def _sequential_positions(decoder: Decoder) -> dict[str, int]:
     positions, position = {}, 0
     for name in decoder.names:
         position += 1 if name in decoder.upsamples else 0
-        positions[name] = position + 1  # behind its padding
+        positions[name] = position + 1  # after its padding
         position += 3  # padding, convolution, ReLU
     return positions
 
@@ -292,12 +326,13 @@ def _read_decoder(path: Path, key: str) -> tuple[dict[str, Tensor], DecoderInfo 
         if path.suffix == ".safetensors":
             return content, DecoderInfo(**json.loads(metadata["info"])) if "info" in metadata else None
         if isinstance(content, Mapping) and "decoder" in content and "state_dict" in content:
-            own = {k.removeprefix("decoder."): v for k, v in content["state_dict"].items() if k.startswith("decoder.")}
-            return own, DecoderInfo(**content["decoder"])
+            state, prefix = content["state_dict"], "decoder."
+            weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            return weights, DecoderInfo(**content["decoder"])
     except UserError as error:
         raise UserError(f"{key}={error}") from error
     except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
         raise UserError(f"{key}={path}: not a decoder file that loads safely ({type(error).__name__})") from error
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{key}={path}: a checkpoint of something else than an AdaIN decoder")
+        raise UserError(f"{key}={path}: not the file of an AdaIN decoder")
     return dict(content), None

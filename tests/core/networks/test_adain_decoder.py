@@ -213,7 +213,7 @@ def test_a_fingerprint_sees_preprocessing_scale_and_the_order_of_channels():
         (b"", "not a decoder file that loads safely"),
         (b"\x80\x04nonsense", "not a decoder file that loads safely"),
         ({"1.weight": torch.zeros(2, 2, 3, 3), "1.bias": torch.zeros(2)}, "are not those of a decoder for relu4_1"),
-        ({"epoch": 3}, "a checkpoint of something else"),
+        ({"epoch": 3}, "not the file of an AdaIN decoder"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".safetensors"])

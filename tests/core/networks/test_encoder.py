@@ -299,7 +299,7 @@ def test_unknown_padding_raises_with_its_name(network, pad):
 
 
 def test_only_a_vgg_has_a_decoder():
-    sentence = "encoder: efficientnet-lite0-random-0 has no decoder, which mirrors a VGG"
+    sentence = "encoder: efficientnet-lite0-random-0 has no decoder, because a decoder mirrors"
     with pytest.raises(UserError, match=sentence):
         Decoder.mirror(NETWORKS["efficientnet"](), "expand4_1")
     assert Decoder.mirror(NETWORKS["vgg"](), "relu3_1").scale == 4

@@ -662,7 +662,7 @@ def bad_files(folder) -> dict[str, str]:
     torch.save({"conv1.conv2d.weight": torch.zeros(32, 3, 9, 9)}, folder / "part.pth")
     torch.save(nn.Conv2d(3, 4, 3).state_dict(), folder / "conv.pth")
     unreadable = "not a file that loads safely"
-    others = "a file of something else than a generator"
+    others = "not the file of a generator"
     layers = "its layers are not those of the generator that it describes"
     return {
         "nowhere.safetensors": "there is no such file",
@@ -722,7 +722,7 @@ def test_the_key_of_the_message_is_the_callers(tmp_path):
         (lambda: Residual(blocks=0), "blocks=0: give a whole number, 1 or larger"),
         (lambda: Residual(blocks=1.5), "blocks=1.5: give a whole number"),
         (lambda: Residual(start_pad_px=-1), "start_pad_px=-1: give a whole number, 0 or larger"),
-        (lambda: Residual(start_pad_px=16), "start_pad_px=16: give 0, or 40, which blocks take away"),
+        (lambda: Residual(start_pad_px=16), "start_pad_px=16: give 0, or 40, the pixels that the blocks remove"),
         (lambda: Residual(blocks=2, start_pad_px=40), "start_pad_px=40: give 0, or 16"),
         (lambda: Residual(width=0), "width=0: "),
         (lambda: Residual(width="wide"), "width=wide: "),

@@ -85,14 +85,14 @@ def test_what_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(tmp_path, mo
     path = deflated(saved(tmp_path, ".pth", big=torch.zeros(40_000_000)))
     assert path.stat().st_size < 1e6
     monkeypatch.setattr(torch, "load", lambda *args, **more: pytest.fail("it was unpacked"))
-    with pytest.raises(UserError, match=r"packed-weights\.pth: 0\.\d MB that unpack to 160 MB are no weights"):
+    with pytest.raises(UserError, match=r"packed-weights\.pth: 0\.\d MB that unpack to 160 MB are not the weights"):
         load_tensors(path)
 
 
 def test_a_number_that_poses_as_many_is_refused(tmp_path):
     path = tmp_path / "views.pth"
     torch.save({"a": torch.randn(1).expand(10_000_000_000)}, path)
-    with pytest.raises(UserError, match=r"views\.pth: its tensors are not stored as weights"):
+    with pytest.raises(UserError, match=r"views\.pth: its tensors are not stored like the weights"):
         load_tensors(path)
 
 
