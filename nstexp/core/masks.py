@@ -1,4 +1,4 @@
-"""Which style applies where: gray pictures in, weights that sum to 1 at every pixel out, and guides for features."""
+"""Guides: factors on features that restrict a style to the region of a mask."""
 
 import logging
 from collections.abc import Sequence
@@ -17,34 +17,42 @@ log = logging.getLogger(__name__)
 def guides(
     mask: Tensor, encoder: Encoder, layers: Sequence[str], propagation: Propagation = "simple"
 ) -> dict[str, Tensor]:
-    """What a region's mask becomes at each layer (Gatys et al. 2017, section 4): the factor T of the features there.
+    """Propagate the mask of a region to the layers of an encoder (Gatys et al. 2017, section 4).
 
-    Their mean square is 1, so that the Gram matrix of the features times T is that of the region alone. A layer at
-    which nothing is left of the region is missing.
+    The result is the factor T on the features of a layer. T has a mean square of 1, so that the Gram matrix of the
+    features times T is the Gram matrix of the region.
 
     Args:
         mask: (H, W) in [0, 1], of the image's size.
-        encoder: knows what a position sees of the image.
-        layers: names; `image` itself is always among the results.
-        propagation: `simple` resizes the mask, and keeps its grays. The others take it as black and white, divided at
-            1/2, and ask what a position sees: `inside` keeps those that see the region only (at a layer where there are
-            none it does as `simple`), `all` those that see anything of it.
+        encoder: the network of the layers, which knows their receptive fields.
+        layers: names of the layers.
+        propagation: `simple` resizes the mask and keeps its gray levels. The others divide it into black and white at
+            1/2: `inside` keeps the positions whose receptive field is inside the region (a layer without such a
+            position is treated as in `simple`), and `all` keeps those whose receptive field touches the region.
 
     Returns:
-        Layer name -> (h, w).
+        Layer name -> (h, w), for `image` and for the layers that have a position in the region.
 
     Raises:
         ArgumentError: unknown propagation.
+
+    Examples:
+        >>> from nstexp.core import VGG, random_vgg
+        >>> mask = torch.zeros(32, 32)
+        >>> mask[:, 16:] = 1
+        >>> factors = guides(mask, VGG(random_vgg()), ["relu2_1"], propagation="inside")
+        >>> factors["relu2_1"].shape, round(factors["relu2_1"].square().mean().item(), 4)
+        (torch.Size([16, 16]), 1.0)
     """
     choice("propagation", propagation, get_args(Propagation))
-    sizes = {name: encoder.shape(name, tuple(mask.shape[-2:]))[1:] for name in layers}
+    sizes = {name: encoder.shape(name, (mask.shape[-2], mask.shape[-1]))[1:] for name in layers}
     simple = {name: resize(mask[None, None].float(), size)[0, 0] for name, size in sizes.items()}
-    found = simple
+    masks = simple
     if propagation != "simple":
         region = (mask if propagation == "inside" else 1 - mask)[None, None] >= 0.5
-        # A position stays if all that it sees is in the region: its complement grows by what the position reaches.
-        seen = {name: encoder.all_seen(region.float(), name)[0, 0] for name in layers}
-        found = {name: kept if propagation == "inside" else 1 - kept for name, kept in seen.items()}
-        found = {name: kept if kept.any() else simple[name] for name, kept in found.items()}
-    found = {IMAGE: mask.float(), **found}
-    return {name: t / t.square().mean().sqrt() for name, t in found.items() if float(t.max()) > 1e-3}
+        # `all` is the complement of `inside` for the complement of the region.
+        inside = {name: encoder.all_seen(region.float(), name)[0, 0] for name in layers}
+        masks = {name: kept if propagation == "inside" else 1 - kept for name, kept in inside.items()}
+        masks = {name: kept if kept.any() else simple[name] for name, kept in masks.items()}
+    masks = {IMAGE: mask.float(), **masks}
+    return {name: t / t.square().mean().sqrt() for name, t in masks.items() if float(t.max()) > 1e-3}

@@ -1,19 +1,26 @@
-"""Names of files as they can be shown: a terminal obeys what it is sent, and a name can hold its commands."""
+"""Text that is safe to print: names of files may contain control sequences, which a terminal would obey."""
 
 import logging
 import re
 
-# Control characters but for line ends and tabs, those that turn the direction of writing, and what is no Unicode.
+# Control characters except line ends and tabs, characters that change the direction of writing, and invalid Unicode.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\ufffe\uffff]"
 )
 
 
 def printable(text: object, one_line: bool = False) -> str:
-    """The text with escapes such as \\x1b in the place of all that does not print.
+    r"""Replace unprintable characters by escapes such as \x1b.
 
     Args:
-        one_line: whether line ends and tabs are escaped, too.
+        text: converted by `str`.
+        one_line: replace line ends and tabs, too.
+
+    Examples:
+        >>> print(printable("a\x1b[2J b"))
+        a\x1b[2J b
+        >>> print(printable("two\nlines", one_line=True))
+        two\nlines
     """
     shown = _UNPRINTABLE.sub(_escape, str(text))
     return re.sub("[\n\t]", _escape, shown) if one_line else shown
@@ -24,7 +31,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Messages with the names in them as `printable` shows them."""
+    """A log formatter whose messages are `printable`."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))

@@ -1,4 +1,4 @@
-"""Gradient descent on a picture that does not diverge, whatever the size of the picture and of its losses."""
+"""Gradient descent that does not diverge, for pictures and losses of any size."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,21 +10,21 @@ from nstexp.core.errors import number
 
 
 class GradientDescent(torch.optim.SGD):
-    """PyTorch's SGD with shorter steps where its own would be too long.
+    """PyTorch's SGD with a limited step length.
 
-    Losses of public codes differ by ten orders of magnitude, and their gradients change with the size of the picture:
-    one learning rate does for one of them.
+    The losses of public implementations differ by ten orders of magnitude, and their gradients depend on the size of
+    the picture, so no single learning rate suits them all.
 
     Args:
-        params: what is optimized.
-        lr: the learning rate, which the gradient is multiplied by.
-        max_change: the root mean square of what a step changes, of no parameter more than this; None: no limit.
-        max_rise: a step that raises the loss by more than this factor is taken back, and tried half as long; the steps
-            behind it grow again. None: none is taken back.
+        params: the parameters to optimize.
+        lr: the learning rate.
+        max_change: largest root mean square change of a parameter in one step; None: no limit.
+        max_rise: a step that raises the loss by more than this factor is undone and repeated with half the length; the
+            following steps grow again. None: no step is undone.
         more: other arguments of `torch.optim.SGD`.
 
     Raises:
-        ArgumentError: a number that none of these can be.
+        ArgumentError: a number out of its range.
     """
 
     def __init__(
@@ -43,18 +43,25 @@ class GradientDescent(torch.optim.SGD):
         super().__init__(params, lr=lr, **more)
         self.max_change, self.max_rise = max_change, max_rise
 
-    def step(self, closure: Callable[[], Tensor]) -> Tensor:
-        """One evaluation of the loss and its gradient by `closure`, and one step; returns the loss."""
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]  # the closure is required
+        """One step.
+
+        Args:
+            closure: clears the gradients, evaluates the loss and calls backward.
+
+        Returns:
+            The loss before the step.
+        """
         loss = closure()
         with torch.no_grad():
-            self._look(float(loss))
+            self._limit_gradient(float(loss))
         super().step()
         return loss
 
-    def _look(self, loss: float) -> None:
-        """Make the gradient as long as the step should be."""
+    def _limit_gradient(self, loss: float) -> None:
+        """Scale the gradient to the length of the step, or restore the parameters and gradient of the last step."""
         params = [p for p in self.param_groups[0]["params"] if p.grad is not None]
-        memory = self.state[params[0]]  # what the state holds is forgotten where the parameters are others
+        memory = self.state[params[0]]  # kept in the state, so that new parameters start without memory
         before = memory.get("loss")
         if before is not None and self.max_rise is not None and not loss <= self.max_rise * before:
             for p in params:

@@ -1,8 +1,9 @@
-"""L-BFGS for a few large tensors: one evaluation an iteration while all goes well, a line search when it does not."""
+"""L-BFGS for a few large tensors: one evaluation per iteration, and a line search only after a failed step."""
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,33 +14,36 @@ from nstexp.core.errors import number, wholes
 
 @dataclass
 class _Memory:
-    pairs: deque[tuple[Tensor, Tensor, float]] = field(default_factory=deque)  # s, y, 1 / s.y
-    loss: float | None = None  # at the current parameters, with the gradient
-    gradient: Tensor | None = None
+    pairs: deque[tuple[Tensor, Tensor, float]]  # s, y, 1 / s.y
+    loss: float  # loss and gradient at the current parameters
+    gradient: Tensor
 
 
 class LBFGS(Optimizer):
-    """Limited-memory BFGS (Nocedal & Wright, Algorithm 7.5) with a search made for expensive, rough objectives.
+    """Limited-memory BFGS (Nocedal & Wright, Algorithm 7.5) with a line search for expensive, rough objectives.
 
-    A unit step is taken as it comes unless the loss rises by more than `max_rise`: then the failed point's curvature
-    is learned from and another direction is tried from the same place. A step along which the curvature is not
-    positive tells L-BFGS nothing; it is lengthened while that lowers the loss. Without this the Gram loss, which is
-    quartic, keeps L-BFGS at tiny gradient steps when it starts from noise with shallow style layers.
+    A unit step is accepted unless the loss rises by more than `max_rise`. After a failed step, the search stores the
+    curvature pair and tries the new direction from the same point. A step with nonpositive curvature gives no usable
+    pair; it is lengthened as long as the loss decreases. Otherwise, from noise and with shallow style layers, the
+    quartic Gram loss would keep L-BFGS at tiny gradient steps.
 
-    Differs from `torch.optim.LBFGS`: an iteration costs one evaluation when all goes well, and the first step changes
-    parameters by a set amount whatever the scale of the loss. `state.clear()` makes it start afresh.
+    Differences from `torch.optim.LBFGS`: an iteration needs one evaluation unless a step fails, and the first step
+    changes the parameters by a fixed amount, independent of the scale of the loss. `state.clear()` restarts the method.
 
     Args:
         params: one group; all its parameters form one vector.
-        history_size: pairs kept; each costs two copies of the parameters, of float32 ones in bfloat16.
-        first_step: root-mean-square change of the parameters in the first trial step.
+        history_size: number of stored pairs. A pair takes two copies of the parameters, in bfloat16 for float32.
+        first_step: root mean square change of the parameters in the first trial step.
         max_rise: factor by which the loss may rise in one step.
-        max_evals: evaluations in one iteration before the best point found is taken; 1 is plain L-BFGS.
+        max_evals: evaluations per iteration, after which the best point is accepted; 1 is plain L-BFGS.
+
+    Raises:
+        ArgumentError: a number out of its range.
     """
 
     def __init__(
         self,
-        params,
+        params: Iterable[Tensor],
         history_size: int = 20,
         first_step: float = 0.004,
         max_rise: float = 1.5,
@@ -53,22 +57,28 @@ class LBFGS(Optimizer):
         self.max_rise, self.max_evals = max_rise, max_evals
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor]) -> float:
-        """One iteration; returns the loss at the new parameters.
+    def step(self, closure: Callable[[], Tensor]) -> float:  # type: ignore[override]  # the closure is required
+        """One iteration.
 
         Args:
             closure: clears the gradients, evaluates the loss and calls backward.
+
+        Returns:
+            The loss at the new parameters.
         """
-        memory = self.state.setdefault("memory", _Memory(deque(maxlen=self.history_size)))
+        state = cast(dict[str, Any], self.state)  # a fixed key, since all parameters form one vector
+        memory: _Memory | None = state.get("memory")
         evaluate = torch.enable_grad()(closure)
-        if memory.gradient is None or not memory.gradient.any():
+        if memory is None:
+            memory = state["memory"] = _Memory(deque(maxlen=self.history_size), float(evaluate()), self._gradient())
+        elif not memory.gradient.any():
             memory.loss, memory.gradient = float(evaluate()), self._gradient()
         if memory.gradient.any():
             self._search(evaluate, memory)
         return memory.loss
 
     def _search(self, evaluate: Callable[[], Tensor], memory: _Memory) -> None:
-        """Find the next point and remember its loss and gradient."""
+        """Find the next point, and store its loss and gradient."""
         before = self._vector()
         direction, length = self._first_trial(memory)
         best = (float("inf"), before, memory.gradient)
@@ -93,20 +103,20 @@ class LBFGS(Optimizer):
         memory.loss, memory.gradient = loss, gradient
 
     def _first_trial(self, memory: _Memory) -> tuple[Tensor, float]:
-        """Direction and step length to begin a search with."""
+        """Direction and step length of the first trial step of a search."""
         direction = self._direction(memory)
-        if float(direction @ memory.gradient) >= 0:  # rounding: the pairs no longer describe the loss
+        if float(direction @ memory.gradient) >= 0:  # not a descent direction: by rounding, the pairs are useless
             memory.pairs.clear()
             direction = -memory.gradient
         return direction, 1.0 if memory.pairs else self.first_step / float(direction.square().mean().sqrt())
 
     def _remember(self, memory: _Memory, s: Tensor, y: Tensor) -> bool:
-        """Keep the pair if the curvature along the step is safely positive."""
+        """Store the pair, and return True, if the curvature along the step is clearly positive."""
         if s.dtype == torch.float32:
-            # Rounded pairs describe a slightly different, equally good curvature in half the memory.
+            # bfloat16 halves the memory; the curvature changes slightly, and is as useful.
             s, y = s.bfloat16(), y.bfloat16()
         curvature = _dot(s, y)
-        positive = curvature > 1e-10 * (_dot(s, s) * _dot(y, y)) ** 0.5
+        positive: bool = curvature > 1e-10 * (_dot(s, s) * _dot(y, y)) ** 0.5
         if positive:
             memory.pairs.append((s, y, 1 / curvature))
         return positive
@@ -122,7 +132,7 @@ class LBFGS(Optimizer):
             alphas.append(alpha)
         if memory.pairs:
             s, y, _ = memory.pairs[-1]
-            # The geometric mean of the two Barzilai-Borwein steps took 5-7 % fewer iterations than s.y / y.y.
+            # The geometric mean of the two Barzilai-Borwein steps needs 5-7 % fewer iterations than s.y / y.y.
             q.mul_((_dot(s, s) / _dot(y, y)) ** 0.5)
         for (s, y, rho), alpha in zip(memory.pairs, reversed(alphas), strict=True):
             q.add_(s, alpha=alpha - rho * _dot(y, q))
@@ -136,11 +146,11 @@ class LBFGS(Optimizer):
 
     def _set(self, vector: Tensor) -> None:
         params = self.param_groups[0]["params"]
-        for p, values in zip(params, vector.split([p.numel() for p in params]), strict=True):
+        for p, values in zip(params, torch.split(vector, [p.numel() for p in params]), strict=True):
             p.copy_(values.view_as(p))
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    """Inner product; of bfloat16 vectors in the other's precision, or float32."""
+    """Inner product, computed in the more precise of both dtypes, at least float32."""
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     return float(a.to(dtype) @ b.to(dtype))

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whether they can be written, and by whom at a time."""
+"""Atomic writing of files, checks whether a file can be written, and locks."""
 
 import errno
 import hashlib
@@ -6,59 +6,73 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nstexp.core.errors import UserError
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
-UMASK = os.umask(0)  # it can only be read by setting it, which would be no good while other threads write files
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # errors of disks without locks
+UMASK = os.umask(0)  # read at import, because reading sets it, which would disturb threads that write files
 os.umask(UMASK)
 
 
 def json_text(content: Any, **options: Any) -> str:
-    """JSON that every reader takes: it has no NaN and no infinity, which become null.
+    """Standard JSON: NaN and infinity, which standard JSON does not have, become null.
 
     Args:
-        options: of `json.dumps`.
+        content: nested mappings, lists and tuples of JSON values.
+        options: other arguments of `json.dumps`.
+
+    Examples:
+        >>> json_text({"loss": float("nan"), "step": 3})
+        '{"loss": null, "step": 3}'
     """
     return json.dumps(finite(content), allow_nan=False, **options)
 
 
 def finite(value: Any) -> Any:
-    """Tables and lists with None for every number in them that is not finite."""
+    """Replace all numbers that are not finite by None, in nested mappings, lists and tuples (which become lists).
+
+    Examples:
+        >>> finite({"losses": (1.0, float("inf"))})
+        {'losses': [1.0, None]}
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: finite(each) for key, each in value.items()}
-    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: finite(entry) for key, entry in value.items()}
+    return [finite(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary path)` and rename the result to `path`, so that no half-written file is ever seen.
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that other processes see the complete file or the previous one.
 
-    A link stays, and the file that it leads to is written.
+    If `path` is a link, the file behind the link is written.
+
+    Args:
+        path: the file; missing folders are made.
+        write: writes the content to a temporary path with the same suffix, which is then renamed.
 
     Raises:
-        UserError: the folder cannot be made or written, the disk is full, or the format cannot hold the picture.
+        UserError: the folder cannot be made or written, the disk is full, or the format cannot store the picture.
     """
     temporary = None
     try:
-        place = path_behind(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays: Pillow takes the format from it.
-        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=place.parent)
+        target = path_behind(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Pillow takes the format from the suffix.
+        handle, name = tempfile.mkstemp(prefix=".writing-", suffix=path.suffix, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         write(temporary)
-        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, place)
+        temporary.chmod(0o666 & ~UMASK)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, target)
     except OSError as error:
         reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise UserError(f"{path}: cannot be written ({reason})") from error
-    except ValueError as reason:  # Pillow's, when the format has no room for so large a picture
+    except ValueError as reason:  # raised by Pillow if the picture is too large for the format
         raise UserError(f"{path}: cannot be written ({reason})") from reason
     finally:
         if temporary is not None:
@@ -66,18 +80,18 @@ def write_atomically(path: Path, write) -> None:
 
 
 def path_behind(path: Path) -> Path:
-    """Where a link leads; any other path as it is."""
+    """The target of a link; other paths stay the same."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def check_place(path: Path, key: str) -> None:
-    """Fail before the work starts, not after it, where no file can be made at `path`.
+    """Check before long work that a file can be written at `path`.
 
     Args:
-        key: what the user knows the path as, for the error message.
+        key: the user's key for the path, for the error message.
 
     Raises:
-        UserError: what `check_replaceable` raises, or the folder around it cannot be written.
+        UserError: the folder is not writable, or an error of `check_replaceable`.
     """
     folder = path
     try:
@@ -91,18 +105,26 @@ def check_place(path: Path, key: str) -> None:
 
 
 def check_replaceable(path: Path, key: str) -> None:
-    """Raise a UserError for what no file may take the place of: a folder, a device, or a file that is read-only."""
+    """Check that a file may be written at `path`, if something exists there.
+
+    Args:
+        key: the user's key for the path, for the error message.
+
+    Raises:
+        UserError: a folder, a device or a pipe, or a read-only file.
+    """
     if path.is_dir():
         raise UserError(f"{key}={path}: this is a folder, add a file name")
     if path.exists() and not path.is_file():
         raise UserError(f"{key}={path}: this is a device or a pipe and not a file, choose another name")
     if is_read_only(path):
-        raise UserError(f"{key}={path}: the file that is there is read-only, choose another name")
+        raise UserError(f"{key}={path}: the existing file is read-only, choose another name")
 
 
 def is_read_only(path: Path) -> bool:
-    """Whether a file that is there is protected from writing. It may be replaced nevertheless, which is the folder's
-    to allow, and to root everything is; whoever protects a file does not want that.
+    """True for an existing file that is protected from writing.
+
+    The permissions of the folder, or root's, would allow to replace the file, but its owner does not want that.
     """
     try:
         return not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK)
@@ -111,38 +133,37 @@ def is_read_only(path: Path) -> bool:
 
 
 def try_writing(folder: Path) -> None:
-    """Make a file in a folder that vanishes again: to root os.access grants everything, also /proc and read-only disks.
+    """Make and remove a file in a folder. For root, os.access allows everything, even on read-only disks.
 
     Raises:
-        OSError: no file can be made there.
+        OSError: no file can be made in the folder.
     """
     tempfile.TemporaryFile(prefix=".writing-", dir=folder).close()
 
 
 def file_digest(path: Path) -> str:
-    """A short name for the content of a file."""
+    """A hash of the content of a file, 16 hexadecimal digits."""
     return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 class Claim:
-    """Keeps other processes from what a lock file stands for; the system drops it where a process ends without
-    `release`.
+    """A lock file that other processes cannot claim. The operating system releases it if the process ends early.
 
     Args:
-        file: the lock file, which is made, and removed by `release`.
-        busy: what to say if another process has claimed it.
+        file: the lock file, which is made here and removed by `release`.
+        busy: the error message if another process has claimed it.
 
     Raises:
         UserError: another process has claimed it.
-        OSError: the folder cannot be written.
+        OSError: the folder is not writable.
     """
 
     def __init__(self, file: Path, busy: str) -> None:
         from filelock import FileLock, Timeout
 
-        file.touch()  # where that fails, filelock may take it for a lock of another process
+        file.touch()  # raises an error that filelock may mistake for a lock of another process
         self.held = True
-        # Threads of one run share it: a frame may be written in one of them, and the end come in another.
+        # One lock for all threads: a run may claim it in one thread and release it in another.
         self._lock = FileLock(file, thread_local=False)
         try:
             self._lock.acquire(timeout=0)
@@ -151,11 +172,12 @@ class Claim:
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in NO_LOCKS:
                 raise
-            # Such disks are rare, and writing without a lock is better than not at all.
+            # Disks without locks are rare; there, the run goes on without a lock.
 
     def release(self) -> None:
+        """Release the lock and remove its file; a second call does nothing."""
         if self.held:
-            with suppress(OSError):  # first, for once it is free the file may be that of another process
+            with suppress(OSError):  # before the release, after which the file may belong to another process
                 os.unlink(self._lock.lock_file)
             with suppress(OSError):
                 self._lock.release()

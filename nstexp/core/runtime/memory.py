@@ -1,4 +1,4 @@
-"""Refusing work that cannot fit, with a size that can, before the machine starts to swap."""
+"""Checks whether work fits into memory; the error messages suggest a size that fits."""
 
 import contextlib
 import ctypes
@@ -10,8 +10,8 @@ import torch
 
 from nstexp.core.errors import UserError
 
-# Peak memory of an optimization step over that of the feature maps alone, and per pixel: gradients on their way back,
-# Gram products, the optimizer's history of 20 pairs, copies of the picture. Rough, from a few runs at 512 px.
+# Peak memory of an optimization step: a factor on the memory of the feature maps (for gradients and Gram matrices) and
+# bytes per pixel (for the optimizer's history of 20 pairs and copies of the picture). Estimates from runs at 512 px.
 OVER_ACTIVATIONS = 1.5
 BYTES_PER_PIXEL = 800
 
@@ -25,14 +25,14 @@ def check_memory(
     remedy: str = REMEDY,
     device: torch.device | None = None,
 ) -> None:
-    """Fail if optimizing a picture of (height, width) would need more memory than is free.
+    """Check that there is enough free memory to optimize a picture.
 
     Args:
-        activation_bytes: what the feature maps of the picture take.
+        activation_bytes: memory of the picture's feature maps, in bytes.
         size: (height, width) of the picture, in px.
-        what: the name of the picture, for the error.
-        remedy: the advice with which the error ends; `{px}` in it becomes the longer side that would fit.
-        device: where the picture goes; None: the GPU if there is one.
+        what: name of the picture, for the error message.
+        remedy: the end of the error message; `{px}` in it is replaced by the longer side that would fit.
+        device: the device of the optimization; None: the GPU if there is one.
 
     Raises:
         UserError: the picture does not fit.
@@ -44,9 +44,9 @@ def check_memory(
 def check_fits(
     needed: float, size: tuple[int, int], what: str = "", remedy: str = REMEDY, device: torch.device | None = None
 ) -> None:
-    """Fail if `needed` bytes, which a picture of (height, width) takes, are more than is free.
+    """Check that `needed` bytes, the memory for a picture of (height, width), are free.
 
-    Args and errors: as for `check_memory`.
+    The other arguments and the errors are those of `check_memory`.
     """
     free = free_bytes(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if needed > free:
@@ -58,11 +58,10 @@ def check_fits(
 
 
 def release_freed() -> None:
-    """Give memory that nothing uses any more back to the system, where the C library can (glibc).
+    """Return unused memory to the operating system, if the C library supports that (glibc).
 
-    Between stages that allocate differently this lowers the peak. A Lightning module and its trainer refer to each
-    other, and Python looks for such circles by numbers of objects, not by what they hold: the gigabytes of a finished
-    picture would stay for many more.
+    This lowers the peak memory between stages. A Lightning module and its trainer form a reference cycle, which Python
+    collects by numbers of objects, not by their memory, so gigabytes of a finished picture could stay for a long time.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
@@ -70,32 +69,32 @@ def release_freed() -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be had on a device without swapping, and within what a container may take."""
+    """Free memory of a device, in bytes; for the CPU, without swapping and within the limit of a container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return max(0, min(psutil.virtual_memory().available, *_left_in_groups()))
+    return max(0, min(int(psutil.virtual_memory().available), *_left_in_groups()))
 
 
-def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Bytes that control groups of Linux, by which containers and clusters limit memory, leave to this process.
+def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Bytes left in the Linux control groups of this process, by which containers and clusters limit memory.
 
-    In a container `own` may name a group of the machine's, which is not seen there: then it is the root's.
+    In a container, the file `process` may name a group that is not visible there; then the root group counts.
     """
-    found = [2**63]
+    left = [2**63]
     with contextlib.suppress(OSError):
-        for line in own.read_text().splitlines():
-            number, kinds, path = line.split(":", 2)
+        for line in process.read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
             if number == "0":
-                place, limit, used, cache = root, "memory.max", "memory.current", "inactive_file"
-            elif kinds == "memory":
-                place, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+                base, limit, used, cache = root, "memory.max", "memory.current", "inactive_file"
+            elif controllers == "memory":
+                base, limit, used = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
                 cache = "total_inactive_file"
             else:
                 continue
-            group = place / path.lstrip("/")
-            for folder in [group, *(parent for parent in group.parents if parent.is_relative_to(place)), place]:
-                with contextlib.suppress(OSError, ValueError, KeyError):  # not there, or "max"
-                    kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                    taken = int((folder / used).read_text()) - int(kept[cache])  # files that are kept give way
-                    found.append(int((folder / limit).read_text()) - taken)
-    return found
+            group = base / path.lstrip("/")
+            for folder in [group, *(parent for parent in group.parents if parent.is_relative_to(base)), base]:
+                with contextlib.suppress(OSError, ValueError, KeyError):  # no such file, or the limit is "max"
+                    statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    taken = int((folder / used).read_text()) - int(statistics[cache])  # the cache is freed on demand
+                    left.append(int((folder / limit).read_text()) - taken)
+    return left

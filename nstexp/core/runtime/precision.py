@@ -1,4 +1,4 @@
-"""Which number format the encoder computes in."""
+"""The number format of the encoder."""
 
 from typing import get_args
 
@@ -9,12 +9,20 @@ from nstexp.core.names import Precision
 
 
 def encoder_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """`auto` takes bfloat16 where the hardware multiplies it natively, else float32.
+    """The dtype of features and filters for a setting of `precision`.
 
-    The image, the Gram sums and the loss stay float32 either way; only features and filters are bfloat16.
+    The image, Gram matrices and losses are float32 in any case.
+
+    Args:
+        precision: `fp32`, `bf16`, or `auto`: bfloat16 on hardware that multiplies it natively, else float32.
+        device: the device of the encoder.
 
     Raises:
-        ArgumentError: unknown name.
+        ArgumentError: unknown precision.
+
+    Examples:
+        >>> encoder_dtype("fp32", torch.device("cpu")), encoder_dtype("bf16", torch.device("cpu"))
+        (torch.float32, torch.bfloat16)
     """
     choice("precision", precision, get_args(Precision))
     if precision == "fp32":
@@ -26,9 +34,9 @@ def encoder_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 def _has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # older GPUs emulate it
     if device.type == "cpu":
-        # torch tells this through private names only; without them float32 is right, if slower.
+        # torch has only private functions for this; if they are missing, float32 works but is slower.
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, probe, bool)() for probe in probes)
     return False
