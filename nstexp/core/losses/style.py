@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import ArgumentError, choice, flag, name_list, number, whole
+from nstexp.core.errors import choice, flag, name_list, number, whole
 from nstexp.core.losses.stats import Moments, gram, mean_square, moments, region_moments
 from nstexp.core.losses.terms import (
     Guides,
@@ -43,9 +43,6 @@ def gram_loss(x: Tensor, target: Tensor, form: GramForm = "mse_chw", image_px: i
         target: Gram matrix (B or 1, C, C) divided by the number of positions, see `gram`.
         image_px: height times width of the image; only form keras needs it.
 
-    Raises:
-        ArgumentError: form keras without image_px.
-
     Examples:
         >>> x, target = torch.ones(1, 2, 1, 1), torch.zeros(1, 2, 2)
         >>> [gram_loss(x, target, form, image_px=1).item() for form in ("gatys", "mse_hw", "mse_chw")]
@@ -58,8 +55,7 @@ def gram_loss(x: Tensor, target: Tensor, form: GramForm = "mse_chw", image_px: i
     if form == "mse_chw":
         return mse / c**2
     if form == "keras":
-        if image_px is None:
-            raise ArgumentError("image_px", "=None: form keras needs the height times width of the image")
+        assert image_px is not None, "form keras needs the area of the image"
         return mse * c**2 * (h * w / image_px) ** 2 / 36
     return mse
 
