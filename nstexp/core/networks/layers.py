@@ -1,7 +1,7 @@
 """Building blocks of generators and decoders: convolutions, normalizations, upsampling."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -232,9 +232,11 @@ class ResidualBlock(nn.Module):
         self.second = Conv(channels, channels, 3, pad=pad, norm=norms[1], bias=bias, relu=False)
 
     def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
+        residual: Tensor
         if self.first.pad:
-            return x + cast(Tensor, self.second(self.first(x, mix), mix))
-        residual: Tensor = self.second(self.first(x, without_border(mix, 4)), without_border(mix, 8))
+            residual = self.second(self.first(x, mix), mix)
+            return x + residual
+        residual = self.second(self.first(x, without_border(mix, 4)), without_border(mix, 8))
         return x[..., 2:-2, 2:-2] + residual
 
 
@@ -245,7 +247,8 @@ def without_border(mix: Mix | None, px: int) -> Mix | None:
 
 def apply_norm(norm: nn.Module, x: Tensor, mix: Mix | None) -> Tensor:
     """Apply a normalization; only an `InstanceNorm` uses the mixture."""
-    return cast(Tensor, norm(x, mix) if isinstance(norm, InstanceNorm) else norm(x))
+    result: Tensor = norm(x, mix) if isinstance(norm, InstanceNorm) else norm(x)
+    return result
 
 
 # Rows of a 3x3 kernel on an upsampled map. Even rows of the result (phase 0) depend on the pair of rows (i-1, i) of the
