@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from helpers import ROOT
+from documents import PAGES
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,5 +29,4 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 def text_of(conf: Path) -> str:
     """All that a reader finds options in: the configuration itself, and the documentation."""
-    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    return "\n".join(file.read_text(encoding="utf-8") for file in [*conf.rglob("*.yaml"), *documents])
+    return "\n".join(file.read_text(encoding="utf-8") for file in [*conf.rglob("*.yaml"), *PAGES])

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, picture
+from helpers import picture
 from PIL import Image
 
 import nstexp as library
@@ -140,15 +141,32 @@ def test_a_trained_network_needs_no_lightning():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=240).returncode == 0
 
 
+def examples() -> dict[str, list[str]]:
+    """Python blocks that begin with `import nstexp` -> the pages that have them."""
+    found: dict[str, list[str]] = {}
+    for block in documents.blocks():
+        if block.language == "python" and block.text.startswith("import nstexp"):
+            found.setdefault(block.text, []).append(block.page)
+    return found
+
+
+def test_the_readme_and_the_page_about_python_have_examples():
+    pages = {page for named in examples().values() for page in named}
+    assert {"README.md", "docs/use/python.md"} <= pages
+
+
 @pytest.mark.slow
-def test_the_example_of_the_readme(folder, monkeypatch):
-    (block,) = re.findall(r"```python\n(import nstexp\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    picture("photo.jpg", 60, 50, seed=1)
-    for px, small in (("512", "48"), ("256", "40"), ('"method.max_steps": 50', '"method.max_steps": 2')):
-        assert px in block
-        block = block.replace(px, small)
+@pytest.mark.parametrize("block", examples(), ids=lambda block: ",".join(examples()[block]))
+def test_a_documented_example_runs(folder, block):
+    """At a tiny size and in two steps."""
+    for name in ("photo", "other"):
+        picture(f"{name}.jpg", 60, 50, seed=1)
+        picture(f"photos/{name}.jpg", 60, 50, seed=1)
+    block, sizes = re.subn(r"image_px=\d+", "image_px=48", block)
+    block, _ = re.subn(r'"method.max_steps": \d+', '"method.max_steps": 2', block)
     exec(block, {})
-    assert Image.open("stylized.png").size == (48, 40)
+    if sizes and "stylized.png" in block:
+        assert Image.open("stylized.png").size == (48, 40)
 
 
 def test_a_cut_out_picture_comes_back_cut_out(folder):

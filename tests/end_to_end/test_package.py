@@ -1,5 +1,6 @@
-"""What is shipped: the wheel works anywhere, the README's commands run, the boundaries between folders hold."""
+"""What is shipped: the wheel works anywhere, the documented commands run, the boundaries between folders hold."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -8,6 +9,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import documents
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_the_wheel_runs_from_any_folder(tmp_path):
 
 
 def trained_network(file: Path, many: bool) -> None:
-    """What an earlier command of the README leaves there."""
+    """A small network, as an earlier command of the documentation leaves it there."""
     net = Residual(norm="conditional" if many else "instance", styles=2 if many else 1, width=0.125, blocks=1)
     info = ModelInfo(net.form, net.settings, ["painting", "other"][: net.styles], [""] * net.styles, content="photos")
     file.parent.mkdir(parents=True)
@@ -74,19 +76,49 @@ def trained_network(file: Path, many: bool) -> None:
         torch.save({"state_dict": state, "generator": vars(info)}, file)
 
 
-def readme_commands() -> list[str]:
-    """Every `python -m nstexp` line in the README's shell blocks, comments removed; `nstexp.report` needs a sweep."""
-    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if re.match(r"(python -m )?nstexp(?=\s|$)", line)]
+OWN_PARTS = "--config-dir my_conf"  # needs the files of the same page
+EXTEND = "docs/extend.md"
+NEEDS_CLUSTER = re.compile(r"hydra/launcher=(slurm|ray)|trainer=ddp")
 
 
-def test_the_readme_has_commands():
-    assert len(readme_commands()) >= 20
+def documented_commands() -> list[str]:
+    """The commands in shell blocks of README.md and of all pages, without those that test_extend.py runs."""
+    found = documents.commands(*documents.SHELL)
+    return [command for command, pages in found.items() if OWN_PARTS not in command or set(pages) != {EXTEND}]
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
+def test_no_page_and_no_command_is_skipped():
+    found = documents.commands(*documents.SHELL)
+    pages = {page for named in found.values() for page in named}
+    assert len(documents.PAGES) >= 30
+    assert len(documented_commands()) >= 90
+    assert len(pages) >= 12, pages
+    assert {"README.md", "docs/start.md", "docs/use/pictures.md", "docs/use/sweeps.md"} <= pages
+    assert {f"docs/use/methods/{name}.md" for name in ("gatys", "adain", "cin", "texture_net")} <= pages
+    extending = [command for command, named in found.items() if EXTEND in named and OWN_PARTS in command]
+    assert len(extending) == 6, "test_extend.py runs one command of each section"
+
+
+def test_commands_that_need_a_cluster_are_the_only_ones_outside_of_shell_blocks():
+    """They are checked in test_keys.py, as all commands are, and run by `make test-cluster`."""
+    languages = {block.language for block in documents.blocks()} - set(documents.SHELL)
+    elsewhere = documents.commands(*languages)
+    assert elsewhere
+    assert [command for command in elsewhere if not NEEDS_CLUSTER.search(command)] == []
+
+
+def write_parts(command: str) -> None:
+    """The files of the page that has the command: its Python and YAML blocks that name a path in a comment."""
+    pages = documents.commands(*documents.SHELL)[command]
+    for block in documents.blocks():
+        path = re.search(r"^# (\S+/\S+)$", block.text, re.MULTILINE)
+        if block.page in pages and block.language in ("python", "yaml") and path:
+            Path(path[1]).parent.mkdir(parents=True, exist_ok=True)
+            Path(path[1]).write_text(block.text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_a_documented_command_runs(command, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "wikiart").mkdir()
@@ -104,7 +136,13 @@ def test_a_readme_command_runs(command, tmp_path, monkeypatch, capfd):
     (tmp_path / "frames").mkdir()
     for n in range(8):
         Image.open(tmp_path / "photo.jpg").rotate(n).save(tmp_path / f"frames/{n}.png")
-    args = shlex.split(command.removeprefix("python -m "))[1:]
+    args = shlex.split(command)[1:]
+    if OWN_PARTS in command:
+        write_parts(command)
+        monkeypatch.syspath_prepend(tmp_path)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:  # of another page
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
     if "content=clip.mp4" in args:
         source = open_source(tmp_path / "frames", fps=Fraction(4))
         writer = open_writer(tmp_path / "clip.mp4", source, (40, 56), range(8), Encoding(), "")
