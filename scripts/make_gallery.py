@@ -1,9 +1,11 @@
-"""The pictures of the README: runs the experiments of the deck's figures and shrinks the sheet that each leaves.
+"""Make the pictures of the documentation, into docs/gallery.
 
     python scripts/make_gallery.py --runs multirun/gallery            all; about 40 minutes on two CPU cores
     python scripts/make_gallery.py --runs multirun/gallery two_styles color_modes
 
-A sweep that already has its grid.png in --runs/<experiment> is not run again.
+`demo` is one photo by several methods, side by side. Every other name is an experiment whose sweep leaves a sheet,
+grid.png, which is shrunk. A run that already has its picture in --runs/<name> is not repeated. report.webp is a
+screenshot of a sweep's report.html; noise.webp joins two pairs of pictures of one texture_net with other seeds.
 """
 
 import argparse
@@ -11,7 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
+
+from nstexp.media.paths import find_images
 
 EXPERIMENTS = (
     "content_reconstruction",
@@ -31,32 +35,63 @@ EXPERIMENTS = (
     "cin_styles",
     "cin_mix",
 )
-OUT = Path(__file__).parent / "gallery"
-WIDTH_PX, QUALITY = 900, 75
+OUT = Path(__file__).parents[1] / "docs/gallery"
+WIDTH_PX, QUALITY = 900, 80
+
+# Content and style of experiment=demo, then one picture for each of these, in rows of three.
+DEMO = ("sample:coffee", "met:436535")
+DEMO_RUNS = {
+    "gatys": ["experiment=demo"],
+    "adain": ["experiment=demo", "method=adain"],
+    "irises": ["method=cin", "content=sample:coffee", "style=irises", "image_px=512"],
+    "chaupar": ["method=cin", "content=sample:coffee", "style=chaupar", "image_px=512"],
+}
+TILE_PX, GAP_PX = (296, 197), 6
 
 
-def run(experiment: str, folder: Path) -> Path:
-    """The sheet of an experiment, made now unless it is there."""
-    sheet = folder / "grid.png"
-    if not sheet.exists():
-        command = [sys.executable, "-m", "nstexp", f"experiment={experiment}", f"hydra.sweep.dir={folder}"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return sheet
+def nstexp(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "nstexp", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def sheet(experiment: str, folder: Path) -> Image.Image:
+    """The sheet of an experiment, at most WIDTH_PX wide."""
+    file = folder / "grid.png"
+    if not file.exists():
+        nstexp(f"experiment={experiment}", f"hydra.sweep.dir={folder}")
+    image = Image.open(file).convert("RGB")
+    width = min(WIDTH_PX, image.width)
+    return image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+
+
+def demo(folder: Path) -> Image.Image:
+    """The photo, the painting and the results of DEMO_RUNS as tiles on white, three in a row."""
+    files = [path for name in DEMO for path in find_images(name, "demo")]
+    for name, words in DEMO_RUNS.items():
+        files.append(folder / name / "output.png")
+        if not files[-1].exists():
+            nstexp(*words, f"run_dir={folder / name}")
+    rows = -(-len(files) // 3)
+    width, height = TILE_PX
+    page = Image.new("RGB", (3 * width + 2 * GAP_PX, rows * height + (rows - 1) * GAP_PX), "white")
+    for n, file in enumerate(files):
+        tile = ImageOps.fit(Image.open(file).convert("RGB"), TILE_PX, Image.Resampling.LANCZOS)
+        page.paste(tile, (n % 3 * (width + GAP_PX), n // 3 * (height + GAP_PX)))
+    return page
 
 
 def main() -> None:
+    names = ("demo", *EXPERIMENTS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of: {', '.join(EXPERIMENTS)}")
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the sweeps, one subfolder each")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(names)}")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs, one subfolder each")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for experiment in arguments.experiments or EXPERIMENTS:
-        sheet = Image.open(run(experiment, arguments.runs.absolute() / experiment)).convert("RGB")
-        width = min(WIDTH_PX, sheet.width)
-        sheet = sheet.resize((width, round(sheet.height * width / sheet.width)), Image.Resampling.LANCZOS)
-        path = arguments.out / f"{experiment}.jpg"
-        sheet.save(path, quality=QUALITY, optimize=True)
+    for name in arguments.names or names:
+        folder = arguments.runs.absolute() / name
+        picture = demo(folder) if name == "demo" else sheet(name, folder)
+        path = arguments.out / f"{name}.webp"
+        picture.save(path, quality=QUALITY, method=6)
         print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 
