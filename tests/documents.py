@@ -24,15 +24,15 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def blocks_of(page: Path) -> Iterator[Block]:
-    """The fenced blocks of a page; an indented fence, as in a list or a tab, loses its indentation."""
+def blocks_in(text: str, page: str) -> Iterator[Block]:
+    """The fenced blocks of a page's text; an indented block, as in a list or a tab, loses its indentation."""
     indent, fence, language, lines = "", None, "", []
-    for line in page.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         if fence is None:
             if found := FENCE.match(line):
                 indent, fence, language, lines = found[1], found[2], found[3], []
         elif line.strip() == fence:
-            yield Block(name_of(page), language, "".join(f"{text}\n" for text in lines))
+            yield Block(page, language, "".join(f"{each}\n" for each in lines))
             fence = None
         else:
             lines.append(line.removeprefix(indent))
@@ -40,14 +40,14 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 
 def blocks() -> list[Block]:
-    return [block for page in PAGES for block in blocks_of(page)]
+    return [block for page in PAGES for block in blocks_in(page.read_text(encoding="utf-8"), name_of(page))]
 
 
 def commands_of(block: Block) -> list[str]:
     """Every `nstexp` or `python -m nstexp` line without its comment; `nstexp.report`, which needs a sweep, is not among
     them. A line that ends with a backslash goes on in the next one.
     """
-    lines = [re.split(r"\s#", line)[0].strip() for line in block.text.replace("\\\n", " ").splitlines()]
+    lines = [re.split(r"\s+#\s", line)[0].strip() for line in block.text.replace("\\\n", " ").splitlines()]
     return [" ".join(line.split()) for line in lines if COMMAND.match(line.removeprefix("$ "))]
 
 
