@@ -9,13 +9,26 @@ from helpers import ROOT
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
+NAMES = [documents.name_of(page) for page in documents.PAGES]
+
+
+def prose(page: str) -> str:
+    """The page without its fenced blocks."""
+    return re.sub(r"^( *)(`{3,}).*?^\1\2$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
 def links_of(page: str) -> list[tuple[str, str, str]]:
     """(`!` of a picture, text, target) of every link outside of code blocks."""
-    text = re.sub(r"^( *)(`{3,}).*?^\1\2$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.S | re.M)
-    return LINK.findall(text)
+    return LINK.findall(prose(page))
 
 
-@pytest.mark.parametrize("page", [documents.name_of(page) for page in documents.PAGES])
+@pytest.mark.parametrize("page", NAMES)
+def test_no_command_is_in_a_block_that_is_only_indented(page):
+    """`documents.blocks` reads fenced blocks, and the commands of others would not be run."""
+    assert re.findall(r"^(?: {4,}|\t).*\bnstexp .*=.*", prose(page), re.MULTILINE) == []
+
+
+@pytest.mark.parametrize("page", NAMES)
 def test_pictures_exist_and_have_a_description(page):
     for _, text, target in [link for link in links_of(page) if link[0]]:
         assert (ROOT / page).parent.joinpath(target).is_file(), target
