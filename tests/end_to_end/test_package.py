@@ -32,6 +32,7 @@ CHEAP_TRAINING = [
     "data.workers=0", "data.batch_size=2", "trainer.devices=1",
 ]  # fmt: skip
 CHEAP_LEARNED = ["backbone=random", "precision=fp32", *CHEAP_ADAIN]  # with the network that comes with nstexp
+CHEAP_CIN_FIG3 = ["image_px=48", "logger=none", "style=irises", "precision=fp32"]
 CHEAP_EVALUATION = ["image_px=48", "logger=none", "method.max_steps=2"]
 CHEAP = [
     "backbone=random", "image_px=72", "method.max_steps=2", "method.coarse_steps=1", "method.fine_steps=1",
@@ -157,6 +158,7 @@ def test_a_documented_command_runs(command, tmp_path, monkeypatch, capfd):
         learned = ("method=cin", "method=texture_net", "experiment=cin_")
         cheap = CHEAP_LEARNED if any(arg.startswith(learned) for arg in args) else cheap
         cheap = CHEAP_EVALUATION if evaluates else cheap
+        cheap = CHEAP_CIN_FIG3 if "experiment=cin_fig3" in args else cheap
         trains = any(arg.startswith(("task=train", "data.content=")) for arg in args)
         cheap = CHEAP_TRAINING if trains else cheap
         networks = [arg.partition("=")[2] for arg in args if arg.startswith(("method.model=", "resume_from="))]
