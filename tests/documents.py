@@ -52,9 +52,16 @@ def commands_of(block: Block) -> list[str]:
 
 
 def commands(*languages: str) -> dict[str, list[str]]:
-    """Command -> the pages that have it, in blocks of these languages."""
+    """Command -> the pages that have it, in blocks of these languages; variables that a page sets are put in."""
     found: dict[str, list[str]] = {}
-    for block in blocks():
-        for command in commands_of(block) if block.language in languages else []:
-            found.setdefault(command.removeprefix("$ ").removeprefix("python -m "), []).append(block.page)
+    for page in PAGES:
+        variables: dict[str, str] = {}
+        for block in blocks_in(page.read_text(encoding="utf-8"), name_of(page)):
+            if block.language not in languages:
+                continue
+            variables |= dict(re.findall(r"^(\w+)=[\"'](.*)[\"']$", block.text, re.MULTILINE))
+            for command in commands_of(block):
+                for name, value in variables.items():
+                    command = command.replace(f"${name}", value)
+                found.setdefault(command.removeprefix("$ ").removeprefix("python -m "), []).append(block.page)
     return found

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel works anywhere, the documented commands run, the boundaries between folders hold."""
+"""What is shipped: the wheel works anywhere, the README's commands run, the boundaries between folders hold."""
 
 import importlib
 import re
@@ -13,8 +13,10 @@ import documents
 import numpy as np
 import pytest
 import torch
+from composed import compose
 from helpers import ROOT
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
 from PIL import Image
 
@@ -79,25 +81,37 @@ def trained_network(file: Path, many: bool) -> None:
 
 OWN_PARTS = "--config-dir my_conf"  # needs the files of the same page
 EXTEND = "docs/extend.md"
+RUN = re.compile(r"README|docs/(index|start|use/.*|results/figures)\.md")
+# Made from the comments in conf/, whose commands are checked in test_keys.py as all others are.
+GENERATED = "docs/reference/configuration.md"
 NEEDS_CLUSTER = re.compile(r"hydra/launcher=(slurm|ray)|trainer=ddp")
 
 
-def documented_commands() -> list[str]:
-    """The commands in shell blocks of README.md and of all pages, without those that test_extend.py runs."""
-    found = documents.commands(*documents.SHELL)
-    return [command for command, pages in found.items() if OWN_PARTS not in command or set(pages) != {EXTEND}]
+def documented_commands(run: bool) -> list[str]:
+    """The commands in shell blocks of all pages that are run, or else composed; without those that test_extend.py runs
+    and those of the generated page.
+    """
+    chosen = []
+    for command, pages in documents.commands(*documents.SHELL).items():
+        others = {
+            page for page in pages if page != GENERATED and (OWN_PARTS.split()[0] not in command or page != EXTEND)
+        }
+        if others and run == any(RUN.match(page) for page in others):
+            chosen.append(command)
+    return chosen
 
 
 def test_no_page_and_no_command_is_skipped():
     found = documents.commands(*documents.SHELL)
     pages = {page for named in found.values() for page in named}
     assert len(documents.PAGES) >= 30
-    assert len(documented_commands()) >= 90
+    assert len(documented_commands(run=True)) >= 90
     assert len(pages) >= 12, pages
     assert {"README.md", "docs/start.md", "docs/use/pictures.md", "docs/use/sweeps.md"} <= pages
     assert {f"docs/use/methods/{name}.md" for name in ("gatys", "adain", "cin", "texture_net")} <= pages
-    extending = [command for command, named in found.items() if EXTEND in named and OWN_PARTS in command]
-    assert len(extending) == 6, "test_extend.py runs one command of each section"
+    left = found.keys() - {*documented_commands(run=True), *documented_commands(run=False)}
+    assert all({*found[command]} <= {EXTEND, GENERATED} for command in left)
+    assert all("--config-dir" in command for command in left if EXTEND in found[command])
 
 
 def test_commands_that_need_a_cluster_are_the_only_ones_outside_of_shell_blocks():
@@ -106,6 +120,32 @@ def test_commands_that_need_a_cluster_are_the_only_ones_outside_of_shell_blocks(
     elsewhere = documents.commands(*languages)
     assert elsewhere
     assert [command for command in elsewhere if not NEEDS_CLUSTER.search(command)] == []
+
+
+def first_of(word: str) -> str:
+    """Of a sweep's values the first."""
+    (override,) = OverridesParser.create().parse_overrides([word])
+    if not override.is_sweep_override():
+        return word
+    return f"{override.input_line.partition('=')[0]}={next(override.sweep_string_iterator())}"
+
+
+@pytest.mark.parametrize("command", documented_commands(run=False))
+def test_a_documented_command_composes(command):
+    """Names of files are left out; what the command line makes of them is tested in test_names.py."""
+    files = (
+        "content=",
+        "style=",
+        "data.",
+        "run_dir=",
+        "output=",
+        "method.model=",
+        "resume_from=",
+        "add_style=",
+        "hydra",
+    )
+    words = [word for word in shlex.split(command)[1:] if "=" in word and not word.startswith(files)]
+    assert compose(*map(first_of, words)).method
 
 
 def write_parts(command: str) -> None:
@@ -118,7 +158,7 @@ def write_parts(command: str) -> None:
             Path(path[1]).write_text(block.text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", documented_commands())
+@pytest.mark.parametrize("command", documented_commands(run=True))
 def test_a_documented_command_runs(command, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
