@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,18 +15,23 @@ from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import IMAGE, Encoder
 from nstexp.core.networks.model_files import DecoderInfo, decoder_info, load_decoder, save_decoder
 from nstexp.core.networks.ridge import fit_decoder
+from nstexp.core.networks.vgg import VGG
 from nstexp.methods.settings import LAYER_KEY, AdaINSettings, decoder_path
 from nstexp.methods.training import Training, for_samples, to_unit_range
 
 
 class DecoderTraining(Training):
-    """A decoder's training on batches of pairs (Huang & Belongie 2017, section 5); H and W of the pictures are
-    multiples of the layer's stride.
+    """Trains a decoder on batches of pairs of photo and painting (Huang & Belongie 2017, section 5).
+
+    The height and width of the pictures are multiples of the layer's stride.
 
     Args:
         encoder, losses, settings: see `AdaIN`.
         init: see `AdaINSettings`; or the file of `resume_from`.
-        key: which config key that is, for messages.
+        key: the config key of `init`, for error messages.
+
+    Raises:
+        UserError: the content loss does not read exactly the layer of `settings`.
     """
 
     file_name, identity = "decoder.safetensors", "decoder"
@@ -54,10 +59,11 @@ class DecoderTraining(Training):
 
     def start(self, pictures: Tensor | None) -> None:
         if self.init == "ridge":
+            assert pictures is not None  # `init_pictures` has asked for them
             device = self.encoder.device
             fit_decoder(
                 self.decoder.to(device),
-                self.encoder,
+                cast(VGG, self.encoder),  # `Decoder.mirror` has refused other encoders
                 self.layer,
                 pictures.to(device),
                 progress=lambda names: bar(names, desc="closed-form start", unit="layer"),
@@ -66,7 +72,7 @@ class DecoderTraining(Training):
             start = load_decoder(decoder_path(self.init), self.encoder, self.layer, self.key, LAYER_KEY)
             self.decoder.load_state_dict(start.state_dict())
 
-    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         content, style = to_unit_range(batch["content"]), to_unit_range(batch["style"])
         values, result = self.evaluate(content, style, self.settings.styles_per_content)
         return {"loss": values.total, "values": values.detached(), "count": len(result)}
@@ -77,11 +83,14 @@ class DecoderTraining(Training):
         return {"values": values.detached(), "pictures": torch.stack([content, style, result.clamp(0, 1)], 1)}
 
     def evaluate(self, content: Tensor, style: Tensor, styles_per_content: int = 1) -> tuple[LossValues, Tensor]:
-        """Losses of one batch (Eqs. 11-13), and the stylized pictures (B k, 3, H, W).
+        """Losses of one batch (Huang & Belongie 2017, Eqs. 11-13), and the stylized pictures (B k, 3, H, W).
 
         Args:
             content, style: RGB (B, 3, H, W) in [0, 1].
-            styles_per_content: k, see `AdaIN`; B is a multiple of it.
+            styles_per_content: k, see `AdaINSettings`; B is a multiple of it.
+
+        Raises:
+            UserError: B is not a multiple of k.
         """
         targets, goal, features = self._targets(content, style, styles_per_content)
         identity = self.losses.has("identity")
@@ -97,17 +106,19 @@ class DecoderTraining(Training):
     def _targets(
         self, content: Tensor, style: Tensor, styles_per_content: int
     ) -> tuple[dict[str, list[tuple[float, Any]]], Tensor, Tensor]:
-        """What the terms have to match, the features to decode (Eq. 8), and the content's own, (B, C, h, w)."""
+        """The targets of the loss terms, the features to decode (Eq. 8, (B k, C, h, w)), and the features of the
+        content, (B, C, h, w)."""
         s, losses = self.settings, self.losses
         of_content = self.encoder(content, tuple(dict.fromkeys((self.layer, *losses.layers("identity")))))
         of_style = self.encoder(style, tuple(dict.fromkeys((*losses.layers("style"), self.layer))))
         features = of_content[self.layer]
-        mean, std = moments(features, s.eps, s.unbiased)
-        to_mean, to_std = moments(of_style[self.layer], s.eps, s.unbiased)
+        content_mean, content_std = moments(features, s.eps, s.unbiased)
+        style_mean, style_std = moments(of_style[self.layer], s.eps, s.unbiased)
         which_content, which_style = _pairs(len(content), styles_per_content)
-        own, wanted = (mean[which_content], std[which_content]), (to_mean[which_style], to_std[which_style])
-        goal = adain(features[which_content], own, wanted).contiguous(memory_format=torch.channels_last)
-        goals = dict.fromkeys(losses.layers("content"), goal)  # one layer, whichever of its names is used
+        present = content_mean[which_content], content_std[which_content]
+        wanted = style_mean[which_style], style_std[which_style]
+        goal = adain(features[which_content], present, wanted).contiguous(memory_format=torch.channels_last)
+        goals = dict.fromkeys(losses.layers("content"), goal)  # the terms may use different names of the layer
         targets = losses.targets("content", {**goals, IMAGE: content[which_content]})
         of_pairs = losses.targets("style", of_style).items()
         targets |= {name: for_samples(target, which_style) for name, target in of_pairs}
@@ -121,14 +132,14 @@ class DecoderTraining(Training):
         info = self.info()
         if info.agrees(made):
             return None
-        return f"the encoder {made['encoder']} at {made['layer']}, and this one has {info.encoder} at {info.layer}"
+        return f"the encoder {made['encoder']} at {made['layer']}, but this run has {info.encoder} at {info.layer}"
 
     def save(self, path: Path) -> None:
         save_decoder(self.decoder, self.info(), path)
 
 
 def _pairs(batch: int, k: int) -> tuple[Tensor, Tensor]:
-    """Indices of contents and styles, (batch * k,) each: all k x k pairs within each group of k."""
+    """Indices of contents and of styles, both (batch * k,): all k x k pairs within each group of k."""
     if batch % k:
         raise UserError(f"method.styles_per_content={k} does not divide data.batch_size={batch} of each process")
     content = torch.arange(batch).repeat_interleave(k)

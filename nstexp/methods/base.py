@@ -1,4 +1,4 @@
-"""What tasks ask of a method: `Stylizer`, the one interface between them, and `Export` of those that are networks."""
+"""The interface between tasks and methods: `Stylizer` for every method, `Trainable` and `Exportable` for some."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,20 +10,23 @@ from torch import Tensor, nn
 
 from nstexp.core.names import Combine
 
-SMALLER_RESULT = "set image_px={px} or less"  # advice where a picture does not fit the memory
+SMALLER_RESULT = "set image_px={px} or less"  # the advice for a picture that does not fit into memory
 
 
 @dataclass(frozen=True)
 class Style:
-    """One style picture (3, H, W), RGB in [0, 1], and its share among several.
+    """One style of a picture, and its share among several styles.
 
     Args:
-        image: None, if a method knows the style by its name and the picture is not at hand.
-        mask: (H, W) in [0, 1], of the content's size: where this style applies. Either every style of a picture has
-            one, and they sum to 1 at each pixel, or none has.
-        layers: the style layers at which this style counts; None: all. For methods that optimize a picture.
-        fine: a picture (3, H, W) whose small strokes this style gets before it is used; likewise.
-        name: of the file, or of a style that the method has learned.
+        image: the style picture (3, H, W), RGB in [0, 1]; None if the method has learned the style, knows it by its
+            name, and the picture is not at hand.
+        share: the weight among the styles of the picture, 0 or more.
+        mask: (H, W) in [0, 1], of the same size as the content picture: where this style applies. Either all styles of
+            a picture have a mask, and the masks sum to 1 at each pixel, or no style has one.
+        layers: the style layers at which this style counts; None: all layers. Only for methods that optimize a picture.
+        fine: a picture (3, H, W), RGB in [0, 1], whose small strokes are put onto the style picture first. Only for
+            methods that optimize a picture.
+        name: the name of the file, or of a style that the method has learned.
     """
 
     image: Tensor | None
@@ -33,14 +36,25 @@ class Style:
     fine: Tensor | None = None
     name: str = ""
 
+    @property
+    def picture(self) -> Tensor:
+        """`image`, for code that cannot do without it.
+
+        Raises:
+            ValueError: only the name of the style is known.
+        """
+        if self.image is None:
+            raise ValueError(f"the style '{self.name}' has no picture")
+        return self.image
+
 
 @dataclass(frozen=True)
 class LearnedStyle:
     """A style that a network has learned.
 
     Args:
-        source: its picture, as it was given to the training; '': unknown.
-        digest: of that file, see `files.file_digest`; '': unknown.
+        source: the style picture's file, as it was given to the training; '' if unknown.
+        digest: the digest of that file, see `files.file_digest`; '' if unknown.
     """
 
     source: str = ""
@@ -49,55 +63,65 @@ class LearnedStyle:
 
 @dataclass
 class Clip:
-    """What holds from one frame of a clip to the next. The task fills it in; methods read it and keep things in it.
+    """State that passes from one frame of a clip to the next. The task sets the fields; methods read them and store
+    statistics with `smoothed`.
 
     Args:
-        steadiness: 0: every frame by itself; towards 1: less changes from frame to frame than in the clip.
-        warped: (1, 3, H, W), the method's result for the frame before, moved to where this frame has it; None for a
-            frame that begins a scene.
-        trust: (1, 1, H, W) in [0, 1], where `warped` belongs to this frame.
+        steadiness: how strongly statistics are averaged over time, from 0 (no averaging: each frame stands alone) to
+            nearly 1 (statistics hardly change from frame to frame).
+        warped: the method's result for the previous frame, warped along the motion to this frame: (1, 3, H, W), RGB in
+            [0, 1]. None for the first frame of a scene.
+        trust: how far `warped` may be trusted at each pixel: (1, 1, H, W), from 0 (newly visible) to 1.
     """
 
     steadiness: float = 0.0
     warped: Tensor | None = None
     trust: Tensor | None = None
-    _kept: dict[str, Tensor] = field(default_factory=dict)
+    _averages: dict[str, Tensor] = field(default_factory=dict)
 
     def begin_scene(self) -> None:
-        """Forget the frames until now."""
+        """Forget all earlier frames."""
         self.warped = self.trust = None
-        self._kept.clear()
+        self._averages.clear()
 
     def state(self) -> dict[str, Tensor]:
-        """What is kept of the frames until now; nothing changes these tensors later."""
-        return dict(self._kept)
+        """The running averages by name, for `restore`. The tensors are never changed in place."""
+        return dict(self._averages)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on behind the frames that `state` was kept of."""
-        self._kept = dict(state)
+        """Continue after the frame at which `state` was taken."""
+        self._averages = dict(state)
 
     def smoothed(self, name: str, numbers: Tensor) -> Tensor:
-        """Statistics of frames, (B, ...), averaged over time with weights steadiness^age; kept under a name."""
+        """Exponential moving average of statistics over the frames; a frame's weight falls as steadiness^age.
+
+        Args:
+            name: the name under which the average is stored for the next call.
+            numbers: (B, ...), the statistics of B consecutive frames.
+
+        Returns:
+            The average at each of these frames, (B, ...).
+        """
         averaged = []
-        for own in numbers:
-            before = self._kept.get(name, own).to(own.device)
-            self._kept[name] = torch.lerp(own, before, self.steadiness)  # of equal ones the very same
-            averaged.append(self._kept[name])
+        for current in numbers:
+            before = self._averages.get(name, current).to(current.device)
+            self._averages[name] = torch.lerp(current, before, self.steadiness)  # lerp of equal values is exact
+            averaged.append(self._averages[name])
         return torch.stack(averaged)
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What the user may steer in every method.
+    """Settings of one call of `Stylizer.stylize`, the same for every method.
 
     Args:
         name: the content picture's name, for logs and files.
-        log_prefix: of the picture's numbers in the loggers, where a run makes several.
-        seed: of everything random in making this picture.
-        combine: how several styles become one loss, where a method has the choice: see `LossSet.combined`.
-        recorded: whether the picture's losses and stages go to the run folder and the loggers.
-        watch: called with (step, picture (B, 3, H, W)) after every step by methods that make a picture step by step.
-        clip: if the pictures are frames of a clip, given in their order, what holds from one to the next.
+        log_prefix: prefix of the picture's metrics in the loggers, for runs that make several pictures.
+        seed: seed of all random numbers for this picture.
+        combine: how several styles become one loss, for methods that offer the choice: see `LossSet.combined`.
+        recorded: whether the picture's losses and intermediate pictures go to the run folder and the loggers.
+        watch: called with (step, picture (B, 3, H, W)) after every step, by methods that work in steps.
+        clip: for frames of a clip, given in their order: the state that passes from frame to frame.
     """
 
     name: str = "output"
@@ -110,19 +134,18 @@ class Controls:
 
 
 class Stylizer(Protocol):
-    """Every method. `content` is (B, 3, H, W), RGB in [0, 1]; the result has the same shape and range.
+    """The interface of every method. Tasks use these attributes and `stylize`, and nothing else of a method.
 
-    A class that inherits from this one has the defaults below, and says what it does otherwise. Tasks go by these
-    attributes alone.
+    A subclass inherits the defaults below and overrides those that differ.
 
     Attributes:
-        accepts: what the user may ask for beyond pictures and shares: `layers` (Style.layers), `fine` (Style.fine),
-            `combine` (Controls.combine), `masks` (Style.mask). A task refuses the rest before the work starts.
-        reasons: of what is not accepted, words for that refusal.
-        optimizes: whether it optimizes each picture, one at a time, and makes use of `Clip.warped` by itself. What
-            others make of the frames of a clip is steadied afterwards.
-        styles: of a method that has learned its styles, name -> `LearnedStyle`; `Style.name` is then one of these
-            names. None: it takes any picture.
+        accepts: the optional inputs that the method can use: `layers` (Style.layers), `fine` (Style.fine), `combine`
+            (Controls.combine), `masks` (Style.mask). A task refuses the others before the work starts.
+        reasons: optional input -> why the method does not accept it, for the error message.
+        optimizes: True if the method optimizes one picture at a time and starts from `Clip.warped` by itself. For other
+            methods, the video task smooths the finished frames over time.
+        styles: for a method that has learned its styles, name -> `LearnedStyle`; `Style.name` is then one of these
+            names. None if the method takes any style picture.
     """
 
     accepts: frozenset[str] = frozenset()
@@ -133,46 +156,62 @@ class Stylizer(Protocol):
     def styles(self) -> Mapping[str, LearnedStyle] | None:
         return None
 
-    def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor: ...
+    def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
+        """The content pictures (B, 3, H, W), RGB in [0, 1], in the given styles; same shape and range."""
+        ...
 
 
 def learned_styles(method: Stylizer) -> Mapping[str, LearnedStyle] | None:
-    """`Stylizer.styles`, also of a class that does not inherit from it."""
-    return getattr(method, "styles", None)
+    """`Stylizer.styles`; None if the method's class does not inherit from `Stylizer` and has no such attribute."""
+    styles: Mapping[str, LearnedStyle] | None = getattr(method, "styles", None)
+    return styles
+
+
+def size_of(image: Tensor) -> tuple[int, int]:
+    """(height, width) of a tensor (..., H, W)."""
+    height, width = image.shape[-2:]
+    return height, width
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A method that is trained: it has Lightning's module (`training.Training`), and says how."""
+    """A method with a network that task=train can train."""
 
     recipe: Any  # `settings.Recipe`
 
-    def trainer(self, **settings: Any) -> Any: ...
+    def trainer(self, **settings: Any) -> Any:
+        """A Lightning trainer with these settings."""
+        ...
 
-    def training_module(self, sources: Any) -> Any: ...
+    def training_module(self, sources: Any) -> Any:
+        """The `training.Training` module for `training.Sources`."""
+        ...
 
 
 @runtime_checkable
 class Exportable(Protocol):
-    """A method that can be one network."""
+    """A method that task=export can write as one network."""
 
-    def exportable(self) -> "Export": ...
+    def exportable(self) -> "Export":
+        """The method as one network, with examples of its inputs."""
+        ...
 
 
 @dataclass(frozen=True)
 class Export:
-    """A method as one network, for task=export. What a method's `exportable()` returns.
+    """A method as one network, for task=export; the return value of a method's `exportable()`.
 
     Args:
-        module: in evaluation mode. Called with the inputs by their names, it returns RGB (B, 3, H, W) in [0, 1].
-        inputs: name -> an example; `content` is RGB (B, 3, H, W) in [0, 1]. No axis that is in `axes` has length 1
-            there, which would be taken for a constant.
-        axes: name of an input -> axis -> what the axis is called. These can have any length; H and W, and all others
-            from the third on, `smallest_side` or more.
-        smallest_side: of pictures, in pixels.
-        checks: more inputs, of other sizes, to compare the exported network with.
-        described: name of an input -> what it is, for users of the file.
-        metadata: what else the file is to say, name -> text.
+        module: the network, in evaluation mode. It takes the inputs as keyword arguments and returns RGB (B, 3, H, W)
+            in [0, 1].
+        inputs: name -> an example tensor; `content` is RGB (B, 3, H, W) in [0, 1]. The axes listed in `axes` must be
+            longer than 1 here, since the exporter takes a length of 1 for a constant.
+        axes: input name -> index of an axis -> its name. These axes can have any length; axes 2 and up (height and
+            width) at least `smallest_side`.
+        smallest_side: shortest side of a picture that the network can process, in pixels.
+        checks: further inputs, of other sizes, on which the exported network is compared with `module`.
+        described: input name -> a description for users of the file.
+        metadata: further entries for the file's metadata, name -> text.
     """
 
     module: nn.Module

@@ -1,4 +1,4 @@
-"""Per-image optimization: the canvas, where it starts, in which stages it grows, and how it is parametrized."""
+"""Parts of the per-image optimization: starting image, canvas with margin, coarse-to-fine levels, pyramid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from nstexp.core.color import match_color
 from nstexp.core.errors import UserError
 from nstexp.core.resize import resize
 from nstexp.media.images import load_image
+from nstexp.methods.base import size_of
 
 STARTS = ("content", "recolored", "noise", "style", "gray", "adain")
 
@@ -19,21 +20,22 @@ STARTS = ("content", "recolored", "noise", "style", "gray", "adain")
 def starting_image(
     start: str, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float], noise_std: float, seed: int
 ) -> Tensor:
-    """The image that the optimization begins with, (B, 3, H, W) like `content`.
+    """The starting image of the optimization, (B, 3, H, W) like `content`.
 
     Args:
-        start: `content`; `recolored` (the content with the styles' color mean and covariance); `noise` (normal around
-            mid-gray); `style` (the first style picture, stretched); `gray`; or the path of a picture.
+        start: `content`; `recolored` (the content with the styles' color mean and covariance); `noise` (normal
+            distribution around mid-gray); `style` (the first style picture, stretched to the content's size); `gray`;
+            or the path of a picture.
         content: (B, 3, H, W) in [0, 1].
-        styles: (3, H', W') each, in [0, 1]; needed by `recolored` and `style`.
-        shares: of the styles.
+        styles: style pictures (3, H', W') in [0, 1]; needed for `recolored` and `style`.
+        shares: the shares of the styles, for `recolored`.
         noise_std: standard deviation of the noise, in units of the [0, 1] range.
-        seed: of the noise.
+        seed: seed of the noise.
 
     Raises:
-        UserError: none of these.
+        UserError: `start` is neither one of these names nor a readable picture.
     """
-    size = content.shape[-2:]
+    size = size_of(content)
     if start == "content":
         return content.clone()
     if start == "recolored":
@@ -53,33 +55,40 @@ def starting_image(
 
 
 class Canvas:
-    """A picture and a margin of its reflection around it, which is worked on and cropped in the end.
+    """A picture extended by a margin of its reflection. The optimization works on the canvas; the result is cropped.
 
-    Pixels near an edge are seen from one side only, get about half the gradient of the others, and would show as a
-    pale frame. The far sides are rounded up to whole strides of the encoder, whose pooling drops the rows beyond.
+    Without a margin, pixels near an edge get about half the gradient of others, since fewer filters see them, and show
+    as a pale frame. The right and bottom margins are extended to whole strides of the encoder, since its pooling drops
+    incomplete rows and columns.
 
     Args:
         picture: (B, 3, H, W) in [0, 1].
-        margin_px: 0 works on the bare picture.
-        stride: of the deepest layer in use.
+        margin_px: width of the margin; 0: none.
+        stride: the stride of the deepest layer in use, in pixels.
+
+    Attributes:
+        picture_size: (height, width) of the picture.
+        margins: (left, right, top, bottom) in pixels.
+        content: the picture with its margin.
+        size: (height, width) of the canvas.
     """
 
     def __init__(self, picture: Tensor, margin_px: int, stride: int) -> None:
-        height, width = self.picture_size = tuple(picture.shape[-2:])
-        near = min(margin_px, height - 1, width - 1)  # a reflection cannot be larger than the picture
+        height, width = self.picture_size = size_of(picture)
+        near = min(margin_px, height - 1, width - 1)  # a reflection must be smaller than the picture
         self.margins = (0, 0, 0, 0)
         if near:
             right, bottom = (near + (-(side + 2 * near)) % stride for side in (width, height))
             self.margins = (near, min(right, width - 1), near, min(bottom, height - 1))
         self.content = self.extend(picture)
-        self.size = tuple(self.content.shape[-2:])
+        self.size = size_of(self.content)
 
     def extend(self, picture: Tensor) -> Tensor:
-        """A picture of the same size, or a mask, (B, C, H, W), with its margin."""
+        """Add the margin to a picture or mask (B, C, H, W) of the picture's size."""
         return F.pad(picture, self.margins, mode="reflect")
 
     def crop(self, image: Tensor) -> Tensor:
-        """The picture, clamped to [0, 1], out of an image of the whole canvas at any size."""
+        """Resize an image (B, C, h, w) of the whole canvas to full size, clamp it to [0, 1] and cut off the margin."""
         left, right, top, bottom = self.margins
         full = resize(image, self.size).clamp(0, 1)
         return full[..., top : self.size[0] - bottom, left : self.size[1] - right]
@@ -87,7 +96,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Level:
-    """One stage of coarse-to-fine work: the canvas' (height, width), and the evaluation count at which it ends."""
+    """One coarse-to-fine level: the canvas' (height, width), and the total evaluation count at which the level ends."""
 
     size: tuple[int, int]
     last_step: int
@@ -96,45 +105,55 @@ class Level:
 def schedule(
     size: tuple[int, int], levels: int, coarse_steps: int | Sequence[int], max_steps: int, min_side_px: int
 ) -> tuple[Level, ...]:
-    """Stages from coarse to fine, each twice as large as the one before; the last has the full `size`.
+    """The levels from coarse to fine; sides double from level to level, and the last level has the full `size`.
 
     Args:
-        levels: how many at most; those with a side below `min_side_px` are left out.
-        coarse_steps: evaluations of each coarser level, at most an equal share of `max_steps`; or one number for each,
-            from coarse to fine, of which the last ones are taken where levels are left out.
+        size: (height, width) of the canvas.
+        levels: maximal number of levels.
+        coarse_steps: evaluations at each coarser level, limited to an equal share of `max_steps`; or a list with one
+            number per coarser level, from coarse to fine. If levels are left out, the list's last numbers are used.
+        max_steps: evaluations in total.
+        min_side_px: coarser levels with a shorter side than this are left out.
     """
     sizes = [size] + [(max(1, round(size[0] / 2**k)), max(1, round(size[1] / 2**k))) for k in range(1, levels)]
     sizes = [s for k, s in enumerate(sizes) if k == 0 or min(s) >= min_side_px][::-1]
     if isinstance(coarse_steps, int):
-        each = [min(coarse_steps, max_steps // len(sizes))] * (len(sizes) - 1)
+        steps = [min(coarse_steps, max_steps // len(sizes))] * (len(sizes) - 1)
     else:
-        each = list(coarse_steps)[len(coarse_steps) - len(sizes) + 1 :]
-    ends = [*accumulate(each), max_steps]
+        steps = list(coarse_steps)[len(coarse_steps) - len(sizes) + 1 :]
+    ends = [*accumulate(steps), max_steps]
     return tuple(Level(s, end) for s, begin, end in zip(sizes, [0, *ends], ends, strict=False) if end > begin)
 
 
 def enlarge(image: Tensor, start: Tensor, size: tuple[int, int]) -> Tensor:
-    """A coarse image at a larger size: what was added to its start is enlarged, the start's own detail is kept.
+    """Enlarge the result of a coarse level: only the change since the starting image is interpolated, so that the
+    starting image keeps its detail.
 
     Args:
         image: (B, 3, h, w), the result of the coarse level.
-        start: (B, 3, H, W), what the work began with, at full size.
+        start: (B, 3, H, W), the starting image at full size.
+        size: (height, width) of the finer level.
+
+    Returns:
+        (B, 3, *size).
     """
-    added = image - resize(start, image.shape[-2:])
-    return resize(start, size) + F.interpolate(added, size=size, mode="bicubic", align_corners=False)
+    change = image - resize(start, size_of(image))
+    return resize(start, size) + F.interpolate(change, size=size, mode="bicubic", align_corners=False)
 
 
 class PyramidImage(nn.Module):
     """An image as a fixed start plus a pyramid of offsets: x = start + z_0 + gain up(z_1 + gain up(z_2 + ...)).
 
-    The map from z to x is linear and onto, so the optimum is the same; but a step on z moves large structures as
-    easily as single pixels, which acts as a preconditioner. One level is the plain pixel image.
+    The map from z to x is linear and surjective, so the optimum stays the same; but a step on z moves large structures
+    as easily as single pixels, which acts as a preconditioner. With one level the offsets are plain pixels.
 
     Args:
         start: (B, 3, H, W).
-        levels: number of z, each half as large as the one before (fewer where the image is too small).
-        gain: relative scale of the next coarser level.
+        levels: number of offsets z_k, each with sides half as long as the previous one. A small image has fewer.
+        gain: factor from each coarser level to the next finer one.
     """
+
+    start: Tensor
 
     def __init__(self, start: Tensor, levels: int = 1, gain: float = 0.5) -> None:
         super().__init__()
@@ -147,13 +166,13 @@ class PyramidImage(nn.Module):
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Move the image into [0, 1], by its finest offsets."""
+        """Clamp the image to [0, 1] by changing the finest offsets."""
         image = self()
         self.offsets[0] += image.clamp(0, 1) - image
 
     def forward(self) -> Tensor:
         """The image (B, 3, H, W)."""
-        total = self.offsets[-1]
+        total: Tensor = self.offsets[-1]
         for offset in reversed(self.offsets[:-1]):
             up = F.interpolate(total, size=offset.shape[-2:], mode="bilinear", align_corners=False)
             total = offset + self.gain * up

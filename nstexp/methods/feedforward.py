@@ -1,5 +1,5 @@
-"""Networks that learned their styles: one (Johnson et al. 2016, Ulyanov et al. 2016 and 2017) or many (Dumoulin et al.
-2016). A picture takes one pass, and the style pictures are no longer needed."""
+"""Style transfer with a network that has learned its styles: one style (Johnson et al. 2016, Ulyanov et al. 2016 and
+2017) or many (Dumoulin et al. 2016). Stylizing takes one pass and does not need the style pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,36 +16,39 @@ from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.model_files import ModelInfo, load_generator
 from nstexp.core.resize import padded_to_multiple
 from nstexp.core.runtime.memory import check_fits
-from nstexp.methods.base import SMALLER_RESULT, Controls, Export, LearnedStyle, Style, Stylizer
+from nstexp.methods.base import SMALLER_RESULT, Controls, Export, LearnedStyle, Style, Stylizer, size_of
 from nstexp.methods.settings import FeedForwardSettings
 from nstexp.weights import LEARNED_STYLES
 
-if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
+if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing does not need it
     from nstexp.methods.feedforward_training import GeneratorTraining
     from nstexp.methods.training import Sources
 
-BYTES_PER_VALUE = 165  # peak memory of a pass, for each pixel of a picture and each byte of a number; at 1024 px
+BYTES_PER_VALUE = 165  # peak memory of a pass per pixel, divided by the size of a number; measured at 1024 px
 UNTRAINED = "untrained"
 
 
 class FeedForward(Stylizer):
-    """Stylizes with a trained generator, and trains one.
+    """Stylizes with a trained generator, and makes the module that trains one.
 
     Args:
-        make_encoder: builds the feature network of the losses, which stylizing does without.
-        losses: terms and weights, for training.
-        trainer: makes a Lightning trainer, for training.
-        device: where the network computes.
-        dtype: of its arithmetic.
+        make_encoder: builds the feature network of the losses; only needed for training.
+        losses: loss terms and their weights; only needed for training.
+        trainer: returns a Lightning trainer; only needed for training.
+        device: the device of the network.
+        dtype: the number format of the network.
         settings: the fields of `FeedForwardSettings`.
+
+    Raises:
+        ArgumentError: see `FeedForwardSettings`.
     """
 
     accepts = frozenset({"masks"})
     reasons = MappingProxyType(
         {
-            "layers": "a trained network has its styles fixed; method=gatys takes it",
-            "fine": "a trained network has its styles fixed; method=gatys takes it",
-            "combine": "networks mix by style_weights; method=gatys takes it",
+            "layers": "the styles of a trained network are fixed; use method=gatys for it",
+            "fine": "the styles of a trained network are fixed; use method=gatys for it",
+            "combine": "a network mixes its styles by style_weights; use method=gatys for it",
         }
     )
     settings_type = FeedForwardSettings
@@ -68,56 +71,61 @@ class FeedForward(Stylizer):
 
     @property
     def styles(self) -> Mapping[str, LearnedStyle] | None:
-        """The styles that the network has learned, by name; None of an untrained one, which takes any for its own.
+        """The learned styles, by name; None for an untrained network, which accepts any style picture.
 
         Raises:
-            UserError: no network, or not one of this method.
+            UserError: `method.model` is not set, or its file is not for this method.
         """
         if self.settings.model == UNTRAINED:
             return None
         info = self._network()[1]
         digests = info.digests or [""] * len(info.names)
-        return {name: LearnedStyle(*each) for name, *each in zip(info.names, info.sources, digests, strict=True)}
+        learned = zip(info.names, info.sources, digests, strict=True)
+        return {name: LearnedStyle(source, digest) for name, source, digest in learned}
 
     @torch.inference_mode()
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
-        """`content` (B, 3, H, W) in the learned styles that are named like `styles`, mixed by their shares (which count
-        by their ratio) or masks. Pictures of any size: they are padded to what the network needs, and cropped back.
+        """Draw `content` (B, 3, H, W), RGB in [0, 1], in the learned styles named in `styles`; same shape and range.
+
+        Several styles are mixed by their shares (divided by the sum of the shares) or by their masks. The picture may
+        have any size; it is padded to a multiple that the network needs, and the result is cropped.
 
         Raises:
-            UserError: a style that the network does not know, or controls it has not.
+            UserError: a style that the network has not learned, no usable network, or a picture too large for the
+                memory.
         """
         generator, info = self._network()
         generator.to(self.device)
         height, width = content.shape[-2:]
         masks = sum(style.mask is not None for style in styles)
-        of_masks = 4 * len(info.names) + 16 * masks * self.dtype.itemsize if masks else 0
-        per_pixel = BYTES_PER_VALUE * self.dtype.itemsize * len(content) + of_masks
+        for_masks = 4 * len(info.names) + 16 * masks * self.dtype.itemsize if masks else 0
+        per_pixel = BYTES_PER_VALUE * self.dtype.itemsize * len(content) + for_masks
         check_fits(per_pixel * height * width, (height, width), "content", SMALLER_RESULT, self.device)
         image = padded_to_multiple(content, generator.multiple).to(self.device, generator.dtype(self.dtype))
-        size = tuple(image.shape[-2:])
-        mix = _mix(styles, [self._number(style, info) for style in styles], len(info.names), generator.multiple)
+        mix = _mix(styles, [self._row(style, info) for style in styles], len(info.names), generator.multiple)
         noise = None
         if generator.noise_channels:
-            drawn = torch.Generator().manual_seed(controls.seed)
-            # The same for every picture and frame: what differs between two seeds is the noise alone.
-            noise = generator.make_noise(1, size, drawn).expand(len(image), -1, -1, -1)
-        result = generator(image, None if mix is None else mix.to(self.device), noise)
+            random = torch.Generator().manual_seed(controls.seed)
+            # The same noise for every picture and frame, so that only the seed changes it.
+            noise = generator.make_noise(1, size_of(image), random).expand(len(image), -1, -1, -1)
+        result: Tensor = generator(image, None if mix is None else mix.to(self.device), noise)
         return result[..., :height, :width].clamp(0, 1).to(content.device)
 
     def to(self, device: torch.device) -> "FeedForward":
-        """Move the networks."""
+        """Use another device from the next picture on."""
         self.device = torch.device(device)
         return self
 
     def _network(self) -> tuple[Generator, ModelInfo]:
+        """The network of `method.model` and its description, loaded at the first call."""
         if self._loaded is None:
             self._loaded = self._untrained() if self.settings.model == UNTRAINED else self._trained(self.settings.model)
         return self._loaded
 
     def _untrained(self) -> tuple[Generator, ModelInfo]:
-        made = self.settings.generator(norm=self.settings.norm, noise_channels=self.settings.noise_channels)
-        return made.requires_grad_(False).eval(), ModelInfo(made.form, made.settings, [UNTRAINED], [""])
+        assert self.settings.generator is not None  # the config of every method with a network has it
+        network = self.settings.generator(norm=self.settings.norm, noise_channels=self.settings.noise_channels)
+        return network.requires_grad_(False).eval(), ModelInfo(network.form, network.settings, [UNTRAINED], [""])
 
     def _trained(self, model: str | None) -> tuple[Generator, ModelInfo]:
         if model is None:
@@ -129,13 +137,13 @@ class FeedForward(Stylizer):
         generator, info = load_generator(path, "method.model")
         has_many = info.settings.get("norm") == "conditional"
         if self.settings.many and not has_many:
-            raise UserError(f"method.model={model} has learned one style: use it with method=texture_net")
+            raise UserError(f"method.model={model} has learned a single style: use it with method=texture_net")
         if has_many and not self.settings.many:
             raise UserError(f"method.model={model} has conditional normalization: use it with method=cin")
         return generator, info
 
-    def _number(self, style: Style, info: ModelInfo) -> int:
-        """The row of a style."""
+    def _row(self, style: Style, info: ModelInfo) -> int:
+        """The row of a style in the tables of the conditional normalization."""
         if self.settings.model == UNTRAINED:
             return 0
         if style.name in info.names:
@@ -144,10 +152,10 @@ class FeedForward(Stylizer):
         raise UserError(f"style={style.name}: the network has learned {', '.join(info.names)}{more}")
 
     def exportable(self) -> Export:
-        """The generator as one network, of which the weights of the styles and the noise are inputs.
+        """The generator as one network; the weights of the styles and the noise are further inputs.
 
         Raises:
-            UserError: no network, or not one of this method.
+            UserError: `method.model` is not set, or its file is not for this method.
         """
         from nstexp.methods.export import GeneratorGraph
 
@@ -160,16 +168,28 @@ class FeedForward(Stylizer):
         """The Lightning module that trains a generator.
 
         Raises:
-            UserError: style pictures, a network to start from or loss terms that do not go together.
+            UserError: style pictures, the network to start from and the loss terms do not fit together.
         """
         from nstexp.methods.feedforward_training import new_training, training_of_more_styles
 
+        assert self.make_encoder is not None and self.losses is not None  # see the constructor: required for training
         make = new_training if sources.add_style is None else training_of_more_styles
         return make(self.settings, self.make_encoder(), self.losses, sources)
 
 
 def _mix(styles: Sequence[Style], rows: Sequence[int], count: int, multiple: int) -> Tensor | None:
-    """What `generators.Mix` takes, for one picture; None where there is only one style to have."""
+    """The mix of learned styles for one picture, as `generators.Mix` expects it.
+
+    Args:
+        styles: the chosen styles, with their shares and masks.
+        rows: the row of each of these styles.
+        count: number of styles that the network has learned.
+        multiple: masks are padded to multiples of this, as the picture is.
+
+    Returns:
+        The row of a single style, (1,); or weights that sum to 1: (1, count), or with masks (1, count, H, W). None if
+        the network has learned a single style.
+    """
     if count == 1:
         return None
     if len(styles) == 1 and styles[0].mask is None:
@@ -180,7 +200,7 @@ def _mix(styles: Sequence[Style], rows: Sequence[int], count: int, multiple: int
         for row, style in zip(rows, styles, strict=True):
             mix[0, row] += style.share / total
         return mix
-    masks = torch.stack([style.mask * style.share for style in styles]).float()
+    masks = torch.stack([style.mask * style.share for style in styles if style.mask is not None]).float()
     masks = masks / masks.sum(0).clamp(min=1e-12)
     masks = padded_to_multiple(masks, multiple)
     mix = torch.zeros(1, count, *masks.shape[-2:])

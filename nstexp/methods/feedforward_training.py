@@ -1,4 +1,4 @@
-"""The training of networks that learn styles (Johnson et al. 2016; Dumoulin et al. 2016, section 2)."""
+"""The training of networks with learned styles (Johnson et al. 2016; Dumoulin et al. 2016, section 2)."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from nstexp.core.runtime.files import file_digest
 from nstexp.core.secrets import without_secrets
 from nstexp.media.images import load_image
 from nstexp.media.paths import as_list, find_images, unique_names
+from nstexp.methods.base import size_of
 from nstexp.methods.settings import FeedForwardSettings
 from nstexp.methods.training import Sources, Training, for_samples, to_unit_range
 from nstexp.weights import LEARNED_STYLES
@@ -30,8 +31,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StylePicture:
-    """A style of a training: its name, the file as it was given, a digest of that, and the picture (3, H, W) at the
-    size at which it is learned."""
+    """A style that a training learns.
+
+    Args:
+        name: the style's name.
+        source: the picture's file, as the user gave it.
+        digest: the digest of the file, see `files.file_digest`.
+        image: the picture, RGB (3, H, W) in [0, 1], at the size at which it is learned.
+    """
 
     name: str
     source: str
@@ -42,13 +49,18 @@ class StylePicture:
 def new_training(
     settings: FeedForwardSettings, encoder: Encoder, losses: LossSet, sources: Sources
 ) -> "GeneratorTraining":
-    """The training of a network for the styles of `sources.style`."""
+    """The training of a new network on the styles of `sources.style`.
+
+    Raises:
+        UserError: no usable style pictures, or `sources.resume_from` is a file of another kind of network.
+    """
     pictures = _load_styles(sources, "style", settings.style_px)
     if len(pictures) > 1 and not settings.many:
         raise UserError(f"style has {len(pictures)} pictures, and this network learns one: method=cin learns many")
+    assert settings.generator is not None  # the config of every method with a network has it
     generator = settings.generator(norm=settings.norm, styles=len(pictures), noise_channels=settings.noise_channels)
     if settings.noise_channels and not settings.diversity:
-        log.warning("method.noise without method.diversity: the network will learn to disregard the noise")
+        log.warning("method.noise=true without method.diversity: the network will learn to ignore the noise")
     info = ModelInfo(
         generator.form,
         generator.settings,
@@ -64,7 +76,18 @@ def new_training(
 
 
 def _start_from(file: str, generator: Generator, info: ModelInfo, many: bool) -> str | list[str] | None:
-    """Give a generator the weights of a file; returns the photos that they were trained with."""
+    """Copy the weights of a file into a generator of the same form.
+
+    Args:
+        info: the description of the generator.
+        many: whether the generator learns many styles.
+
+    Returns:
+        The photos that the file's network was trained with.
+
+    Raises:
+        UserError: the file's network is of another form.
+    """
     start, known = _load_start(file)
     if (known.settings["norm"] == "conditional") != many:
         other = "texture_net" if many else "cin"
@@ -78,7 +101,13 @@ def _start_from(file: str, generator: Generator, info: ModelInfo, many: bool) ->
 def training_of_more_styles(
     settings: FeedForwardSettings, encoder: Encoder, losses: LossSet, sources: Sources
 ) -> "GeneratorTraining":
-    """The training of the styles of `sources.add_style`, in a network that keeps those it has."""
+    """The training of the styles of `sources.add_style` in a trained network, which keeps its present styles.
+
+    Only the rows of the new styles are trained; they start from the mean of the present styles.
+
+    Raises:
+        UserError: no usable network or style pictures.
+    """
     if not settings.many:
         raise UserError("add_style is for method=cin, whose networks learn many styles")
     if sources.resume_from is None:
@@ -87,12 +116,14 @@ def training_of_more_styles(
         raise UserError("add_style: the network has its styles already, leave style out")
     generator, info = _load_start(sources.resume_from)
     if info.settings.get("norm") != "conditional":
-        raise UserError(f"resume_from={sources.resume_from} has learned one style and takes no others")
+        raise UserError(
+            f"resume_from={sources.resume_from} has learned a single style, and add_style needs a network of method=cin"
+        )
     new = _load_styles(sources, "add_style", settings.style_px, taken=info.names)
     first = len(info.names)
     for norm in generator.norms:
         tables = (torch.cat(list(table)) for table in (norm.gamma, norm.beta))
-        norm.append(*(table.mean(0, keepdim=True).expand(len(new), -1) for table in tables))  # the mean style
+        norm.append(*(table.mean(0, keepdim=True).expand(len(new), -1) for table in tables))
     names = [*info.names, *(picture.name for picture in new)]
     info = replace(
         info,
@@ -106,25 +137,30 @@ def training_of_more_styles(
 
 
 def _described(encoder: Encoder) -> str:
+    """The encoder's identity and settings, for the network's file."""
     return f"{encoder.identity} ({encoder.settings})"
 
 
 class GeneratorTraining(Training):
-    """A generator's training (Johnson et al. 2016; Dumoulin et al. 2016, section 2).
+    """The training of a generator (Johnson et al. 2016; Dumoulin et al. 2016, section 2).
 
-    Every sample of a batch gets one style. Sample n of a training (counted over all processes) gets style n mod N of a
-    permutation of its own for each round, so every style has its turn as often as the others, and an interruption or
-    other processes change nothing.
+    Each sample of a batch gets one of the N styles. The samples of a training are numbered over all processes; every N
+    consecutive samples get a new random permutation of the styles. All styles are therefore trained equally often, and
+    the order depends neither on interruptions nor on the number of processes.
 
     Args:
-        settings: of the method.
-        encoder, losses: what the pictures are compared by.
-        generator: what is trained: those of its parameters that require gradients, and of the styles those of `styles`.
-        info: of the generator.
-        styles: the last styles of the generator, those that are learned.
-        seed: of styles and noise.
-        first: how many styles it has before those; with some, everything but the new rows is frozen.
+        settings: the settings of the method.
+        encoder, losses: the feature network and the loss terms.
+        generator: the network; `styles` are its last styles.
+        info: the description of the generator.
+        styles: the styles that are trained.
+        seed: seed of the order of the styles and of the noise.
+        first: number of styles before those in `styles`. If above 0, only the rows of `styles` are trained, and all
+            other parameters are frozen.
         content: see `Training`.
+
+    Raises:
+        UserError: a loss term that is only for method=adain, or a style picture too small for the layers.
     """
 
     file_name, identity = "model.safetensors", "generator"
@@ -151,7 +187,9 @@ class GeneratorTraining(Training):
         self.multiple = generator.multiple
         for style in styles:
             if min(style.image.shape[-2:]) < smallest:
-                raise UserError(f"{style.source}: the layers need a picture of {smallest} px or more on each side")
+                raise UserError(
+                    f"{style.source}: the style layers need a picture of {smallest} px or more on the shorter side"
+                )
         generator.requires_grad_(not first)
         for norm in generator.norms:
             norm.gamma[-1].requires_grad_(True)
@@ -166,23 +204,25 @@ class GeneratorTraining(Training):
         return self.generator
 
     def info(self) -> ModelInfo:
-        content = self.content
+        content: Any = self.content
         data = getattr(self._trainer, "datamodule", None)
         if data is not None:
-            content, *_ = getattr(data, "specs", {}).get("content", (content,))  # of a source of one's own maybe none
+            # A user-defined data source may have no `specs`.
+            content, *_ = getattr(data, "specs", {}).get("content", (content,))
         return replace(self.made, steps=self.steps_done, content=without_secrets(content))
 
     def difference(self, made: Mapping[str, Any]) -> str | None:
-        own = self.made
-        if made.get("names") != own.names:
-            return f"the styles {', '.join(made.get('names', []))}, and this one has {', '.join(own.names)}"
+        current = self.made
+        if made.get("names") != current.names:
+            return f"the styles {', '.join(made.get('names', []))}, but this run has {', '.join(current.names)}"
         known = ModelInfo(**made)
-        if changed := [n for n, one, other in zip(own.names, known.digests, own.digests, strict=False) if one != other]:
+        digests = zip(current.names, known.digests, current.digests, strict=False)
+        if changed := [name for name, before, now in digests if before != now]:
             return f"another picture as the style {changed[0]}"
-        if difference := _diff(known, own):
+        if difference := _diff(known, current):
             return f"another generator ({difference})"
-        if known.encoder != own.encoder:
-            return f"the encoder {known.encoder}, and this one has {own.encoder}"
+        if known.encoder != current.encoder:
+            return f"the encoder {known.encoder}, but this run has {current.encoder}"
         return None
 
     def save(self, path: Path) -> None:
@@ -206,8 +246,8 @@ class GeneratorTraining(Training):
         accumulated = self.trainer.accumulate_grad_batches
         number = self.trainer.global_step * accumulated + batch_idx % accumulated
         number = (number * self.trainer.world_size + self.trainer.global_rank) * len(content)
-        given = sorted((self._style_of(number + place), place) for place in range(len(content)))
-        which, places = zip(*given, strict=True)
+        by_style = sorted((self._style_of(number + place), place) for place in range(len(content)))
+        which, places = zip(*by_style, strict=True)
         if list(places) != sorted(places):
             content = content[list(places)]
         samples = [number + place for place in places]
@@ -215,16 +255,17 @@ class GeneratorTraining(Training):
         return {"loss": values.total, "values": values.detached(), "count": len(result)}
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Every style on one of the pictures at least."""
+        """Validation losses; over all batches, every style is applied to at least one of the pictures."""
         content = to_unit_range(batch["content"])
-        sizes = [len(other["content"]) for other in self.trainer.val_dataloaders.batches]
+        loader: Any = self.trainer.val_dataloaders
+        sizes = [len(other["content"]) for other in loader.batches]
         places = range(sum(sizes[:batch_idx]), sum(sizes[: batch_idx + 1]))
-        given = [
+        pairs = [
             ((place + offset) % len(self.styles), place - places.start)
             for offset in range(0, len(self.styles), sum(sizes))
             for place in places
         ]
-        which, rows = zip(*sorted(given), strict=True)
+        which, rows = zip(*sorted(pairs), strict=True)
         content = content[list(rows)]
         values, result = self.evaluate(content, which, self._noise([-1] * len(content), content), self.draws)
         result = result[:: self.draws]
@@ -233,19 +274,19 @@ class GeneratorTraining(Training):
 
     @property
     def draws(self) -> int:
-        """Pictures with other noise that are made of each photo."""
+        """Number of results per photo, each with different noise."""
         return self.settings.noise_draws if self.settings.diversity else 1
 
     def evaluate(
         self, content: Tensor, which: Sequence[int], noise: Tensor | None = None, draws: int = 1
     ) -> tuple[LossValues, Tensor]:
-        """Losses of one batch, and the pictures (B draws, 3, H, W), those of one photo next to each other.
+        """Losses of one batch, and the results (B draws, 3, H, W); the results of one photo are consecutive.
 
         Args:
             content: RGB (B, 3, H, W) in [0, 1].
-            which: the style of each, ascending; 0 is the first of `styles`.
+            which: the index in `styles` of each photo's style, in ascending order.
             noise: (B draws, noise channels, H, W).
-            draws: pictures made of each photo; only of several there is a diversity term.
+            draws: number of results per photo; the diversity term needs 2 or more.
         """
         photo = torch.arange(len(content), device=content.device).repeat_interleave(draws)
         with torch.no_grad():
@@ -264,11 +305,17 @@ class GeneratorTraining(Training):
         return values, result
 
     def _style_values(self, made: Mapping[str, Tensor], which: Sequence[int]) -> LossValues:
-        """Mean over the batch of the style terms, each picture's against its own style."""
+        """The style terms, averaged over the batch; each picture is compared with its style.
+
+        Args:
+            made: features of the results, layer -> (N, C, h, w).
+            which: the index of each result's style, in ascending order.
+        """
         present = sorted(set(which))
         sizes = [which.count(style) for style in present]
-        parts = {name: x.split(sizes) if len(present) > 1 else (x,) for name, x in made.items()}
-        total, terms = 0.0, {}
+        parts = {name: torch.split(x, sizes) if len(present) > 1 else (x,) for name, x in made.items()}
+        total: Any = 0.0
+        terms: dict[str, Any] = {}
         for number, (style, size) in enumerate(zip(present, sizes, strict=True)):
             feats = {name: split[number] for name, split in parts.items()}
             values = self.losses(feats, self._targets[style], ("style",))
@@ -278,15 +325,20 @@ class GeneratorTraining(Training):
         return LossValues(total, terms)
 
     def _style_of(self, sample: int) -> int:
+        """The index of the style for the sample of this number."""
         n = len(self.styles)
         order = np.random.default_rng([*b"styles", self.seed, sample // n]).permutation(n)
         return int(order[sample % n])
 
     def _noise(self, samples: Sequence[int], content: Tensor) -> Tensor | None:
-        """Of each sample's number, whatever batch and process it is in: (len(samples) draws, channels, H, W)."""
+        """Noise that depends on the seed and on each sample's number alone, not on batches and processes.
+
+        Returns:
+            (len(samples) * draws, channels, H, W) for content (..., H, W); None if the network has no noise input.
+        """
         if not self.generator.noise_channels:
             return None
-        size, parts = tuple(content.shape[-2:]), []
+        size, parts = size_of(content), []
         for sample in samples:
             seed = np.random.default_rng([*b"noise", self.seed, sample + 1]).integers(2**63)
             parts.append(self.generator.make_noise(self.draws, size, torch.Generator().manual_seed(int(seed))))
@@ -296,28 +348,36 @@ class GeneratorTraining(Training):
 def balanced(
     encoder: Encoder, losses: LossSet, targets: Sequence[Mapping[str, Any]], device: torch.device, px: int = 64
 ) -> list[float]:
-    """A factor for each style, of mean 1, inverse to the style loss that a plain gray picture has: a painting with much
-    contrast is further from every photo, and would have most of the gradient."""
+    """A factor for each style's loss: the inverse of the style loss of a plain gray picture, scaled to mean 1.
+
+    A painting of high contrast is far from every photo, and would otherwise contribute most of the gradient.
+
+    Args:
+        targets: the style targets of each style.
+        px: side of the gray picture.
+    """
     gray = torch.full((1, 3, px, px), 0.5, device=device)
     feats = encoder(gray, losses.layers("style"))
     distances = [float(losses(feats, target, ("style",)).total) for target in targets]
-    least = max(0.1 * sum(distances) / len(distances), 1e-12)  # a plain painting is not to have all the weight
+    least = max(0.1 * sum(distances) / len(distances), 1e-12)  # a lower limit, or a plain painting gets all the weight
     inverse = [1 / max(distance, least) for distance in distances]
     return [len(inverse) * value / sum(inverse) for value in inverse]
 
 
 def _load_styles(sources: Sources, key: str, px: int | None, taken: Sequence[str] = ()) -> list[StylePicture]:
-    """The style pictures of a training, by the key that names them, their shorter side resized to `px`.
+    """Load the style pictures of a training.
 
     Args:
-        taken: names that styles have already.
+        key: the field of `sources` with the pictures, which is also the config key.
+        px: length to which the shorter side is resized; None keeps the size.
+        taken: names that the network's present styles have.
 
     Raises:
-        UserError: none, one that cannot be read, or names that are no good.
+        UserError: no picture, an unreadable picture, or names that are empty, repeated, taken or too few.
     """
     spec = getattr(sources, key)
     if spec is None:
-        raise UserError(f"{key} has no value yet: the network learns its pictures, such as {key}=painting.jpg")
+        raise UserError(f"{key} has no value yet: give the pictures to learn, such as {key}=painting.jpg")
     paths = find_images(spec, key)
     names = unique_names(paths, taken)
     if sources.style_names is not None:
@@ -325,30 +385,30 @@ def _load_styles(sources: Sources, key: str, px: int | None, taken: Sequence[str
         if len(names) != len(paths) or len({*names, *taken}) != len(names) + len(taken) or not all(names):
             raise UserError(f"style_names={names}: give {len(paths)} different names, not taken, one per picture")
     given = as_list(spec)
-    # A built-in picture keeps its name, which holds on every machine.
-    files = given if len(given) == len(paths) else paths
-    found = []
+    # Prefer the text that the user gave: the name of a built-in picture is valid on every machine, its path is not.
+    files: Sequence[str | Path] = given if len(given) == len(paths) else paths
+    pictures = []
     for name, file, path in zip(names, files, paths, strict=True):
         image = load_image(path, sources.max_input_megapixels)
-        size = tuple(image.shape[-2:])
-        image = image if px is None else resize(image, size_for_shorter_side(size, px))
-        found.append(StylePicture(name, str(file), file_digest(path), image))
-    return found
+        image = image if px is None else resize(image, size_for_shorter_side(size_of(image), px))
+        pictures.append(StylePicture(name, str(file), file_digest(path), image))
+    return pictures
 
 
 def _load_start(file: str) -> tuple[Generator, ModelInfo]:
+    """The generator of `resume_from` and its description."""
     return load_generator(LEARNED_STYLES if file == "bundled" else Path(str(file)).expanduser(), "resume_from")
 
 
 def _diff(one: ModelInfo, other: ModelInfo) -> str:
-    """How two generators differ, for a sentence; empty if they do not."""
+    """How two generators differ, as a part of a sentence ("there" and "here"); empty if they are alike."""
     first, second = ({"form": info.form, **build(info).settings} for info in (one, other))
     keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
     return ", ".join(f"{key} {first.get(key)} there and {second.get(key)} here" for key in keys)
 
 
 def _square(image: Tensor, px: int) -> Tensor:
-    """The middle of a picture (3, H, W), px high and wide."""
-    image = resize(image, size_for_shorter_side(tuple(image.shape[-2:]), px))
+    """A picture (3, H, W) resized and cropped to its central square, (3, px, px)."""
+    image = resize(image, size_for_shorter_side(size_of(image), px))
     top, left = ((side - px) // 2 for side in image.shape[-2:])
     return image[:, top : top + px, left : left + px]

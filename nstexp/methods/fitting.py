@@ -1,4 +1,4 @@
-"""Lightning's `fit`, as a function that Ctrl-C interrupts like any other, and what to say where it diverges."""
+"""Run Lightning's `fit` so that Ctrl-C raises KeyboardInterrupt as usual, and advice for a training that diverges."""
 
 import signal
 import threading
@@ -8,23 +8,26 @@ from pytorch_lightning import LightningModule, Trainer
 
 
 def smaller_rate(optimizer: str, rate: float) -> str:
-    """A learning rate to try where one is too large, by its key.
+    """Advice for a learning rate that is too large: the config key with a quarter of the rate, for an error message.
 
     Args:
-        optimizer: its name among `method.optimizers`.
-        rate: its learning rate.
+        optimizer: the optimizer's name among `method.optimizers`.
+        rate: the current learning rate.
     """
     return f"a smaller learning rate such as method.optimizers.{optimizer}.lr={rate / 4:.2g}"
 
 
 def fit(trainer: Trainer, module: LightningModule, **data: Any) -> None:
-    """`trainer.fit`, which by itself answers to Ctrl-C by `sys.exit(1)`, and may leave later ones without an answer.
+    """Call `trainer.fit` with the usual behavior of Ctrl-C.
+
+    Lightning alone turns Ctrl-C into `sys.exit(1)`, and may leave its signal handler installed, so that a later Ctrl-C
+    has no effect.
 
     Args:
-        data: arguments of `trainer.fit`.
+        data: keyword arguments of `trainer.fit`.
 
     Raises:
-        KeyboardInterrupt: by Ctrl-C.
+        KeyboardInterrupt: the user pressed Ctrl-C.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:

@@ -4,7 +4,8 @@ import logging
 import math
 from collections.abc import Iterator
 from functools import partial
-from itertools import count, pairwise
+from itertools import count
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -30,9 +31,9 @@ class PictureOptimization(LightningModule):
     """Optimizes the pixels of one picture; `run_levels` is the whole procedure.
 
     Args:
-        maker: what the picture has to match, and the settings.
-        start: the image that the work begins with, (B, 3, H, W), of the canvas' size.
-        controls: of the picture.
+        maker: computes the targets; it also holds the encoder, the loss terms, the settings and the canvas.
+        start: the starting image, (B, 3, H, W), of the canvas' size.
+        controls: the picture's name, prefix, seed and callbacks.
     """
 
     def __init__(self, maker: TargetMaker, start: Tensor, controls: Controls) -> None:
@@ -41,39 +42,44 @@ class PictureOptimization(LightningModule):
         self.maker, self.settings, self.canvas = maker, maker.settings, maker.canvas
         self.encoder, self.losses, self.styles, self.roles = maker.encoder, maker.losses, maker.styles, maker.roles
         self.name, self.log_prefix, self.watch = controls.name, controls.log_prefix, controls.watch
-        # Of a picture that only prepares another one nothing is kept.
+        # Restricted roles mean that this picture is only an input of another optimization, and not a result.
         self.recorded = controls.recorded and not self.roles
-        self.weighs = not self.settings.normalize_gradients  # whether the weights are factors of the losses
+        self.weighs = not self.settings.normalize_gradients  # whether the total is the sum of weight times loss
         self.layers = layers_in_use(self.encoder, self.losses, self.styles, self.roles)
         self.levels = self._schedule()
         self.start = start
         self.image = self._parametrize(resize(start, self.levels[0].size))
         self.max_steps, self.steps_done = self.settings.max_steps, 0
-        self.interrupted, self.failure = False, None
+        self.interrupted = False
+        self.failure: str | None = None
         self._best: tuple[float, Tensor | None] = (math.inf, None)  # loss and image of the whole canvas
         self._frozen: Features = {}
         self._last: dict[str, float] = {}
 
     def run_levels(self) -> Iterator[None]:
-        """The whole optimization, which pauses after each iteration of the optimizer."""
+        """Run the whole optimization; yields after every iteration of the optimizer."""
         self._targets = self.maker.at(self.levels[0].size)
-        for level, finer in pairwise((*self.levels, None)):
-            while self._iterate(level):
+        for index, level in enumerate(self.levels):
+            if index:
+                self._start_level(level)
                 yield
-            if finer is not None:
-                self._hand_over(finer)
+            while self._iterate(level):
                 yield
 
     def _iterate(self, level: Level) -> bool:
-        """One iteration of the optimizer; False if the level's evaluations were used up before its end."""
+        """One iteration of the optimizer; False if the level's evaluations were used up before the iteration ended."""
         try:
-            self.optimizers().step(closure=partial(self._closure, level))
+            self._optimizer().step(closure=partial(self._closure, level))
         except _LevelFinished:
             return False
         return True
 
+    def _optimizer(self) -> Any:
+        """Lightning's wrapper of the only optimizer."""
+        return self.optimizers()
+
     def _closure(self, level: Level) -> Tensor:
-        """One evaluation: the loss of the image as it is now, and its gradient."""
+        """One evaluation: the loss of the current image, and its gradient."""
         if self.steps_done >= level.last_step:
             raise _LevelFinished
         for parameter in self.image.parameters():
@@ -88,33 +94,39 @@ class PictureOptimization(LightningModule):
     def _evaluate(self, image: Tensor) -> LossValues:
         live = [name for name in self.layers if name not in self._frozen]
         feats = self.encoder(image, live) | self._frozen
-        return self.losses(feats, self._targets.goals, self.roles, self.settings.normalize_gradients)
+        values: LossValues = self.losses(feats, self._targets.goals, self.roles, self.settings.normalize_gradients)
+        return values
 
     def _keep(self, image: Tensor, values: LossValues) -> None:
-        """Remember the losses, and the image if it is the best one."""
+        """Store the losses, and the image if it is the best so far.
+
+        Raises:
+            _NonFinite: a loss is infinite or NaN.
+        """
         self._last = values.numbers()
         total = self._last["total"]
         if not math.isfinite(total):
             culprit = next((name for name in values.terms if not math.isfinite(self._last[name])), "total")
             raise _NonFinite(f"the loss '{culprit}' became {self._last[culprit]} at step {self.steps_done}")
-        # With normalized gradients the total is not what falls: the newest picture counts.
+        # With normalized gradients the optimizer does not minimize the total, so the newest picture counts as the best.
         if total < self._best[0] or self.settings.normalize_gradients:
             self._best = (total, image.detach().clone())
 
-    def _hand_over(self, level: Level) -> None:
-        """Go on at a finer level: from the best image of the coarser one, enlarged, with the targets of that size."""
+    def _start_level(self, level: Level) -> None:
+        """Continue at a finer level: enlarge the best image of the coarser level, and compute the targets anew."""
         coarse = self._best[1]
+        assert coarse is not None  # every level has at least one evaluation
         frozen = self._negligible_layer(coarse) if level is self.levels[-1] and self.settings.freeze_share else None
-        # Noise has no detail worth keeping: there the picture itself is enlarged.
+        # `enlarge` keeps the detail of the starting image, which noise has none of: enlarge the whole picture instead.
         start = torch.zeros_like(self.start) if self.settings.init == "noise" else self.start
         self.image = self._parametrize(enlarge(coarse, start.to(coarse), level.size)).to(coarse.device)
         self._best = (math.inf, self.image().detach())
         self._targets = self.maker.at(level.size)
         self._frozen = self._only(self.image().detach(), frozen) if frozen else {}
-        _restart(self.optimizers().optimizer, list(self.image.parameters()))
+        _restart(self._optimizer().optimizer, list(self.image.parameters()))
         release_freed()
 
-    # ---------------------------------------------------------------------------------------- what Lightning asks for
+    # ------------------------------------------------------------------------------------------------ Lightning hooks
 
     def configure_optimizers(self) -> Optimizer:
         return self.settings.make_optimizer(list(self.image.parameters()))
@@ -123,7 +135,7 @@ class PictureOptimization(LightningModule):
         self._work = self.run_levels()
 
     def training_step(self, batch: int, batch_idx: int) -> dict[str, float]:
-        """One iteration; returns the losses of its last evaluation."""
+        """One iteration of the optimizer; returns the losses of its last evaluation."""
         self._last = {}
         try:
             next(self._work)
@@ -132,7 +144,7 @@ class PictureOptimization(LightningModule):
         except _NonFinite as error:
             self.failure = f"{error}{self._advice()}"
             self.trainer.should_stop = True
-        for group in self.optimizers().optimizer.param_groups if self.settings.lr_decay != 1 else ():
+        for group in self._optimizer().optimizer.param_groups if self.settings.lr_decay != 1 else ():
             group["lr"] *= self.settings.lr_decay
         if self.settings.clamp == "project":
             self.image.clamp_()
@@ -144,46 +156,48 @@ class PictureOptimization(LightningModule):
 
     @torch.no_grad()
     def picture(self) -> Tensor:
-        """The picture as it is now, (B, 3, H, W) in [0, 1]."""
+        """The current picture, (B, 3, H, W), RGB in [0, 1]."""
         return self.canvas.crop(self.image())
 
     def best_picture(self) -> Tensor | None:
-        """The picture with the lowest loss (of the level that was reached), on the CPU; None before the first."""
+        """The picture with the lowest loss at the current level, (B, 3, H, W), on the CPU; None before the first
+        evaluation."""
         best = self._best[1]
         return None if best is None else self.canvas.crop(best).cpu()
 
     @torch.no_grad()
     def final_losses(self) -> dict[str, float]:
-        """Every term of the best picture, unweighted, and the weighted total; no layer is left out.
+        """The losses of the best picture: every term, unweighted, and the weighted `total`. No layer is frozen here.
 
-        And `gram_trace_ratio`, see `targets.trace_ratio`. With several styles also each style term against each style
-        alone, `gram_style1` and so on.
+        Also `gram_trace_ratio`, see `targets.trace_ratio`; and with several styles the value of each style term for
+        each style alone, named `gram_style1` and so on. Empty before the first evaluation.
         """
         best = self._best[1]
         if best is None:
             return {}
         feats = self.encoder(best, self.layers)
-        numbers = self.losses(feats, self._targets.goals, self.roles).numbers()
+        values: LossValues = self.losses(feats, self._targets.goals, self.roles)
+        numbers = values.numbers()
         several = self._targets.styles if len(self.styles) > 1 else ()
         for name in several[0].statistics if several else ():
-            for number, own in enumerate(several, 1):
-                alone = {name: [(1.0, own.statistics[name], *own.place)]}
+            for number, style in enumerate(several, 1):
+                alone = {name: [(1.0, style.statistics[name], *style.guides)]}
                 numbers[f"{name}_style{number}"] = float(self.losses.one(name, feats, alone))
         ratio = trace_ratio(self.losses, self.styles, self._targets, feats)
         return numbers if ratio is None else numbers | {"gram_trace_ratio": ratio}
 
     def shapes(self) -> Shapes:
-        """Of all features at full size."""
+        """The shapes (C, H, W) of the image and all features at full size, by layer."""
         return {IMAGE: (3, *self.canvas.size)} | {
             layer: self.encoder.shape(layer, self.canvas.size) for layer in self.losses.layers()
         }
 
-    # ---------------------------------------------------------------------------------------------------------- parts
+    # -------------------------------------------------------------------------------------------------------- helpers
 
     def _schedule(self) -> tuple[Level, ...]:
-        """The levels of a picture whose every side is large enough for the layers, the losses and the styles."""
-        of_layers = self.encoder.min_side_px(self.layers)
-        smallest = max(of_layers, self.losses.min_side_px, min_side_for_styles(self.maker))
+        """The levels, without those that are too small for the layers, the losses or the styles."""
+        for_layers = self.encoder.min_side_px(self.layers)
+        smallest = max(for_layers, self.losses.min_side_px, min_side_for_styles(self.maker))
         s = self.settings
         return schedule(self.canvas.size, s.levels, s.coarse_steps, s.max_steps, smallest)
 
@@ -193,26 +207,26 @@ class PictureOptimization(LightningModule):
     def _negligible_layer(self, image: Tensor) -> str | None:
         """The deepest layer, if the gradient hardly changes without it.
 
-        Never one that a term needs: of a picture that starts from the photo the content loss has no gradient yet, and
-        would never get one.
+        None if a term depends on the layer, even if its gradient is zero now: the content loss of a picture that starts
+        from the photo begins with a zero gradient, and a frozen layer would keep it so.
         """
         deepest = max(self.layers, key=self.encoder.depth)
         if self._is_needed(deepest):
             return None
-        whole = self._image_gradient(image)
+        full_gradient = self._image_gradient(image)
         self._frozen = self._only(image, deepest)
-        without, self._frozen = self._image_gradient(image), {}
-        share = float((whole - without).norm() / whole.norm())
-        log.debug("%s has %.2g of the gradient at the end of the coarse levels", deepest, share)
+        gradient_without, self._frozen = self._image_gradient(image), {}
+        share = float((full_gradient - gradient_without).norm() / full_gradient.norm())
+        log.debug("%s contributes %.2g of the gradient at the end of the coarse levels", deepest, share)
         return deepest if share < self.settings.freeze_share else None
 
     def _is_needed(self, layer: str) -> bool:
-        """Whether a term with a weight has no other layer than this one, or is no style term."""
+        """Whether a term with a weight above 0 reads this layer and either is no style term or reads no other layer."""
         canonical = self.encoder.canonical
-        for name, term in self.losses.terms.items():
-            own = {canonical(each) for each in term.layers if each != IMAGE}
-            alone = term.role != "style" or len(own) < 2
-            if self.losses.weights[name] and canonical(layer) in own and alone:
+        for name, term in cast(dict[str, Any], self.losses.terms).items():
+            read = {canonical(x) for x in term.layers if x != IMAGE}
+            depends = term.role != "style" or len(read) < 2
+            if self.losses.weights[name] and canonical(layer) in read and depends:
                 return True
         return False
 
@@ -222,50 +236,52 @@ class PictureOptimization(LightningModule):
             return torch.autograd.grad(self._evaluate(leaf).total, leaf)[0]
 
     def _advice(self) -> str:
-        """What may help against losses that are not finite. L-BFGS chooses its steps by itself."""
-        name, rate = self.settings.optimizer, self.optimizers().param_groups[0].get("lr")
+        """The end of the error message for infinite or NaN losses. Empty for L-BFGS, which chooses its step sizes."""
+        name, rate = self.settings.optimizer, self._optimizer().param_groups[0].get("lr")
         return "" if "lbfgs" in name or not rate else f": {smaller_rate(name, rate)} may help"
 
     def _only(self, image: Tensor, layer: str) -> Features:
-        """The features of one layer."""
+        """The features of one layer, without gradients."""
         return {layer: features(self.encoder, image, [layer])[layer]}
 
 
 def optimized(picture: PictureOptimization, trainer: Trainer) -> Tensor:
-    """The best picture (B, 3, H, W) after the whole optimization.
+    """Run the whole optimization and return the best picture, (B, 3, H, W), RGB in [0, 1].
 
     Raises:
-        Stopped: interrupted, or the loss became NaN; carries the best picture until then.
+        Stopped: interrupted, or the loss became NaN; the exception has the best picture so far.
     """
-    home = picture.encoder.device
+    device = picture.encoder.device
     try:
         fit(trainer, picture, train_dataloaders=_Endless())
     except KeyboardInterrupt:
         picture.interrupted = True
-    picture.encoder.to(home)  # from the CPU, where Lightning leaves it; other methods may share it
+    picture.encoder.to(device)  # Lightning leaves the encoder on the CPU, and other methods may share it
     if picture.failure:
         raise Stopped(picture.failure, picture.best_picture())
     if picture.interrupted:
         raise Stopped(f"interrupted at step {picture.steps_done}", picture.best_picture(), interrupted=True)
-    return picture.best_picture()
+    best = picture.best_picture()
+    assert best is not None  # an optimization that ended regularly has made at least one evaluation
+    return best
 
 
 class _LevelFinished(Exception):
-    pass
+    """The evaluations of a level are used up."""
 
 
 class _NonFinite(Exception):
-    pass
+    """A loss became infinite or NaN."""
 
 
-class _Endless(IterableDataset):
-    """Lightning's loop needs something to iterate over; the module itself says when it is done."""
+class _Endless(IterableDataset[int]):
+    """Endless dummy data for Lightning's loop; the module stops the training by itself."""
 
     def __iter__(self) -> Iterator[int]:
         return count()
 
 
 def _restart(optimizer: Optimizer, params: list[torch.nn.Parameter]) -> None:
-    """Give an optimizer other parameters; what it learned about the old ones does not hold for them."""
+    """Give an optimizer new parameters, and clear its state, which belongs to the old ones."""
     optimizer.param_groups[0]["params"] = params
     optimizer.state.clear()

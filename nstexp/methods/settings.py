@@ -1,4 +1,4 @@
-"""The numbers and choices of each method, as frozen dataclasses: the keys of the config group `method`."""
+"""The settings of each method, as frozen dataclasses; their fields are the keys of the config group `method`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,29 +9,31 @@ from nstexp.core.errors import ArgumentError, choice, flag, flags, is_number, na
 from nstexp.core.names import Norm, Propagation
 from nstexp.weights import ADAIN_DECODER
 
-if TYPE_CHECKING:  # a wrong value is refused before torch is imported
+if TYPE_CHECKING:  # torch is slow to import, and a wrong value should be refused before that
     from torch import Tensor
     from torch.optim import Optimizer
 
 StyleResize = Literal["area", "squash", "none"]
 Clamp = Literal["on_save", "project"]
-LEAST_SCALE, MOST_SCALE = 1 / 16, 16  # of style pictures
+LEAST_SCALE, MOST_SCALE = 1 / 16, 16  # the range of style_scale
 MOST_MARGIN_PX = 1024
-LARGEST_PX = 65_535  # of a picture's side: what a JPEG can have
-LAYER_KEY = "layers.content"  # where users set the layer at which AdaIN exchanges statistics
+LARGEST_PX = 65_535  # the longest side that a JPEG file can have
+LAYER_KEY = "layers.content"  # the config key of the layer at which AdaIN exchanges statistics
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is optimized.
+    """The optimizer, the learning-rate schedule and the length of a training.
 
     Args:
-        max_steps: optimizer steps.
-        optimizer, optimizers: a key, and name -> factory that takes the parameters.
-        schedule, schedules: a key, and name -> function of the step that multiplies the learning rate.
+        max_steps: number of optimizer steps, 1 or more.
+        optimizer: a key of `optimizers`.
+        optimizers: name -> factory that takes the parameters and returns an optimizer.
+        schedule: a key of `schedules`.
+        schedules: name -> function from the step to a factor of the learning rate.
 
     Raises:
-        ArgumentError: an unknown key, or a number of steps that is none.
+        ArgumentError: an unknown key, or a number of steps that is not a whole number of 1 or more.
     """
 
     max_steps: int
@@ -42,7 +44,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         wholes(1, max_steps=self.max_steps)
-        # A method that only stylizes has no optimizers to choose from.
+        # The mappings are empty for a method that only stylizes.
         choice("optimizer", self.optimizer, self.optimizers or [self.optimizer])
         choice("schedule", self.schedule, self.schedules or [self.schedule])
 
@@ -55,38 +57,40 @@ class Recipe:
 
 @dataclass(frozen=True)
 class GatysSettings:
-    """Of method=gatys.
+    """The settings of method=gatys.
 
     Args:
-        optimizers: name -> factory that takes the parameters.
-        max_steps: evaluations of the loss (one forward and one backward pass each), over all levels.
-        init: `content`, `recolored`, `noise`, `style`, `gray`, or the path of a picture: see `starting_image`; or
-            `adain`, the picture that the method of that name makes.
-        noise_std: of init=noise, in units of the [0, 1] range.
+        optimizers: name -> factory that takes the parameters and returns an optimizer.
+        max_steps: evaluations of the loss (one forward and one backward pass each), summed over all levels.
+        init: the starting image: `content`, `recolored`, `noise`, `style`, `gray`, or the path of a picture (see
+            `starting_image`); or `adain`, the result of method=adain.
+        noise_std: standard deviation of the noise for init=noise, in units of the [0, 1] range.
         optimizer: a key of `optimizers`.
-        lr_decay: the optimizer's learning rate is multiplied by this after every iteration.
-        levels: coarse-to-fine stages; each is half as large as the next. 1 works at full size throughout.
-        coarse_steps: steps of each coarser level, at most an equal share of `max_steps`; or a list of one number per
-            coarser level, from coarse to fine, together less than `max_steps`.
-        pyramid_levels: depth of the pyramid the image is parametrized by (1: plain pixels).
+        lr_decay: factor of the optimizer's learning rate after every iteration, in (0, 1].
+        levels: number of coarse-to-fine levels, each with sides half as long as the next. 1: full size only.
+        coarse_steps: evaluations at each coarser level, limited to an equal share of `max_steps`; or a list with one
+            number per coarser level, from coarse to fine, whose sum is less than `max_steps`.
+        pyramid_levels: number of levels of the pyramid that parametrizes the image, see `PyramidImage` (1: plain
+            pixels).
         pyramid_gain: see `PyramidImage`.
         margin_px: see `Canvas`.
-        freeze_share: at full size the deepest layer keeps the features it has when that level begins, if it is one of
-            several style layers and its share of the gradient is below this (0: never). With the default weights
-            relu5_1 has 0.1 to 2 % of the gradient and a quarter of the arithmetic.
-        style_resize: `area` gives style pictures as many pixels as the result and keeps their aspect; `squash` makes
-            them as high and wide as the result; `none` keeps their own size.
-        style_scale: resizes the style pictures further: 2 makes strokes twice as large.
-        guide: what a mask becomes at deeper layers: `simple`, `inside` or `all`, see `masks.guides`.
-        next_steps: evaluations of a frame of a clip that starts from the frame before (Ruder et al. 2016).
-        fine_layers, fine_steps: of a style's fine strokes (`Style.fine`): the layers at which they are put onto the
-            style picture, and the evaluations that it takes (Gatys et al. 2017, section 6).
-        clamp: `on_save` clips the result; `project` also the picture after every step, for optimizers that do not
-            remember the loss as L-BFGS does.
-        normalize_gradients: see `LossSet.forward`; for optimizers other than L-BFGS.
+        freeze_share: a share of the gradient in [0, 1]. If the deepest layer is one of several style layers and
+            contributes less than this, its features are frozen when full size begins (0: never). With the default
+            weights, relu5_1 contributes 0.1 to 2 % of the gradient and takes a quarter of the arithmetic.
+        style_resize: `area` gives style pictures as many pixels as the result and keeps their aspect ratio; `squash`
+            resizes them to the height and width of the result; `none` keeps their size.
+        style_scale: a further factor of the style pictures' size: 2 makes strokes twice as large.
+        guide: how a mask is carried over to deeper layers: `simple`, `inside` or `all`, see `masks.guides`.
+        fine_layers: the layers at which fine strokes (`Style.fine`) are put onto the style picture (Gatys et al. 2017,
+            section 6).
+        fine_steps: evaluations for putting the fine strokes onto the style picture.
+        next_steps: evaluations for a frame of a clip that starts from the previous result (Ruder et al. 2016).
+        clamp: `on_save` clips the finished picture to [0, 1]; `project` also clips it after every step. L-BFGS needs
+            `on_save`, since it assumes that only its steps change the picture.
+        normalize_gradients: see `LossSet.forward`; not for L-BFGS.
 
     Raises:
-        ArgumentError: a value that it cannot have.
+        ArgumentError: a value out of its range, or two that contradict each other.
     """
 
     optimizers: "Mapping[str, Callable[..., Optimizer]]"
@@ -116,11 +120,11 @@ class GatysSettings:
         choice("guide", self.guide, get_args(Propagation))
         choice("clamp", self.clamp, get_args(Clamp))
         if "lbfgs" in self.optimizer:
-            self._refuse_what_lbfgs_cannot_see()
+            self._check_lbfgs()
         text("init", self.init, "content")
         flag("normalize_gradients", self.normalize_gradients)
         wholes(1, max_steps=self.max_steps, fine_steps=self.fine_steps, next_steps=self.next_steps)
-        wholes(1, 16, levels=self.levels, pyramid_levels=self.pyramid_levels)  # 2^15 px, halved as often, are one
+        wholes(1, 16, levels=self.levels, pyramid_levels=self.pyramid_levels)  # 15 halvings make 1 px of 32,768 px
         whole("margin_px", self.margin_px, 0, MOST_MARGIN_PX)
         number("noise_std", self.noise_std, 0, 10)
         number("lr_decay", self.lr_decay, above=0, high=1)
@@ -130,35 +134,51 @@ class GatysSettings:
         name_list("fine_layers", self.fine_layers, "relu1_1")
         _check_coarse_steps(self.coarse_steps, self.levels, self.max_steps)
 
-    def _refuse_what_lbfgs_cannot_see(self) -> None:
-        for argument, value, wanted in (
+    def _check_lbfgs(self) -> None:
+        """Refuse settings that change the picture or the gradient behind the back of L-BFGS."""
+        for argument, value, chosen in (
             ("clamp", "project", self.clamp == "project"),
             ("normalize_gradients", "true", self.normalize_gradients),
         ):
-            if wanted:
+            if chosen:
                 raise ArgumentError(
                     argument,
-                    f"={value}: L-BFGS has to see the loss and gradient that it steps by, use method.optimizer=adam",
+                    f"={value} does not work with L-BFGS, which needs the true loss and gradient of every step: set "
+                    "method.optimizer=adam",
                 )
 
     def make_optimizer(self, parameters: "Sequence[Tensor]") -> "Optimizer":
         return self.optimizers[self.optimizer](parameters)
 
     def style_size(self, style: "Tensor", picture_size: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
-        """(height, width) of a style picture (..., H, W) for a result of this size, times `scale` at coarser levels."""
+        """The size to which a style picture is resized.
+
+        Args:
+            style: (..., H, W).
+            picture_size: (height, width) of the result at full size.
+            scale: the coarser level's size divided by the full size.
+
+        Returns:
+            (height, width), 1 px or more.
+        """
         from nstexp.core.resize import size_for_pixels
 
-        own = tuple(style.shape[-2:])
+        height, width = style.shape[-2:]
         pixels = picture_size[0] * picture_size[1]
-        sizes = {"squash": picture_size, "none": own, "area": size_for_pixels(own, pixels)}
-        return tuple(max(1, round(side * scale * self.style_scale)) for side in sizes[self.style_resize])
+        sizes = {
+            "squash": picture_size,
+            "none": (height, width),
+            "area": size_for_pixels((height, width), pixels),
+        }
+        height, width = (max(1, round(side * scale * self.style_scale)) for side in sizes[self.style_resize])
+        return height, width
 
     def at_full_size(self, max_steps: int) -> "GatysSettings":
-        """The same without coarser levels."""
+        """The same settings without coarser levels, and with this number of steps."""
         return replace(self, levels=1, coarse_steps=0, max_steps=max_steps)
 
     def for_fine_strokes(self) -> "GatysSettings":
-        """The same for putting fine strokes onto a style picture, which has its final size already."""
+        """The same settings for putting fine strokes onto a style picture, which has its final size already."""
         levels = self if isinstance(self.coarse_steps, int) else self.at_full_size(self.fine_steps)
         return replace(levels, init="content", max_steps=self.fine_steps, style_resize="none", style_scale=1.0)
 
@@ -172,33 +192,39 @@ def _check_coarse_steps(coarse_steps: int | Sequence[int], levels: int, max_step
     if len(coarse_steps) != levels - 1:
         raise ArgumentError(
             "coarse_steps",
-            f"{given} has {len(coarse_steps)} numbers for the {levels - 1} coarser of method.levels={levels}",
+            f"{given} has {len(coarse_steps)} numbers, but method.levels={levels} needs {levels - 1}, one per coarser "
+            "level",
         )
     if sum(coarse_steps) >= max_steps:
-        raise ArgumentError("coarse_steps", f"{given} leaves nothing of method.max_steps={max_steps}")
+        raise ArgumentError(
+            "coarse_steps",
+            f"{given} leaves no steps for full size: the sum must be below method.max_steps={max_steps}",
+        )
 
 
 @dataclass(frozen=True)
 class AdaINSettings:
-    """Of method=adain.
+    """The settings of method=adain.
 
     Args:
-        layer: where the statistics are exchanged; the decoder starts there.
+        layer: the encoder layer at which statistics are exchanged; its features are the decoder's input.
         decoder: `bundled`, or a file: see `model_files.load_decoder`.
-        alpha: 1: the style's statistics; 0: the photo's own (which the decoder does not give back exactly).
-        style_px: shorter side that style pictures are resized to; None keeps their size.
-        tile_px: larger pictures pass through the networks in tiles of this side, with the whole picture's statistics.
+        alpha: strength in [0, 1]: 1 gives the features the style's statistics, 0 leaves the photo's features (which the
+            decoder does not reproduce exactly).
+        style_px: length to which the shorter side of style pictures is resized; None keeps their size.
+        tile_px: side of the tiles in which larger pictures pass through the networks. The statistics are always those
+            of the whole picture.
         eps, unbiased: see `stats.moments`.
         max_steps, optimizer, optimizers, schedule, schedules: see `Recipe`.
-        init: what a training starts from: `ridge` (`ridge.fit_decoder`), `default` (PyTorch's), `bundled`, or a
-            decoder file.
-        init_pictures: how many pictures of each kind `ridge` sees.
-        styles_per_content: the batch is cut into groups of so many pairs, and within each every content picture is
-            trained with every style: the pictures of a group are encoded once for so many times the pairs.
-        compile: run the decoder through torch.compile.
+        init: the decoder's weights at the start of a training: `ridge` (`ridge.fit_decoder`), `default` (PyTorch's
+            random weights), `bundled`, or a decoder file.
+        init_pictures: number of photos, and of paintings, for init=ridge.
+        styles_per_content: k. The batch is split into groups of k pairs, and within a group each photo is trained with
+            each style: k times as many pairs for the same number of encoded pictures.
+        compile: whether the decoder runs through torch.compile during training.
 
     Raises:
-        ArgumentError: a value that it cannot have.
+        ArgumentError: a value out of its range.
     """
 
     layer: str
@@ -243,26 +269,25 @@ def decoder_path(decoder: str) -> Path:
 
 @dataclass(frozen=True)
 class FeedForwardSettings:
-    """Of method=texture_net and method=cin.
+    """The settings of method=texture_net and method=cin.
 
     Args:
-        generator: makes the network from norm, styles and noise_channels; a method that only draws with the network
-            of a file needs none.
-        norm: `conditional` learns many styles; `instance` or `batch` one.
-        model: the network to stylize with: `bundled`, a file (`model_files.load_generator`), or `untrained`, which
-            makes noise as fast as a trained one makes pictures.
-        noise: whether the network takes noise beside the photo; None: if `diversity` asks for it.
-        diversity: weight of the Julesz term (Ulyanov et al. 2017, section 3): pictures of one photo with other noise
-            are to differ.
-        noise_draws: how many pictures with other noise are made of each photo of a batch for that term.
-        style_px: shorter side that the style pictures of a training are resized to; None keeps their size.
-        balance: give every style's loss a factor, so that those of quiet paintings count as much as those of loud ones:
-            see `balanced`.
+        generator: builds the network from norm, styles and noise_channels; not needed to stylize with a network file.
+        norm: the normalization: `conditional` for many styles, `instance` or `batch` for one style.
+        model: the network to stylize with: `bundled`, a file (`model_files.load_generator`), or `untrained`, a network
+            with random weights for measuring speed.
+        noise: whether the network has noise as a further input; None: only if `diversity` is above 0.
+        diversity: weight of the Julesz term, 0 or more (Ulyanov et al. 2017, section 3), which rewards different
+            results for the same photo with different noise.
+        noise_draws: number of results per photo, each with different noise, for the Julesz term.
+        style_px: length to which the shorter side of a training's style pictures is resized; None keeps their size.
+        balance: multiply each style's loss by a factor, so that paintings of low contrast count as much as those of
+            high contrast: see `balanced`.
         max_steps, optimizer, optimizers, schedule, schedules: see `Recipe`.
-        compile: run the generator of a training through torch.compile.
+        compile: whether the generator runs through torch.compile during training.
 
     Raises:
-        ArgumentError: a value that it cannot have.
+        ArgumentError: a value out of its range, or two that contradict each other.
     """
 
     generator: Callable[..., Any] | None = None
@@ -285,21 +310,21 @@ class FeedForwardSettings:
         if self.model is not None:
             text("model", self.model, "runs/mine/model.safetensors")
         if not is_number(self.diversity) or self.diversity < 0:
-            raise ArgumentError("diversity", f"={self.diversity}: a weight is a finite number, 0 or larger")
+            raise ArgumentError("diversity", f"={self.diversity}: give a finite number, 0 or larger")
         if not (self.noise is None or isinstance(self.noise, bool)):
             raise ArgumentError(
-                "noise", f"={self.noise}: give true, false, or null, which is what method.diversity needs"
+                "noise", f"={self.noise}: give true, false, or null (noise only if method.diversity is above 0)"
             )
         if self.diversity and self.noise is False:
             raise ArgumentError(
-                "diversity", f"={self.diversity} needs noise to tell pictures apart: leave method.noise out"
+                "diversity", f"={self.diversity} needs a network with noise: leave method.noise=false out"
             )
         whole("noise_draws", self.noise_draws, 1, 64)
         if self.diversity and self.noise_draws < 2:
             raise ArgumentError(
                 "noise_draws",
-                f"={self.noise_draws}: a single picture has nothing to differ from; method.diversity="
-                f"{self.diversity} needs 2 or more of each photo",
+                f"={self.noise_draws}: method.diversity={self.diversity} compares several results of each photo, give "
+                "2 or more",
             )
         if self.style_px is not None:
             whole("style_px", self.style_px, 64, LARGEST_PX)
@@ -313,7 +338,7 @@ class FeedForwardSettings:
 
     @property
     def noise_channels(self) -> int:
-        """Channels of noise beside the photo."""
+        """Number of noise channels at the network's input: 3, or 0 without noise."""
         return 3 if (bool(self.diversity) if self.noise is None else self.noise) else 0
 
     @property

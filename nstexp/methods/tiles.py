@@ -1,4 +1,4 @@
-"""Large pictures tile by tile, with the same result as in one piece."""
+"""Run a network over a large picture in tiles, with the same result as in one pass."""
 
 from collections.abc import Callable
 
@@ -16,19 +16,23 @@ def in_tiles(
     up: int,
     down: int,
 ) -> Tensor:
-    """`part` of every tile, without the margins, put together; sizes change by the factor up / down.
+    """Apply `part` to every tile of an input, and join the results without their margins.
 
     Args:
-        part: (rows, columns) of the input, margins included -> its result (B, C, h, w).
+        part: function from (rows, columns) of the input, margins included, to the result (B, C, h, w) for them.
         tile_px: side of a tile, in pixels of the picture.
-        size: of the input, (height, width).
-        margin: how much more of the input each tile sees on every side that has more, a multiple of `unit`.
-        unit: tiles start at multiples of it.
+        size: (height, width) of the input.
+        margin: how far each tile extends beyond its edges, where the input goes on; a multiple of `unit`.
+        unit: tiles start at multiples of this.
+        up, down: the result's sides are up / down times as long as the input's.
+
+    Returns:
+        (B, C, H, W) for the whole input.
     """
     tile = max(unit, tile_px // up // unit * unit)
     if size[0] * size[1] <= tile * tile:
         return part(slice(None), slice(None))
-    whole = None
+    whole: Tensor | None = None
     corners = [(top, left) for top in range(0, size[0], tile) for left in range(0, size[1], tile)]
     for top, left in bar(corners, desc="decode" if up > down else "encode", unit="tile", leave=False):
         bottom, right = min(top + tile, size[0]), min(left + tile, size[1])
@@ -44,4 +48,5 @@ def in_tiles(
         ]
         outer = [slice(a * up // down, z * up // down) for a, z in ((top, bottom), (left, right))]
         whole[..., outer[0], outer[1]] = piece[..., inner[0], inner[1]]
+    assert whole is not None  # an input has at least one tile
     return whole

@@ -1,4 +1,4 @@
-"""What trainings of feed-forward methods share: `Sources`, `Training` and the batches' format."""
+"""The common part of all trainings: `Sources`, the base class `Training`, and helpers for batches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -19,15 +20,15 @@ from nstexp.methods.settings import Recipe
 
 @dataclass(frozen=True)
 class Sources:
-    """What a training is given beside its data.
+    """The inputs of a training besides its data set.
 
     Args:
-        style: pictures of the styles, of methods that learn a fixed number of them.
-        resume_from: file of a network to start from.
-        add_style: pictures of styles that network is to learn, without unlearning its own.
-        style_names: what the new styles are called, one for each; None: as their files.
-        max_input_megapixels: limit on one of these files.
-        seed: of everything that the training draws.
+        style: style pictures, for methods that learn a fixed set of styles: a file, folder or pattern, or a list.
+        resume_from: the file of a network to start from.
+        add_style: pictures of further styles for the network of `resume_from`, which keeps its present styles.
+        style_names: names of the new styles, one per picture; None: the names of their files.
+        max_input_megapixels: size limit of each of these pictures.
+        seed: seed of all random numbers of the training.
     """
 
     style: str | Sequence[str] | None = None
@@ -39,17 +40,25 @@ class Sources:
 
 
 class Training(LightningModule):
-    """One network's training; a step is one optimizer step on one batch.
+    """The training of one network; a step is one optimizer step on one batch.
 
-    A batch is a mapping with `content` and, of methods that want pairs, `style`: uint8 (B, 3, H, W).
+    A batch is a mapping with `content` and, if `wants_pairs`, `style`: uint8 (B, 3, H, W).
+
+    Args:
+        encoder: the feature network of the losses.
+        losses: loss terms and their weights.
+        recipe: optimizer, schedule and number of steps.
 
     Attributes:
-        file_name: of the result in the run folder.
-        wants_pairs: whether batches have style pictures.
-        multiple: sides of the pictures have to be multiples of this.
-        init_pictures: how many pictures of each kind `start` wants.
-        content: the photos to take if the user names none.
-        identity: key of the checkpoint's entry that says what the network is.
+        file_name: name of the network's file in the run folder.
+        wants_pairs: whether batches contain style pictures.
+        multiple: height and width of the pictures must be multiples of this.
+        init_pictures: number of photos, and of paintings, that `start` needs.
+        content: the photos to use if the user names none.
+        identity: name of the checkpoint's entry with `info()`.
+
+    Raises:
+        UserError: a loss term that only works on clips.
     """
 
     name, log_prefix = "train", ""
@@ -64,58 +73,65 @@ class Training(LightningModule):
         super().__init__()
         self.encoder, self.losses, self.recipe = encoder, losses, recipe
         self.max_steps = recipe.max_steps
-        self.interrupted, self.requeue, self.failure = False, False, None
+        self.interrupted, self.requeue = False, False
+        self.failure: str | None = None
         if losses.has("before"):
             raise UserError("the loss term 'temporal' is for clips with method=gatys: leave it out of loss=[...]")
 
     @property
     def network(self) -> torch.nn.Module:
-        """What is trained."""
+        """The network that is trained."""
         raise NotImplementedError
 
     @property
     def min_side_px(self) -> int:
-        """Shortest side of the pictures that every loss term and every layer it reads can do with."""
+        """Shortest side of a picture, in pixels, that suffices for every loss term and every layer in use."""
         return max(self.losses.min_side_px, self.encoder.min_side_px(self.losses.layers()))
 
     def start(self, pictures: Tensor | None) -> None:
-        """Give the network the weights that a new training starts from.
+        """Set the network's initial weights.
 
         Args:
-            pictures: RGB (2 init_pictures, 3, H, W) in [0, 1], photos and paintings.
+            pictures: photos and then paintings, RGB (2 init_pictures, 3, H, W) in [0, 1]; None if `init_pictures` is 0.
         """
 
     def info(self) -> Any:
-        """What a file of the network says about itself: a dataclass of plain values."""
+        """The description that is stored in the network's file: a dataclass of plain values."""
         raise NotImplementedError
 
     def difference(self, made: Mapping[str, Any]) -> str | None:
-        """What a checkpoint's record has that this training has not; None: it is of such a training."""
+        """How the training of a checkpoint differs from this one, for an error message; None if it may be continued.
+
+        Args:
+            made: the checkpoint's entry with `info()`.
+        """
         raise NotImplementedError
 
     def save(self, path: Path) -> None:
-        """The network as it is now, as safetensors."""
+        """Write the network's current weights to a safetensors file."""
         raise NotImplementedError
 
     @property
     def steps_done(self) -> int:
+        """Number of optimizer steps so far."""
         return self.trainer.global_step if self._trainer is not None else 0
 
     @property
     def trained(self) -> list[Tensor]:
+        """The parameters that are trained."""
         return [p for p in self.network.parameters() if p.requires_grad]
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.recipe.make_optimizer(self.trained)
         schedule = LambdaLR(optimizer, lambda step: self.recipe.lr_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def shapes(self, size: tuple[int, int]) -> Shapes:
-        """Of all features of a picture of (height, width)."""
+        """The shapes (C, H, W) of the image and all features, by layer, for a picture of `size` = (height, width)."""
         return {IMAGE: (3, *size)} | {layer: self.encoder.shape(layer, size) for layer in self.losses.layers()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A learning rate that was changed since takes the place of the saved one."""
+        """Use the learning rate of this run's settings, if it differs from that of the checkpoint."""
         rate = self.recipe.make_optimizer(self.trained).param_groups[0]["lr"]
         for group in checkpoint["optimizer_states"][0]["param_groups"]:
             if group["initial_lr"] != rate:
@@ -128,11 +144,20 @@ class Training(LightningModule):
 
 
 def to_unit_range(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [0, 1]; other tensors unchanged."""
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def for_samples(target: Any, which: Tensor) -> Any:
-    """The same target for other samples of the batch, whatever it is made of."""
+    """Select samples of the batch in every tensor of a target.
+
+    Args:
+        target: a tensor (B, ...), or mappings, tuples and lists of tensors; other values are returned as they are.
+        which: indices of the samples, (N,).
+
+    Returns:
+        The same structure, with tensors (N, ...).
+    """
     if isinstance(target, Tensor):
         return target[which]
     if isinstance(target, Mapping):

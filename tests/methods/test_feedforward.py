@@ -714,7 +714,7 @@ BAD_COMMANDS = {
     "several": ("texture_net", [ALL], "style has 3 pictures, and this network learns one: method=cin learns many"),
     "names": ("cin", [ALL, "style_names=[a,b]"], "style_names=['a', 'b']: give 3 different names, not taken"),
     "number for a name": ("cin", [ALL, "style_names=1890"], "give 3 different names"),
-    "diversity": ("texture_net", [ONE, "method.noise=false", "method.diversity=1"], "needs noise to tell pictures"),
+    "diversity": ("texture_net", [ONE, "method.noise=false", "method.diversity=1"], "needs a network with noise"),
     "width": ("texture_net", [ONE, "generator.width=wide"], "generator.width=wide"),
     "temporal": ("cin", [ALL, "loss=[content,gram,temporal]"], "'temporal' is for clips"),
 }
@@ -739,7 +739,7 @@ BAD_SETTINGS = {
     "add to one": ("texture_net", ADD, "add_style is for method=cin, whose networks learn many styles"),
     "add to adain": ("adain", ADD, "add_style is for method=cin: a decoder of AdaIN takes any style as it is"),
     "add to a network of one": (
-        "cin", [ADD[0], "resume_from=texture/model.safetensors"], "has learned one style and takes no others",
+        "cin", [ADD[0], "resume_from=texture/model.safetensors"], "has learned a single style, and add_style needs",
     ),
     "resume from nothing": ("cin", [ALL, "resume_from=no.ckpt"], "resume_from=no.ckpt: there is no such file"),
     "resume from another": (
@@ -800,11 +800,11 @@ def test_adain_needs_pairs(run):
 
 
 BAD_CHECKPOINTS = {
-    "styles": (["style=[paintings/sun.jpg,photo.png]"], "the styles moon, sea, sun, and this one has sun, photo"),
+    "styles": (["style=[paintings/sun.jpg,photo.png]"], "the styles moon, sea, sun, but this run has sun, photo"),
     "generator": (["style=paintings", "generator.width=0.5"], "another generator (width 0.25 there and 0.5 here)"),
     "encoder": (["style=paintings", "backbone.weights.seed=1"], "the encoder vgg19-random-0"),
     "optimizer": (["style=paintings", "method.optimizer=muon"], "was trained with another method.optimizer"),
-    "added": ([*ADD], "the styles moon, sea, sun, and this one has moon, sea, sun, star"),
+    "added": ([*ADD], "the styles moon, sea, sun, but this run has moon, sea, sun, star"),
 }
 
 

@@ -136,7 +136,11 @@ def test_a_nan_names_the_term_and_the_step_and_keeps_the_last_good_picture():
     ("size", "style_size", "message"),
     [
         ((7, 40), (40, 40), "content: the picture is 40x7 px, but relu3_2 needs at least 8 px"),
-        ((40, 40), (2, 400), "style: at the result's scale the style picture is .* needs at least 8 px"),
+        (
+            (40, 40),
+            (2, 400),
+            "style: the style picture is .* px when resized for the result, but .* needs at least 8 px",
+        ),
     ],
 )
 def test_pictures_too_small_for_the_deepest_layer_are_refused(size, style_size, message):
