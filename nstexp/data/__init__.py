@@ -1,1 +1,1 @@
-"""Lightning data modules: pairs of a content crop and a style crop for training feed-forward networks."""
+"""Lightning data modules for training: batches of photos, or pairs of photos and style pictures, as random crops."""

@@ -1,4 +1,4 @@
-"""What both data modules hand to Lightning: endless training batches, and a few fixed validation batches."""
+"""The common part of both data modules: endless training batches, and a few fixed validation batches."""
 
 import logging
 import multiprocessing
@@ -18,34 +18,33 @@ from nstexp.data.storage import persistently
 
 Batch = dict[str, Any]  # content and style: uint8 (B, 3, px, px); skipped: list of "path: reason"
 Spec = str | list[str]
-NamedSource = tuple[str, str | bytes]  # what the log calls a picture, and its path or its file's bytes
+NamedSource = tuple[str, str | bytes]  # a picture's name in the log, and its path or the bytes of its file
 log = logging.getLogger(__name__)
 VAL_BATCH = 4
 ATTEMPTS = 100
 
 
 class Pairs(LightningDataModule):
-    """What the data modules have in common: their settings.
+    """The base class of the data modules, with their common settings.
 
     Args:
-        content: where the photos are; None: `expect` says.
-        style: where the style pictures are; None: batches have none.
+        content: the files of the photos; None: the photos that `expect` sets.
+        style: the files of the style pictures; None: batches contain no style pictures.
         batch_size: pairs per process and step.
-        crop_px: side of the crops, a multiple of 8.
-        resize_px: see `Cropping`.
-        resize: see `Cropping`.
-        flip: see `Cropping`.
-        workers: processes that read and decode; 0: none but the trainer's own.
-        val_content: pictures for validation; None: held out of `content`.
-        val_style: the same for `style`.
-        val_pairs: how many pairs validation has; 0: no validation.
-        val_px: side of the validation pictures: short side resized to this, center cropped.
+        crop_px: side of the crops in pixels, a multiple of 8.
+        resize_px, resize, flip: see `Cropping`.
+        workers: number of additional processes that read and decode pictures; 0: the trainer's process does it.
+        val_content: photos for validation; None: some photos of `content`, which are then not used for training.
+        val_style: the same for style pictures.
+        val_pairs: number of pairs for validation; 0: no validation.
+        val_px: side of the validation pictures in pixels, a multiple of 8: the shorter side is resized to this, and the
+            center is cropped.
         max_megapixels: larger pictures are skipped.
-        retries: how often reading is tried again where a disk or a server fails, after 1, 2, 4, ... seconds.
-        seed: of order and crops.
+        retries: number of further attempts after a disk or a server fails, with pauses of 1, 2, 4, ... seconds.
+        seed: seed of the order and the crops.
 
     Raises:
-        ArgumentError: a bad value.
+        ArgumentError: a value out of its range.
     """
 
     def __init__(
@@ -78,42 +77,47 @@ class Pairs(LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.val_pairs, self.val_px = val_pairs, val_px
         self.retries = retries
-        self._validation: dict[str, list[NamedSource]] = {}  # of every role, once `setup` has found them
+        self._validation: dict[str, list[NamedSource]] = {}  # role -> validation pictures; filled by `setup`
 
     def order(self) -> dict[str, Any]:
-        """What the order of the pictures depends on, besides the seed."""
+        """Everything besides the seed on which the order of the pictures depends: config key -> description."""
         raise NotImplementedError
 
     def endless(self, loader: Callable[[int], Iterable[Batch]]) -> "Endless":
-        """The training batches of a loader, from where training stands."""
+        """The training batches of a loader, from the current step on."""
         return Endless(loader, lambda: position(self.trainer)[0])
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """The entry for checkpoints, see `order`."""
         return self.order()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Say what is not as it was when the checkpoint was written; training goes on with what there is."""
+        """Warn about pictures that have changed since the checkpoint was written; the training still continues."""
         for key, value in self.order().items():
             if key in state and state[key] != value:
-                log.warning("%s is not what it was before (%s, now %s): other pictures follow", key, state[key], value)
+                log.warning(
+                    "%s has changed (%s before, now %s): the training goes on with other pictures",
+                    key,
+                    state[key],
+                    value,
+                )
 
     def val_dataloader(self) -> "Fixed":
-        """The same batches in every process; decoded anew at each call."""
-        self.setup()
+        """The validation batches, the same in every process; each call decodes them again."""
+        self.setup("validate")
         return fixed_batches(self._validation, self.val_px, self.cropping.max_megapixels, self.retries)
 
     def expect(self, min_side_px: int, multiple: int, pairs: bool, content: Spec | None = None) -> None:
-        """Check that the batches are what a training needs.
+        """Check that the batches fit a training.
 
         Args:
-            min_side_px: shortest side of its pictures.
-            multiple: what their sides have to be multiples of.
-            pairs: whether it wants style pictures in them.
-            content: the photos it takes if the user named none.
+            min_side_px: shortest side of a picture that the training can use.
+            multiple: the sides of the pictures must be multiples of this.
+            pairs: whether the training needs style pictures.
+            content: the photos to use if the user named none.
 
         Raises:
-            UserError: they are not.
+            UserError: the batches do not fit, or a value is missing.
         """
         for key, side_px in {"crop_px": self.cropping.crop_px, "val_px": self.val_px}.items():
             if side_px < min_side_px:
@@ -131,26 +135,33 @@ class Pairs(LightningDataModule):
             raise UserError("data.style has no value yet: give it one with data.style=paintings/, a folder of pictures")
         if not pairs and "style" in self.specs:
             raise UserError(
-                "data.style: this method takes no pairs, the pictures of its styles are style=...; leave data.style out"
+                "data.style: this method does not train on pairs, its style pictures are style=...; leave data.style "
+                "out"
             )
 
 
-def counted(training: Mapping[str, Sequence[Any]], what: str, validation: Mapping[str, Sequence[Any]]) -> str:
-    """What there is, for the log."""
+def counted(training: Mapping[str, Sequence[Any]], unit: str, validation: Mapping[str, Sequence[Any]]) -> str:
+    """The numbers of files, for the log.
+
+    Args:
+        training, validation: role -> files.
+        unit: the word for the training files, such as "pictures".
+    """
     pairs = max(map(len, validation.values())) if all(validation.values()) else 0
-    kinds = " and ".join(f"{len(own)} {role}" for role, own in training.items())
-    return f"{kinds} {what} for training, {pairs} {'pairs' if len(training) > 1 else 'pictures'} for validation"
+    counts = " and ".join(f"{len(files)} {role}" for role, files in training.items())
+    return f"{counts} {unit} for training, {pairs} {'pairs' if len(training) > 1 else 'pictures'} for validation"
 
 
 class Endless:
-    """Training batches without end or length; `max_steps` of the trainer stops them.
+    """An endless iterable of training batches; the trainer's `max_steps` ends the training.
 
-    Not a DataLoader, so that Lightning neither replaces the sampler under several processes nor asks for a length.
-    Each iteration begins where training stands at that moment, so that shorter epochs and a resumed run go on.
+    This is not a DataLoader, so that Lightning does not replace its sampler in distributed training, or ask for its
+    length. Each iteration begins at the current step, so that the batches continue after an epoch, and after a
+    checkpoint is loaded.
 
     Args:
-        loader: makes the loader that begins with the batch of this number.
-        first_batch: the number of the batch that is next.
+        loader: returns a loader whose first batch has the given number.
+        first_batch: returns the number of the next batch.
     """
 
     def __init__(self, loader: Callable[[int], Iterable[Batch]], first_batch: Callable[[], int]) -> None:
@@ -158,13 +169,13 @@ class Endless:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.loader(self.first_batch()):
-            if "error" in batch:  # raised in a worker it would arrive as a page of traceback
+            if "error" in batch:  # an exception in a worker would arrive with a page of traceback
                 raise UserError(batch["error"])
             yield batch
 
 
 class Fixed:
-    """Validation batches, always the same. (Of a plain list Lightning would take every item for a loader.)"""
+    """Validation batches, always the same. (Lightning takes a plain list for a list of loaders.)"""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches = batches
@@ -176,35 +187,43 @@ class Fixed:
         return iter(self.batches)
 
 
-def worker_loader(dataset: Any, workers: int, sampler: Iterable[int] | None = None) -> DataLoader:
-    """A loader of a dataset whose items are whole batches."""
+def worker_loader(dataset: Any, workers: int, sampler: Iterable[int] | None = None) -> DataLoader[Batch]:
+    """A loader for a dataset whose items are whole batches.
+
+    Args:
+        workers: number of worker processes; 0: none.
+        sampler: the numbers of the batches, in order; None: the dataset is an iterable.
+    """
     return DataLoader(
         dataset,
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
-        multiprocessing_context=_way_to_start_workers() if workers else None,
+        multiprocessing_context=_start_method() if workers else None,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # else each iteration draws from torch's global state
     )
 
 
-def _way_to_start_workers() -> str | None:
-    """None: Python's usual one. joblib's processes have a way of their own, which torch's workers lack."""
+def _start_method() -> str | None:
+    """The start method of worker processes; None: the current default of Python.
+
+    Inside a process of joblib the default is joblib's start method, which the workers of torch cannot use.
+    """
     known = multiprocessing.get_all_start_methods()
     return None if multiprocessing.get_start_method() in known else known[0]
 
 
 def position(trainer: Trainer | None) -> tuple[int, int, int]:
-    """(number of the next batch, rank, number of ranks)."""
+    """(number of the next batch, rank of this process, number of processes)."""
     if trainer is None:
         return 0, 0, 1
     return trainer.global_step * trainer.accumulate_grad_batches, trainer.global_rank, trainer.world_size
 
 
 def as_batch(make: Callable[[list[str]], Batch]) -> Batch:
-    """Call `make(skipped)`; an error of the user's becomes a batch too, for `Endless` to raise."""
+    """The batch that `make(skipped)` returns; a UserError becomes a batch with an `error`, which `Endless` raises."""
     skipped: list[str] = []
     try:
         return {**make(skipped), "skipped": skipped}
@@ -213,18 +232,19 @@ def as_batch(make: Callable[[list[str]], Batch]) -> Batch:
 
 
 def none_usable(role: str, skipped: Sequence[str]) -> str:
+    """The error message for a data set without usable pictures."""
     return f"data.{role}: none of {ATTEMPTS} pictures in a row can be used, the last one was {skipped[-1]}"
 
 
 def fixed_batches(
     sources: Mapping[str, Sequence[NamedSource]], side_px: int, max_megapixels: float, retries: int = 0
 ) -> Fixed:
-    """Center crops of the i-th picture of every role together, in batches of up to four; shorter lists start over.
+    """Validation batches of up to four center crops per role. Pair i has picture i of every role; shorter lists repeat.
 
     Args:
-        sources: role -> its pictures.
-        side_px: side of the crops.
-        max_megapixels: of `random_crop`.
+        sources: role -> pictures.
+        side_px: side of the crops in pixels.
+        max_megapixels: larger pictures are left out.
         retries: see `Pairs`.
 
     Raises:
@@ -234,7 +254,7 @@ def fixed_batches(
     skipped: list[str] = []
     for index in range(max(map(len, sources.values())) if all(sources.values()) else 0):
         crops = []
-        for name, source in (own[index % len(own)] for own in sources.values()):
+        for name, source in (pictures[index % len(pictures)] for pictures in sources.values()):
             try:
                 read = partial(center_crop, source, side_px, max_megapixels)
                 crops.append(persistently(read, retries, name))
@@ -246,11 +266,12 @@ def fixed_batches(
         raise UserError(f"data.val_pairs: no pair of validation pictures can be read, such as {skipped[0]}")
     batches = []
     for start in range(0, len(rows), VAL_BATCH):
-        kinds = zip(*rows[start : start + VAL_BATCH], strict=True)
-        pictures = {role: torch.stack(crops) for role, crops in zip(sources, kinds, strict=True)}
-        batches.append({**pictures, "skipped": skipped if start == 0 else []})
+        by_role = zip(*rows[start : start + VAL_BATCH], strict=True)
+        batch = {role: torch.stack(crops) for role, crops in zip(sources, by_role, strict=True)}
+        batches.append({**batch, "skipped": skipped if start == 0 else []})
     return Fixed(batches)
 
 
-def _quiet_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; workers end with it
+def _ignore_interrupts(_: int) -> None:
+    """Let only the parent process handle Ctrl-C; workers end together with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

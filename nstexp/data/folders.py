@@ -1,4 +1,4 @@
-"""Training pairs from folders of pictures, in an order that depends on nothing but the seed and the step."""
+"""Training pairs from folders of pictures, in an order that depends on the seed and the step alone."""
 
 import logging
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from nstexp.data.batches import (
     ATTEMPTS,
     Batch,
     Endless,
+    NamedSource,
     Pairs,
     Spec,
     as_batch,
@@ -35,25 +36,26 @@ log = logging.getLogger(__name__)
 
 
 class FolderPairs(Pairs):
-    """Pairs of a random content crop and a random style crop.
+    """Pairs of a random content crop and a random style crop from picture files.
 
-    Training draws are numbered: draw n is content number n mod N of a permutation of its own per epoch, a style found
-    the same way, and crops seeded by n. Batch k is draws k B W to (k+1) B W, of which each of the W processes takes
-    its B. So neither workers nor an interruption change what is seen, and two processes with half the batch size see
-    together what one sees.
+    The samples of a training are numbered. Every epoch has a new permutation of the N photos; sample n is photo n mod N
+    of the permutation of its epoch, a style picture chosen in the same way, and crops with the seed n. With batch size
+    B and W processes, step k uses the samples from k B W up to (k+1) B W, B per process. The samples therefore depend
+    neither on workers nor on interruptions, and two processes with half the batch size see the same samples as one
+    process.
 
-    A batch is a dict of `content` and `style`, uint8 (B, 3, crop_px, crop_px), and `skipped`, a list of
-    "path: reason" of pictures that could not be used and were replaced by others.
+    A batch is a dict of `content` and `style`, uint8 (B, 3, crop_px, crop_px), and `skipped`, a list of "path: reason"
+    for pictures that could not be used and were replaced by others.
 
     Args:
         content: a picture, a folder (searched recursively), or a list of these; None: see `expect`.
-        style: the same; None: batches have none.
-        file_lists: where lists of the files of large folders are kept, see `list_files`; None: nowhere.
-        others: see `Pairs`. The pictures for validation are evenly spaced over each list.
+        style: the same; None: batches contain no style pictures.
+        file_lists: folder in which lists of the files in large folders are cached, see `list_files`; None: no cache.
+        others: see `Pairs`. Validation pictures are evenly spaced over each list.
 
     Raises:
-        ArgumentError: a bad value.
-        UserError: from `setup`, pictures missing or too few.
+        ArgumentError: a value out of its range.
+        UserError: from `setup`: missing pictures, or too few.
     """
 
     def __init__(
@@ -67,7 +69,8 @@ class FolderPairs(Pairs):
     def setup(self, stage: str | None = None) -> None:
         if self._training:
             return
-        training, validation = {}, {}
+        training: dict[str, list[str]] = {}
+        validation: dict[str, list[NamedSource]] = {}
         for role, (spec, val_spec) in self.specs.items():
             training[role], held_out = self._find(role, spec, val_spec)
             validation[role] = [(path, path) for path in held_out]
@@ -77,22 +80,28 @@ class FolderPairs(Pairs):
     def order(self) -> dict[str, Any]:
         self.setup()
         if not self._order:
-            found = self._training.items()
-            self._order = {f"data.{role}": f"{len(paths)} pictures, {digest_of_names(paths)}" for role, paths in found}
+            self._order = {
+                f"data.{role}": f"{len(paths)} pictures, {digest_of_names(paths)}"
+                for role, paths in self._training.items()
+            }
         return self._order
 
     def train_dataloader(self) -> Endless:
         self.setup()
         return self.endless(self._loader)
 
-    def _loader(self, first_batch: int) -> DataLoader:
+    def _loader(self, first_batch: int) -> DataLoader[Batch]:
         _, rank, ranks = position(self.trainer)
         streams = [_Stream(role, self._training[role], self.seed, self.cropping, self.retries) for role in self.specs]
         return worker_loader(_Batches(streams, self.batch_size, rank, ranks), self.workers, count(first_batch))
 
-    def _find(self, role: str, spec: Spec, val_spec: Spec | None) -> tuple[list[str], list[str]]:
-        """Paths for training and for validation."""
-        paths = [str(path) for path in find_images(spec, f"data.{role}", self.file_lists)]
+    def _find(self, role: str, spec: Spec | None, val_spec: Spec | None) -> tuple[list[str], list[str]]:
+        """The paths for training and for validation.
+
+        Raises:
+            UserError: missing pictures, or too few.
+        """
+        paths = [str(path) for path in find_images("" if spec is None else spec, f"data.{role}", self.file_lists)]
         if val_spec is None:
             if self.val_pairs >= len(paths):
                 raise UserError(
@@ -103,8 +112,8 @@ class FolderPairs(Pairs):
             taken = set(held_out)
             paths = [path for path in paths if path not in taken]
         else:
-            own = [str(path) for path in find_images(val_spec, f"data.val_{role}", self.file_lists)]
-            held_out = _evenly_spaced(own, min(self.val_pairs, len(own)))
+            val_paths = [str(path) for path in find_images(val_spec, f"data.val_{role}", self.file_lists)]
+            held_out = _evenly_spaced(val_paths, min(self.val_pairs, len(val_paths)))
         if len(paths) < self.batch_size:
             raise UserError(
                 f"data.{role}: {len(paths)} pictures for training are fewer than one batch of "
@@ -115,18 +124,18 @@ class FolderPairs(Pairs):
 
 @dataclass
 class _Stream:
-    """The numbered draws of one role."""
+    """The numbered samples of one role (content or style)."""
 
     role: str
     paths: Sequence[str]
     seed: int
     cropping: Cropping
     retries: int
-    _epoch: int = -1  # of which `_order` is
+    _epoch: int = -1  # the epoch of `_order`
     _order: np.ndarray = field(default_factory=lambda: np.arange(0))
 
     def draw(self, number: int, skipped: list[str]) -> Tensor:
-        """uint8 (3, crop_px, crop_px); the same for the same number, whatever was drawn before."""
+        """The crop of the sample `number`, uint8 (3, crop_px, crop_px), independent of earlier calls."""
         for attempt in range(ATTEMPTS):
             rng = self._rng("crop", number, attempt)
             path = self.paths[self._index(number) if attempt == 0 else int(rng.integers(len(self.paths)))]
@@ -137,9 +146,10 @@ class _Stream:
         raise UserError(none_usable(self.role, skipped))
 
     def _crop(self, path: str, rng: np.random.Generator) -> Tensor:
-        return random_crop(path, deepcopy(rng), self.cropping)  # each try takes the same numbers
+        return random_crop(path, deepcopy(rng), self.cropping)  # a copy, so that further attempts give the same crop
 
     def _index(self, number: int) -> int:
+        """The index in `paths` of the sample `number`."""
         epoch, place = divmod(number, len(self.paths))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._rng("order", epoch, 0).permutation(len(self.paths))
@@ -151,7 +161,7 @@ class _Stream:
 
 @dataclass
 class _Batches:
-    """Batch k of one process, as item k."""
+    """The batches of one process as a dataset; item k is the batch of step k."""
 
     streams: Sequence[_Stream]
     batch_size: int
@@ -169,4 +179,5 @@ class _Batches:
 
 
 def _evenly_spaced(paths: list[str], number: int) -> list[str]:
+    """Choose `number` paths at even distances."""
     return [paths[(2 * i + 1) * len(paths) // (2 * number)] for i in range(number)]

@@ -1,10 +1,10 @@
-"""Training pairs from WebDataset shards: tar files of pictures that are read in sequence, from a disk or over HTTP."""
+"""Training pairs from WebDataset shards: tar files of pictures, read sequentially from a disk or over HTTP."""
 
 import logging
 import random
 import tarfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -42,10 +42,12 @@ log = logging.getLogger(__name__)
 
 Member = tuple[str, bytes]  # "shard.tar/name.jpg" and the file's bytes
 LARGEST_MEMBER_BYTES = 2**30
-BYTES_PER_PIXEL = 6.0  # of the largest files of pictures: three colors of 16 bits, not compressed
-# Pictures are compressed already. What unpacks to a hundred times its size is made to fill the memory.
+BYTES_PER_PIXEL = 6.0  # of the largest picture files: three uncompressed channels of 16 bits
+# Pictures hardly shrink under further compression, so a shard that unpacks to a hundred times its size is an attack on
+# the memory.
 SMALL_BYTES, MOST_GROWTH, GZIP = 64 * 2**20, 100, b"\x1f\x8b"
 LARGEST_HEADER_BYTES = 2**20
+# Types of members that describe the next member, such as long names. tarfile reads them in one piece.
 EXTENDED = (
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -57,23 +59,25 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
 
 class ShardPairs(Pairs):
-    """Pairs of a random content crop and a random style crop; batches are those of `FolderPairs`.
+    """Pairs of a random content crop and a random style crop from shards; batches have the format of `FolderPairs`.
 
-    In each epoch the shards are dealt to the readers (processes times workers), each in an order of its own, and
-    shuffled within a buffer. Each reader goes from one epoch to the next by itself. A run that resumes with as many
-    processes and workers continues with the same pairs: what was used already is read again, but not decoded.
+    In each epoch, the shards are put into a new random order and distributed among the readers (one per process and
+    worker). Each reader shuffles its pictures within a buffer, and starts its next epoch independently of the others. A
+    run that is resumed with the same numbers of processes and workers continues with the same pairs; for this, the
+    pictures already used are read again, but not decoded.
 
     Args:
         content: shards: a tar file, a pattern such as `shards/coco-{000000..000031}.tar`, a folder of tar files, an
             http(s) address, or a list of these; None: see `expect`.
-        style: the same; None: batches have none.
+        style: the same; None: batches contain no style pictures.
+        shuffle_buffer: number of encoded pictures in memory, per worker and role, from which the next one is drawn.
         cache_dir, cache_gb: copies of the shards on the disk of this machine, see `Storage`.
-        shuffle_buffer: encoded pictures in memory, per worker and role, among which the next one is drawn.
-        others: see `Pairs`. Pictures for validation are the first ones of the first shard, or files, not shards.
+        others: see `Pairs`. Validation uses the first pictures of the first shard; `val_content` and `val_style` name
+            picture files, and not shards.
 
     Raises:
-        ArgumentError: a bad value.
-        UserError: from `setup`, shards missing; from `train_dataloader`, fewer shards than readers.
+        ArgumentError: a value out of its range.
+        UserError: from `setup`: missing shards; from `train_dataloader`: fewer shards than readers.
     """
 
     def __init__(
@@ -103,19 +107,22 @@ class ShardPairs(Pairs):
 
     def order(self) -> dict[str, Any]:
         self.setup()
-        shards = {f"data.{role}": f"{len(own)} shards, {digest_of_names(own)}" for role, own in self._shards.items()}
+        shards = {
+            f"data.{role}": f"{len(paths)} shards, {digest_of_names(paths)}" for role, paths in self._shards.items()
+        }
         return shards | {"processes times data.workers": position(self.trainer)[2] * max(1, self.workers)}
 
     def train_dataloader(self) -> Endless:
         self.setup()
-        self._check_share()
+        self._check_number_of_shards()
         return self.endless(self._loader)
 
-    def _loader(self, first_batch: int) -> DataLoader:
+    def _loader(self, first_batch: int) -> DataLoader[Batch]:
         _, rank, _ = position(self.trainer)
         return worker_loader(_Batches(self._readers, self.batch_size, rank, self.workers, first_batch), self.workers)
 
     def _readers(self, part: int) -> list["_Reader"]:
+        """One reader per role for a process's worker; `part` counts the workers of all processes."""
         parts = position(self.trainer)[2] * max(1, self.workers)
         return [
             _Reader(
@@ -132,7 +139,8 @@ class ShardPairs(Pairs):
             for role, (_, val_spec) in self.specs.items()
         ]
 
-    def _check_share(self) -> None:
+    def _check_number_of_shards(self) -> None:
+        """Raise a UserError if some readers would get no shard."""
         _, _, ranks = position(self.trainer)
         readers = ranks * max(1, self.workers)
         for role, shards in self._shards.items():
@@ -143,80 +151,94 @@ class ShardPairs(Pairs):
                 )
 
     def _find_validation(self, role: str, shards: list[str], spec: Spec | None) -> list[NamedSource]:
+        """The validation pictures of a role: files of `spec`, or the first pictures of the first shard.
+
+        Raises:
+            UserError: no such files, or the shard is damaged or has too few pictures.
+        """
         if self.val_pairs == 0:
             return []
         if spec is not None:
-            return [(str(path), str(path)) for path in find_images(spec, f"data.val_{role}")][: self.val_pairs]
+            paths = map(str, find_images(spec, f"data.val_{role}")[: self.val_pairs])
+            return [(path, path) for path in paths]
         problems: list[str] = []
-        first = members(shards[0], problems, self.storage, largest_bytes(self.cropping))
-        found = list(islice(first, self.val_pairs + 1))
-        if problems and not found:
+        in_shard = members(shards[0], problems, self.storage, largest_bytes(self.cropping))
+        first: list[NamedSource] = list(islice(in_shard, self.val_pairs + 1))
+        if problems and not first:
             raise UserError(f"data.{role}: {problems[0]}")
-        if len(found) <= self.val_pairs:
+        if len(first) <= self.val_pairs:
             raise UserError(
-                f"data.val_pairs={self.val_pairs}: the first shard of data.{role} has only {len(found)} pictures, and "
+                f"data.val_pairs={self.val_pairs}: the first shard of data.{role} has only {len(first)} pictures, and "
                 "some of them must be left for training"
             )
-        return found[: self.val_pairs]
+        return first[: self.val_pairs]
 
 
-def find_shards(spec: Spec, key: str) -> list[str]:
+def find_shards(spec: Spec | None, key: str) -> list[str]:
     """Paths and addresses of tar files, in a stable order.
 
+    Args:
+        spec: see `ShardPairs`.
+        key: the config key of `spec`, for error messages.
+
     Raises:
-        UserError: a bad pattern, a folder without tar files, or files that are not there.
+        UserError: no shards, an invalid pattern, a folder without tar files, or missing files.
     """
     if not spec:
         raise UserError(f"{key} is empty: give shards, such as {key}=shards/coco-{{000000..000031}}.tar")
     if not isinstance(spec, str | Path):
         return [shard for item in spec for shard in find_shards(item, key)]
     try:
-        own_name = isinstance(spec, Path) or is_there(spec)  # whatever a pattern would make of it
-        shards = [str(spec)] if own_name else expand_urls(spec)
+        is_file_name = isinstance(spec, Path) or is_there(spec)  # an existing file may contain characters of a pattern
+        shards = [str(spec)] if is_file_name else expand_urls(spec)
     except (AssertionError, ValueError) as error:
         raise UserError(f"{key}={spec}: not a pattern of shards ({error})") from error
-    found = [path for shard in shards for path in ([shard] if is_address(shard) else _local(shard, key))]
-    missing = [path for path in found if not is_address(path) and not Path(path).is_file()]
+    paths = [path for shard in shards for path in ([shard] if is_address(shard) else _local(shard, key))]
+    missing = [path for path in paths if not is_address(path) and not Path(path).is_file()]
     if missing:
-        raise UserError(f"{key}={spec}: {len(missing)} of {len(found)} shards are not there, the first is {missing[0]}")
-    return found
+        raise UserError(f"{key}={spec}: {len(missing)} of {len(paths)} shards are not there, the first is {missing[0]}")
+    return paths
 
 
 def members(
     shard: str, problems: list[str], storage: Storage, largest_bytes: float = LARGEST_MEMBER_BYTES
 ) -> Iterator[Member]:
-    """Names and bytes of a shard's pictures, each once, however often reading has to begin again.
+    """Names and bytes of a shard's pictures. Every picture comes once, even if reading is started again after an error.
 
-    A damaged shard, one that cannot be read, or one that unpacks to far more than it is, ends early and adds a "shard:
-    reason" to `problems`. So does a member of more than `largest_bytes`, which is left out.
+    Args:
+        shard: path or address of the shard.
+        problems: gets an entry "shard: reason" if the shard is damaged, cannot be read, or unpacks to far more than its
+            size; the shard then ends early. Also gets an entry for each picture that is left out.
+        storage: opens the shard.
+        largest_bytes: larger members are left out.
     """
-    given, shown = 0, without_secrets(shard)
+    done, name_in_log = 0, without_secrets(shard)
     for attempt in count():
         try:
             with storage.open(shard, attempt) as file:
-                for name, data in islice(_pictures(file, shown, problems, largest_bytes), given, None):
-                    given += 1
+                for name, data in islice(_pictures(file, name_in_log, problems, largest_bytes), done, None):
+                    done += 1
                     yield name, data
             return
-        except Exception as error:  # of the tar format, its compression, the disk or the network
+        except Exception as error:  # from the tar format, its compression, the disk or the network
             again = is_transient(error) or (storage.copies and attempt == 0)
             if attempt == storage.retries or not again:
-                problems.append(f"{shown}: the shard is damaged or cannot be read ({describe(error)})")
+                problems.append(f"{name_in_log}: the shard is damaged or cannot be read ({describe(error)})")
                 return
             pause(attempt, shard, error)
 
 
 def largest_bytes(cropping: Cropping) -> float:
-    """Of the file of a picture that can be used; no more than an eighth of the memory that is free."""
+    """The largest file of a picture that can be used, in bytes, and at most an eighth of the free memory."""
     by_pixels = BYTES_PER_PIXEL * cropping.max_megapixels * 1e6 + 2**20
     return min(by_pixels, LARGEST_MEMBER_BYTES, free_bytes(torch.device("cpu")) / 8)
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header. What tells of long names and the like is read in one piece, however large it says it is."""
+    """A member's header that refuses extended headers of extreme size, since tarfile reads them in one piece."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         header = super().frombuf(buf, encoding, errors)
         if header.type in EXTENDED and header.size > LARGEST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {header.size} bytes")
@@ -224,7 +246,7 @@ class _Header(tarfile.TarInfo):
 
 
 class _Counted:
-    """A file that knows how many of its bytes were read."""
+    """A file that counts the bytes read from it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.bytes = file, 0
@@ -236,63 +258,73 @@ class _Counted:
 
 
 def _pictures(file: BinaryIO, shard: str, problems: list[str], largest_bytes: float) -> Iterator[Member]:
-    """Names and bytes of a shard's pictures, one after the other; nothing is unpacked that a picture cannot be.
+    """Names and bytes of a shard's pictures, in order; members that are no usable pictures are not unpacked.
 
     Raises:
-        tarfile.ReadError: no tar file, or one that unpacks to far more than it is.
-        Exception: of the compression, the disk or the network.
+        tarfile.ReadError: not a tar file, or it unpacks to far more than its size.
+        Exception: an error of the compression, the disk or the network.
     """
-    packed = file.peek(len(GZIP))[: len(GZIP)] == GZIP
-    counted = _Counted(file)
-    with tarfile.open(fileobj=counted, mode="r|gz" if packed else "r|", tarinfo=_Header) as archive:
+    buffered: Any = file  # `Storage.open` returns buffered files
+    packed = buffered.peek(len(GZIP))[: len(GZIP)] == GZIP
+    counter = _Counted(file)
+    stream: Any = counter  # in a stream mode, tarfile only calls `read`
+    with tarfile.open(fileobj=stream, mode="r|gz" if packed else "r|", tarinfo=_Header) as archive:
         for member in archive:
-            archive.members = []  # it would keep them all
-            _check_growth(member.offset_data, counted)
+            archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every member in memory
+            _check_growth(member.offset_data, counter)
             if not member.isreg() or not _is_picture(member.name):
                 continue
             if member.size > largest_bytes:
-                reason = f"{member.size / 1e6:,.0f} MB are more than a picture of data.max_megapixels has"
+                reason = f"{member.size / 1e6:,.0f} MB are too much for a picture of data.max_megapixels"
                 if (problem := f"{shard}/{member.name}: {reason}") not in problems:
                     problems.append(problem)
                 continue
             parts, unpacked = [], 0
             content = archive.extractfile(member)
+            assert content is not None  # the member is a regular file
             while part := content.read(1 << 20):
                 parts.append(part)
                 unpacked += len(part)
-                _check_growth(member.offset_data + unpacked, counted)
+                _check_growth(member.offset_data + unpacked, counter)
             yield f"{shard}/{member.name}", b"".join(parts)
 
 
 def _check_growth(unpacked: int, read: _Counted) -> None:
+    """Raise a ReadError if `unpacked` bytes are far more than were read from the compressed file."""
     if unpacked > SMALL_BYTES + MOST_GROWTH * read.bytes:
         raise tarfile.ReadError(
-            f"{read.bytes / 1e6:.1f} MB of it unpack to {unpacked / 1e6:,.0f} MB, which no pictures do"
+            f"its first {read.bytes / 1e6:.1f} MB unpack to {unpacked / 1e6:,.0f} MB, too much for pictures"
         )
 
 
 @dataclass
 class _Reader:
-    """One part of the pictures of one role, in the order in which that part is used."""
+    """Reads the pictures of one role for one worker, in the order in which they are used."""
 
     role: str
     shards: Sequence[str]
-    held_out: int  # pictures of the first shard that are not for training
-    part: int
-    parts: int
+    held_out: int  # number of pictures of the first shard that are used for validation
+    part: int  # number of the worker among those of all processes
+    parts: int  # number of workers of all processes
     shuffle_buffer: int
     seed: int
     cropping: Cropping
     storage: Storage
-    _lengths: dict[str, int] = field(default_factory=dict)  # pictures of each shard that was read to its end
+    _lengths: dict[str, int] = field(default_factory=dict)  # number of pictures in each shard that was read completely
     _problems: list[str] = field(default_factory=list)  # not yet reported
-    _without_pictures: int = 0  # shards in a row
+    _without_pictures: int = 0  # number of shards in a row without pictures
 
     def crops(self, skip: int, skipped: list[str]) -> Iterator[Tensor]:
         """Endless crops, uint8 (3, crop_px, crop_px), from number `skip` on.
 
-        A picture that cannot be used is replaced by a crop of one that comes later (which still has its own turn), so
-        that the number of crops alone says how far the shards have been read.
+        A picture that cannot be used is replaced by a further crop of a later picture, which is still used in its turn.
+        The number of crops is therefore always the number of pictures that were taken from the shards.
+
+        Args:
+            skipped: gets an entry "path: reason" for each picture that cannot be used.
+
+        Raises:
+            UserError: no picture can be used.
         """
         pictures = self.pictures(skip)
         ahead: deque[Member] = deque()
@@ -315,7 +347,7 @@ class _Reader:
     def pictures(self, skip: int = 0) -> Iterator[Member]:
         """Endless encoded pictures, epoch after epoch, without the first `skip`."""
         for epoch in count():
-            # Reading the first epoch tells most lengths; later ones can then be skipped without reading them.
+            # After the first epoch most lengths are known, and later epochs can be skipped without reading them.
             if skip and self._lengths:
                 length = sum(map(self._length, self._epoch_shards(epoch)))
                 if length <= skip:
@@ -328,54 +360,74 @@ class _Reader:
                     yield picture
 
     def _epoch(self, epoch: int) -> Iterator[Member]:
+        """The pictures of one epoch, shuffled within the buffer."""
         order = random.Random(f"{self.role} shuffle {self.seed} {epoch} {self.part}")
         pictures = (picture for shard in self._epoch_shards(epoch) for picture in self._members(shard))
-        return webdataset.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=order)(pictures)
+        shuffled: Iterator[Member] = webdataset.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=order)(
+            pictures
+        )
+        return shuffled
 
     def _epoch_shards(self, epoch: int) -> list[str]:
+        """The shards that this worker reads in an epoch."""
         order = self._rng("shards", epoch).permutation(len(self.shards))
         return [self.shards[i] for i in order[self.part :: self.parts]]
 
     def _members(self, shard: str) -> Iterator[Member]:
-        kept_from_training = self.held_out if shard == self.shards[0] else 0
+        """The pictures of a shard that are used for training.
+
+        Raises:
+            UserError: too many shards in a row have no picture.
+        """
+        held_out = self.held_out if shard == self.shards[0] else 0
         number = 0
-        found = members(shard, self._problems, self.storage, largest_bytes(self.cropping))
-        for member in islice(found, kept_from_training, None):
+        in_shard = members(shard, self._problems, self.storage, largest_bytes(self.cropping))
+        for member in islice(in_shard, held_out, None):
             number += 1
             yield member
         if number:
             self._lengths[shard] = number
         self._without_pictures = 0 if number else self._without_pictures + 1
-        if self._without_pictures > 10 * len(self.shards):  # a part may meet the same bad shard in several epochs
+        if self._without_pictures > 10 * len(self.shards):  # a worker may get the same bad shard in several epochs
             reason = self._problems[-1] if self._problems else f"{shard} holds no picture"
             raise UserError(f"data.{self.role}: no picture in any shard; {reason}")
 
     def _length(self, shard: str) -> int:
+        """The number of pictures in a shard; it is read if the number is unknown."""
         return self._lengths.get(shard) or sum(1 for _ in self._members(shard))
 
     def _rng(self, purpose: str, *numbers: int) -> np.random.Generator:
         return np.random.default_rng([*f"{self.role} {purpose}".encode(), self.seed, *numbers])
 
 
-class _Batches(IterableDataset):
-    """The batches of one process from number `first_batch` on; worker w makes those with number % workers == w."""
+class _Batches(IterableDataset[Batch]):
+    """The batches of one process from number `first_batch` on; worker w makes those with number % workers == w.
 
-    def __init__(self, readers, batch_size: int, rank: int, workers: int, first_batch: int) -> None:
+    Args:
+        readers: function from the number of a worker (counted over all processes) to its readers, one per role.
+        rank: number of this process.
+        workers: workers per process; 0 counts as one.
+    """
+
+    def __init__(
+        self, readers: Callable[[int], list[_Reader]], batch_size: int, rank: int, workers: int, first_batch: int
+    ) -> None:
         self.batch_size, self.first_batch, self.workers = batch_size, first_batch, max(1, workers)
         self.readers = [readers(rank * self.workers + worker) for worker in range(self.workers)]
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
-        # The loader asks its workers in turn, beginning with 0: that one takes the first batch, whoever's it is.
+        # The loader asks its workers in turn, starting with worker 0. So worker 0 must produce `first_batch`, with the
+        # readers of the worker that is responsible for it.
         local, worker = divmod(self.first_batch + (info.id if info else 0), self.workers)
         skipped: list[str] = []
         crops = {r.role: r.crops(local * self.batch_size, skipped) for r in self.readers[worker]}
 
         def make(report: list[str]) -> Batch:
             skipped.clear()
-            made = {role: torch.stack(list(islice(stream, self.batch_size))) for role, stream in crops.items()}
+            batch = {role: torch.stack(list(islice(stream, self.batch_size))) for role, stream in crops.items()}
             report.extend(skipped)
-            return made
+            return batch
 
         while True:
             batch = as_batch(make)
@@ -385,15 +437,16 @@ class _Batches(IterableDataset):
 
 
 def _local(path: str, key: str) -> list[str]:
+    """The shards in a folder; a path that is no folder is returned as it is."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return [str(folder)]
-    found = sorted(map(str, list_files(folder, TAR_SUFFIXES)))
-    if not found:
+    shards = sorted(map(str, list_files(folder, TAR_SUFFIXES)))
+    if not shards:
         raise UserError(f"{key}={path}: the folder holds no shard ({', '.join(TAR_SUFFIXES)})")
-    return found
+    return shards
 
 
 def _is_picture(name: str) -> bool:
-    """Whether a member of a shard is one; archives made on a Mac hold a `._photo.jpg` beside each photo."""
+    """Whether a member of a shard is a picture. Archives from a Mac contain a `._photo.jpg` next to each photo."""
     return name.lower().endswith(READABLE) and is_input(name)

@@ -1,4 +1,4 @@
-"""Where training data lies: disks and servers that fail now and then, and copies on the disk of this machine."""
+"""Read training data from disks and servers that may fail temporarily, and cache it on the disk of this machine."""
 
 import base64
 import errno
@@ -27,32 +27,37 @@ from nstexp.core.secrets import without_secrets
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S = 1.0  # before a second try; each further pause is twice as long
-TIMEOUT_S = 60.0  # for a server to send something
+FIRST_PAUSE_S = 1.0  # before the second attempt; each further pause is twice as long
+TIMEOUT_S = 60.0  # longest time without any data from a server
 NOT_THERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
-BUSY = (408, 425, 429)  # of the HTTP codes below 500, those that mean: later
+BUSY = (408, 425, 429)  # the HTTP codes below 500 after which a later attempt may succeed
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same reading may succeed a little later: a disk's or server's failure, not a file that is no good."""
+    """Whether an error is transient (a disk or server failed), so that a retry may help; a bad file is not."""
     error = error.__cause__ or error
     if isinstance(error, urllib.error.HTTPError):
         return error.code >= 500 or error.code in BUSY
     if isinstance(error, urllib.error.URLError | http.client.HTTPException | TimeoutError | ConnectionError):
         return True
-    # Decoders raise OSError too, but without a number of the system's.
+    # Decoders raise OSError too, but without an error number of the operating system.
     return isinstance(error, OSError) and error.errno is not None and error.errno not in NOT_THERE
 
 
 def pause(attempt: int, what: str, error: BaseException) -> None:
-    """Wait before trying again what has failed `attempt` + 1 times."""
+    """Log an error and wait before the next attempt.
+
+    Args:
+        attempt: number of earlier failures; each pause is twice as long as the one before.
+        what: name of the file, for the log.
+    """
     seconds = FIRST_PAUSE_S * 2**attempt
     log.warning("%s: %s; trying again in %g s", without_secrets(what), describe(error), seconds)
     time.sleep(seconds)
 
 
 def persistently(work: Callable[[], T], retries: int, what: str) -> T:
-    """The result of `work`, which is called up to `retries` times again while its failure may pass."""
+    """The result of `work`, which is called again up to `retries` times after transient errors."""
     for attempt in range(retries):
         try:
             return work()
@@ -64,31 +69,32 @@ def persistently(work: Callable[[], T], retries: int, what: str) -> T:
 
 
 def describe(error: BaseException) -> str:
-    """The reason on one line."""
+    """The message of an error on one line, without secrets; the name of its type if it has no message."""
+    text = str(error)
     if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
-        error = error.reason  # in its own words it is in angle brackets
-    return without_secrets(" ".join(str(error).split())) or type(error).__name__
+        text, error = str(error.reason), error.reason if isinstance(error.reason, BaseException) else error
+    return without_secrets(" ".join(text.split())) or type(error).__name__
 
 
 def is_address(file: str) -> bool:
+    """Whether a file is an http(s) address, and not a local path."""
     return file.startswith(("http://", "https://"))
 
 
 class Storage:
-    """Opens files for reading, local or http(s), from a copy on this machine's disk where there is one.
+    """Opens local and http(s) files for reading, from a copy on this machine's disk if there is one.
 
-    Copies are shared by all processes of the machine. A file is copied when it is first opened, unless another process
-    is copying it, its length is not known, or there is no room: then it is read from where it is. Nothing is ever
-    removed from the copies, for a training goes through its files in turn, and whatever were removed would be wanted
-    again before what is kept.
+    Copies are shared by all processes of the machine. A file is copied when it is first opened. It is read directly if
+    another process is copying it, its length is unknown, or there is no space. Copies are never removed: a training
+    reads its files in turns, so a removed copy would be needed again before the others.
 
     Args:
-        retries: how often reading is tried again.
+        retries: number of further attempts after transient errors; used by the callers.
         cache_dir: the folder of the copies; None: no copies.
-        cache_gb: how much the copies may take, in GB; None: what the disk has.
+        cache_gb: size limit of all copies in GB (10^9 bytes); None: the free space of the disk.
 
     Raises:
-        ArgumentError: a bad value.
+        ArgumentError: a value out of its range, or a folder that cannot be written.
     """
 
     def __init__(self, retries: int = 5, cache_dir: str | Path | None = None, cache_gb: float | None = None) -> None:
@@ -106,14 +112,18 @@ class Storage:
 
     @property
     def copies(self) -> bool:
-        """Whether files are read from copies."""
+        """Whether files are copied."""
         return self._cache is not None
 
     def open(self, file: str, attempt: int = 0) -> BinaryIO:
-        """A file as a stream; a second attempt goes past its copy, which may be what is wrong.
+        """Open a file as a stream.
+
+        Args:
+            file: a path or an http(s) address.
+            attempt: number of earlier failures; above 0 the copy is not used, since it may be damaged.
 
         Raises:
-            OSError: it cannot be opened; reading may raise it too.
+            OSError: the file cannot be opened; reading from the stream may raise it, too.
         """
         if self._cache is None or attempt:
             return _open(file)[0]
@@ -121,7 +131,7 @@ class Storage:
         if not copy.exists():
             source, length = _open(file)
             try:
-                copied = self._copy(source, length, copy)
+                copied = self._copy(source, length, copy, self._cache)
             except BaseException:
                 source.close()
                 raise
@@ -130,16 +140,23 @@ class Storage:
             source.close()
         return open(copy, "rb")
 
-    def _copy(self, source: BinaryIO, length: int | None, copy: Path) -> bool:
-        """False: there is no copy, and nothing was read from the source."""
-        if length is None or not self._has_room(length):
+    def _copy(self, source: BinaryIO, length: int | None, copy: Path, cache: Path) -> bool:
+        """Copy a stream of `length` bytes to the file `copy` in the folder `cache`.
+
+        Returns:
+            True if the copy exists now; False if it was not made, and nothing was read from the stream.
+
+        Raises:
+            OSError: reading or writing failed.
+        """
+        if length is None or not self._has_room(length, cache):
             return False
         lock = filelock.FileLock(copy.with_name(f"{copy.name}.lock"))
         try:
             lock.acquire(timeout=0)
-        except (OSError, NotImplementedError):  # taken, or a disk that knows no locks
+        except (OSError, NotImplementedError):  # another process has the lock, or the disk does not support locks
             return False
-        part = copy.with_name(f"{copy.name}.part")  # that of a process that was killed is written over
+        part = copy.with_name(f"{copy.name}.part")  # may exist, if a process was killed
         try:
             if not copy.exists():
                 with open(part, "wb") as target:
@@ -152,24 +169,26 @@ class Storage:
             part.unlink(missing_ok=True)
             lock.release()
 
-    def _has_room(self, length: int) -> bool:
-        taken = 0
-        for entry in os.scandir(self._cache):
-            with suppress(FileNotFoundError):  # what another process was writing has its name now
-                taken += entry.stat().st_size
-        return taken + length <= self._limit and length < shutil.disk_usage(self._cache).free
+    def _has_room(self, length: int, cache: Path) -> bool:
+        """Whether another `length` bytes fit into the limit and onto the disk."""
+        used = 0
+        for entry in os.scandir(cache):
+            with suppress(FileNotFoundError):  # another process has just renamed the file
+                used += entry.stat().st_size
+        return used + length <= self._limit and length < shutil.disk_usage(cache).free
 
 
 class _Download(io.RawIOBase):
-    """What an address holds; unlike Python's own response it notices a connection that ends early."""
+    """The content of an http(s) address as a stream. It raises an error if the connection ends early, unlike the
+    response of urllib."""
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
         user, _, server = parts.netloc.rpartition("@")
         request = urllib.request.Request(urlunsplit(parts._replace(netloc=server)), headers={"User-Agent": "nstexp"})
-        if user:  # urllib would take it for a part of the server's name, and show it in its errors
-            word = base64.b64encode(unquote(user).encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {word}")
+        if user:  # urllib would treat it as a part of the server's name, and show it in error messages
+            credentials = base64.b64encode(unquote(user).encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {credentials}")
         self._response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
         self.length: int | None = self._response.length
         self._left = self.length
@@ -178,7 +197,7 @@ class _Download(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._response.readinto(buffer)
+        count: int = self._response.readinto(buffer)
         if self._left is not None:
             self._left -= count
             if count == 0 and self._left and len(buffer):
@@ -192,7 +211,7 @@ class _Download(io.RawIOBase):
 
 
 def _open(file: str) -> tuple[BinaryIO, int | None]:
-    """A stream and its length in bytes, where that is known."""
+    """Open a file; returns the stream and its length in bytes (None: unknown)."""
     if is_address(file):
         download = _Download(file)
         return io.BufferedReader(download, 1 << 16), download.length
@@ -201,9 +220,9 @@ def _open(file: str) -> tuple[BinaryIO, int | None]:
 
 
 def _name(file: str) -> str:
-    """Of the copy: other names for other files, and for a local file that has changed."""
-    which, last = file, without_secrets(file).rsplit("/", 1)[-1].partition("?")[0]
+    """The name of a file's copy. It differs between files, and changes when a local file changes."""
+    identity, last = file, without_secrets(file).rsplit("/", 1)[-1].partition("?")[0]
     if not is_address(file):
         state = os.stat(file)
-        which = f"{os.path.realpath(file)} {state.st_size} {state.st_mtime_ns}"
-    return f"{hashlib.sha256(which.encode(errors='surrogateescape')).hexdigest()[:16]}-{last}"
+        identity = f"{os.path.realpath(file)} {state.st_size} {state.st_mtime_ns}"
+    return f"{hashlib.sha256(identity.encode(errors='surrogateescape')).hexdigest()[:16]}-{last}"

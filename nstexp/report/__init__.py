@@ -1,8 +1,8 @@
-"""What a sweep found: `python -m nstexp.report multirun/nstexp/DATE` reads its run folders and compares them.
+"""Reports on sweeps: `python -m nstexp.report multirun/nstexp/DATE` compares the runs in a folder.
 
-`read_sweep` reads a folder into jobs (jobs.py), `table` makes them rows (tables.py), `write_table`, `draw_grid` and
-`write_page` write table.csv, grid.png (grid.py) and report.html (page.py). Runs that failed or were killed are rows as
-well, and damaged files never stop the others.
+`read_sweep` reads the run folders into jobs (jobs.py), and `table` turns these into rows (tables.py). `write_table`,
+`draw_grid` and `write_page` write table.csv, grid.png (grid.py) and report.html (page.py). The report includes runs
+that failed or were killed, and a damaged file never prevents the rest of the report.
 """
 
 from collections.abc import Sequence
@@ -38,16 +38,18 @@ def write_report(folders: str | Path | Sequence[str | Path], output: str | Path 
     """Write table.csv, grid.png (if there are pictures) and report.html.
 
     Args:
-        folders: a sweep's folder, or several to compare.
-        output: where to; by default the one folder, or ./comparison for several. It is made if necessary.
+        folders: the folder of a sweep, or several folders to compare.
+        output: the folder for the files, created if necessary; None: the folder of a single sweep, or ./comparison for
+            several.
 
-    Returns the path of report.html and the `comparison`.
+    Returns:
+        The path of report.html, and the text of `comparison`.
 
     Raises:
-        UserError: no such folder, no runs in it, or the output cannot be written.
+        UserError: a folder does not exist or contains no runs, or the output cannot be written.
     """
-    listed = [folders] if isinstance(folders, str | Path) else list(folders)
-    listed = list(dict.fromkeys(Path(folder).expanduser().absolute() for folder in listed))
+    given = [folders] if isinstance(folders, str | Path) else list(folders)
+    listed = list(dict.fromkeys(Path(folder).expanduser().absolute() for folder in given))
     if output is None:
         output = listed[0] if len(listed) == 1 else "comparison"
     output = Path(output).expanduser().absolute()
@@ -60,7 +62,10 @@ def write_report(folders: str | Path | Sequence[str | Path], output: str | Path 
 
 
 def _check_folder(output: Path) -> None:
-    """Before the work: pictures of a large sweep take a while to read."""
+    """Create the output folder, and raise a UserError if the report cannot be written there.
+
+    This comes first, since reading the pictures of a large sweep takes a while.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
         try_writing(output)

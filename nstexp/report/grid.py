@@ -15,17 +15,20 @@ from nstexp.media.sheet import GAP_PX, GRAY, PALE, RED, beside, blank, padded, s
 from nstexp.report.jobs import INPUTS, Job, input_files, learned_by, shortened, unique, varying
 
 CELL_PX, INPUT_PX, WRAP_AT = 256, 60, 6
-LEAST_CELL_PX, LARGEST_SIDE_PX = 64, 20_000  # a large sweep gets smaller cells
+LEAST_CELL_PX, LARGEST_SIDE_PX = 64, 20_000  # large sweeps get smaller cells
 LABEL_PX, MARGIN_PX = 200, 20
 
-Pairs = tuple[tuple[str, str], ...]  # (key, value) of every key that a label names
+Pairs = tuple[tuple[str, str], ...]  # the (key, value) pairs of a label
 
 
 def draw_grid(jobs: Sequence[Job], path: Path) -> bool:
-    """A labeled contact sheet of the pictures; False, and no file, when no job has one.
+    """Write a labeled contact sheet of the pictures.
 
-    Two varying keys are rows and columns; one is a row, wrapped; of more, the last one is the columns. Several
-    content pictures are blocks below each other.
+    With one varying key the pictures are a row, which is wrapped. With two or more, the last key's values are the
+    columns, and the combinations of the others are the rows. Several content pictures are blocks below each other.
+
+    Returns:
+        True; or False if no job has a picture, and then no file is written.
 
     Raises:
         UserError: the file cannot be written.
@@ -47,7 +50,7 @@ def draw_grid(jobs: Sequence[Job], path: Path) -> bool:
 
 @dataclass
 class _Row:
-    """One line of pictures: its own label, the labels above its cells (if it has any), and the cells."""
+    """One row of pictures: the label at its left, the labels above its cells (None: no labels), and the cells."""
 
     label: Pairs
     headings: list[Pairs] | None
@@ -55,7 +58,7 @@ class _Row:
 
 
 def _arrange(jobs: Sequence[Job]) -> list[_Row]:
-    """Which job goes where; jobs that do not say what they varied go last."""
+    """Arrange the jobs in rows; jobs without a value for every varying key come last."""
     keys = varying(jobs)
     known = [job for job in jobs if all(job.text(key) is not None for key in keys)]
     rest = [job for job in jobs if any(job.text(key) is None for key in keys)]
@@ -64,8 +67,10 @@ def _arrange(jobs: Sequence[Job]) -> list[_Row]:
 
 
 def _crossed(jobs: Sequence[Job], keys: Sequence[str]) -> list[_Row] | None:
-    """The last key as columns, combinations of the others as rows; None if two jobs would share a cell or most cells
-    would be empty."""
+    """Rows with the last key's values as columns, and the combinations of the other keys as rows.
+
+    None if two jobs would share a cell, or most cells would be empty.
+    """
     cells = {(_pairs(job, keys[:-1]), _pairs(job, keys[-1:])): job for job in jobs}
     labels, columns = unique(row for row, _ in cells), unique(column for _, column in cells)
     if len(cells) < len(jobs) or len(labels) * len(columns) > 2 * len(jobs):
@@ -76,6 +81,7 @@ def _crossed(jobs: Sequence[Job], keys: Sequence[str]) -> list[_Row] | None:
 
 
 def _wrapped(jobs: Sequence[Job], keys: Sequence[str]) -> list[_Row]:
+    """Rows of up to WRAP_AT jobs, with labels above the cells."""
     labels = [_pairs(job, keys) or (("job", str(job.number)),) for job in jobs]
     starts = range(0, len(jobs), WRAP_AT)
     return [_Row((), labels[n : n + WRAP_AT], list(jobs[n : n + WRAP_AT])) for n in starts]
@@ -86,12 +92,13 @@ def _pairs(job: Job, keys: Sequence[str]) -> Pairs:
 
 
 def _constant_inputs(jobs: Sequence[Job]) -> Pairs:
-    """Content and style, where all jobs have the same."""
-    texts = {key: {job.text(key) for job in jobs} - {None} for key in INPUTS}
+    """Content and style, if they are the same in all jobs."""
+    texts = {key: {text for job in jobs if (text := job.text(key)) is not None} for key in INPUTS}
     return tuple((key, values.pop()) for key, values in texts.items() if len(values) == 1)
 
 
 def _common_origin(jobs: Sequence[Job]) -> Path | None:
+    """`Job.origin`, if it is the same in all jobs."""
     origins = {job.origin for job in jobs}
     return origins.pop() if len(origins) == 1 else None
 
@@ -106,14 +113,14 @@ def _common_styles(jobs: Sequence[Job]) -> dict[str, Source]:
 
 
 class _Sheet:
-    """Draws the rows, once for every content picture; all blocks have the same column widths.
+    """Draws the rows once per content picture, as blocks with equal column widths.
 
     Args:
-        rows: as `_arrange` makes them.
-        thumbnails: {file: picture, or None if it is damaged}.
-        inputs: those of INPUTS that are the same for all jobs; those that vary are in the labels.
-        px: longer side of a thumbnail at most.
-        origin: where relative paths of inputs start.
+        rows: the result of `_arrange`.
+        thumbnails: file -> picture, or None if it is damaged.
+        inputs: content and style, if they are the same for all jobs; otherwise they are in the labels.
+        px: longest side of a thumbnail.
+        origin: the folder to which relative paths of inputs refer.
         learned: name -> source of the styles that networks have learned.
     """
 
@@ -132,7 +139,7 @@ class _Sheet:
         self._input = cache(lambda file: thumbnail(file, INPUT_PX))
 
     def block(self, name: str, titled: bool) -> Image.Image:
-        """All jobs' pictures of one content picture."""
+        """The pictures of all jobs for one content picture; `titled` adds its name."""
         parts = [sheet.words(name, size=20)] if titled else []
         if self.inputs:
             parts.append(beside([self._label((pair,), name, LABEL_PX) for pair in self.inputs], gap=3 * GAP_PX))
@@ -146,12 +153,13 @@ class _Sheet:
         return stacked(parts, gap=GAP_PX)
 
     def _line(self, label: Image.Image, images: Sequence[Image.Image], left: int, y: float) -> Image.Image:
-        """Images in their columns, at the top (y = 0) or the bottom (1) of the line, behind a label of `left` px."""
+        """A label of width `left`, and images in columns, aligned to the top (y = 0) or bottom (y = 1) of the line."""
         height = max(image.height for image in (label, *images))
         parts = [padded(image, self.width, height, 0.5, y) for image in images]
         return beside([padded(label, left, height, 0, 0.5), *parts] if left else parts)
 
     def _cells(self, row: _Row, name: str) -> list[Image.Image]:
+        """The cells of a row for one content picture."""
         files = [job.pictures.get(name) if job else None for job in row.cells]
         pictures = [self.thumbnails[file] if file else None for file in files]
         height = max((image.height for image in pictures if image is not None), default=self.width * 3 // 4)
@@ -161,20 +169,21 @@ class _Sheet:
         ]
 
     def _cell(self, job: Job, picture: Image.Image | None, height: int) -> Image.Image:
+        """A picture; or for a job that is not completed, its status and error."""
         if picture is not None and job.status == "completed":
             return picture
         status = sheet.words("damaged" if job.status == "completed" else job.status, color=RED)
         if picture is not None:
             return stacked([picture, status], x=0.5)
-        reason = textwrap.shorten(job.error or "", 100, placeholder="...")
-        reason = sheet.words(reason, self.width - 2 * GAP_PX, size=11, color=GRAY, centered=True)
+        error = textwrap.shorten(job.error or "", 100, placeholder="...")
+        reason = sheet.words(error, self.width - 2 * GAP_PX, size=11, color=GRAY, centered=True)
         text = stacked([status, reason], x=0.5)
         box = padded(text, self.width, max(height, text.height + 2 * GAP_PX), 0.5, 0.5)
         ImageDraw.Draw(box).rectangle((0, 0, box.width - 1, box.height - 1), outline=PALE)
         return box
 
     def _label(self, pairs: Pairs, name: str, width: int, centered: bool = False) -> Image.Image:
-        """A line for each pair, with the input pictures themselves below `content` and `style`, as many as fit."""
+        """A line per pair; below `content` and `style`, thumbnails of the input pictures, as many as fit."""
         parts = []
         for pair in pairs:
             files = input_files(*pair, name, self.origin, self.learned)
@@ -185,7 +194,7 @@ class _Sheet:
 
 
 def _named(pair: tuple[str, str]) -> str:
-    """`weights.beta=100`; of a list only the items."""
+    """A label such as `weights.beta=100`; lists without brackets and commas."""
     key, value = pair
     if value.startswith("["):
         value = value.strip("[]").replace(",", " ")

@@ -1,4 +1,4 @@
-"""The run folders of sweeps, read into jobs: what was set, what came of it, and what could not be read."""
+"""Read the run folders of sweeps into jobs: settings, results, and notes on damaged files."""
 
 import csv
 import json
@@ -24,13 +24,13 @@ from nstexp.media.samples import is_builtin
 from nstexp.outputs import Summary, read_summary, unescaped
 
 NO_RECORD = "no record"  # the status of a run without a readable summary.json
-SWEEP = "sweep"  # the key that says which folder a job is from, when several are compared
+SWEEP = "sweep"  # the key with the name of a job's sweep, if several sweeps are compared
 INPUTS = ("content", "style")
-MOST_INPUTS = 3  # pictures that one value of `content` or `style` is shown with
+MOST_INPUTS = 3  # a value of `content` or `style` with more pictures is shown without pictures
 NOT_TERMS = ("image", "step", "seconds", "lr", "images_per_second", "data_wait")  # columns of losses.csv
-MOST_POINTS = 200  # of one curve
+MOST_POINTS = 200  # points of a curve
 
-# libyaml's loader is ten times as fast; PyYAML is also built without it.
+# The loader of libyaml is ten times as fast, but some builds of PyYAML lack it.
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -38,20 +38,23 @@ _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Job:
     """One run of a sweep.
 
-    number: the job's number, or its place where they are not all numbered.
-    name: of its folder, from the sweep's folder on.
-    status: summary.json's, or NO_RECORD.
-    error: what went wrong, on one line.
-    overrides: {key: value} of what the user or the sweeper set; for a config group the option's name. Of several
-        sweeps also SWEEP, the folder's name.
-    config: the composed configuration; empty when it cannot be read.
-    metrics: {picture: {name: number}}.
-    pictures: {picture: file}, of those that are there.
-    progress: {picture: (file, step)}, the newest of images/.
-    missing: names of the pictures that the record names and that are gone.
-    choices: {config group: option}, also of groups that nobody set.
-    origin: the folder that relative paths in the configuration start from; None where it was not recorded.
-    problems: a sentence for each file of the run that is damaged.
+    Args:
+        number: the job's number, or its position if not all jobs have different numbers.
+        name: path of the run folder, relative to the sweep's folder.
+        path: the run folder.
+        summary: the content of summary.json; None if it cannot be read.
+        status: the status in summary.json, or NO_RECORD.
+        error: the error message on one line; None without an error.
+        overrides: key -> value that the user or the sweeper has set; for a config group, the name of the option. If
+            several sweeps are compared, also SWEEP -> the sweep's name.
+        config: the composed configuration; empty if it cannot be read.
+        metrics: picture -> name -> number.
+        pictures: picture -> file, for pictures that exist.
+        progress: picture -> (file, step) of the newest picture in images/.
+        missing: names of pictures that the record lists and that no longer exist.
+        choices: config group -> option, including groups that were not set.
+        origin: the folder to which relative paths in the configuration refer; None if it was not recorded.
+        problems: a sentence for each damaged file of the run.
     """
 
     number: int
@@ -71,7 +74,7 @@ class Job:
     problems: list[str] = field(default_factory=list)
 
     def text(self, key: str) -> str | None:
-        """The value of a key as one would type it; None where nothing says what it was."""
+        """The value of a config key as a user would type it; None if it was not recorded."""
         if key in self.overrides:
             return as_text(self.overrides[key])
         value = _at(self.config, key)
@@ -80,13 +83,19 @@ class Job:
         return as_text(self.choices[key]) if key in self.choices else None
 
     def recorded(self, name: str) -> Any:
-        """A field of the summary; None without one."""
+        """A field of the summary; None without a summary."""
         return getattr(self.summary, name, None)
 
 
 @dataclass
 class Curve:
-    """The rows of losses.csv of one picture; terms are {name: [value or None]}, seconds is empty if not recorded."""
+    """The loss curves of one picture.
+
+    Args:
+        steps: the step of each point.
+        seconds: the time of each point; empty if it was not recorded.
+        terms: loss term -> values, None where there is no number.
+    """
 
     picture: str
     steps: list[int]
@@ -95,58 +104,57 @@ class Curve:
 
 
 def job_folders(folder: Path) -> list[Path]:
-    """The run folders in a sweep's folder, at any depth, in natural order: 2 before 10. Those of a sweep that has its
-    own folder in this one are not among them."""
+    """The run folders of a sweep, at any depth, in natural order (2 before 10), without those of sweeps inside it."""
     entries = list(_folders_in(folder))
-    found = [entry for entry in entries if (entry / ".hydra").is_dir() or _has_record(entry)]
-    inside = {parent for entry in found for parent in entry.parents}
-    # A job that died before it left anything; and not a folder of jobs that is called after a value of theirs.
-    found += [e for e in entries if e.parent == folder and e.name.isdecimal() and e not in inside and e not in found]
-    return natsorted(found, key=lambda entry: entry.relative_to(folder).as_posix())
+    runs = [entry for entry in entries if (entry / ".hydra").is_dir() or _has_record(entry)]
+    parents = {parent for entry in runs for parent in entry.parents}
+    # A numbered folder is a job that died before it wrote any file, unless it contains jobs and is named after a value.
+    runs += [e for e in entries if e.parent == folder and e.name.isdecimal() and e not in parents and e not in runs]
+    return natsorted(runs, key=lambda entry: entry.relative_to(folder).as_posix())
 
 
 def _folders_in(folder: Path) -> Iterator[Path]:
-    """All of them, and those in them, but for what links lead to."""
+    """All folders inside a folder, at any depth, without the folders inside links and inside other sweeps."""
     with os.scandir(folder) as entries:
-        found = [Path(entry.path) for entry in entries if is_input(entry.name) and entry.is_dir()]
-    for entry in found:
+        folders = [Path(entry.path) for entry in entries if is_input(entry.name) and entry.is_dir()]
+    for entry in folders:
         yield entry
         if not entry.is_symlink() and not (entry / "multirun.yaml").is_file():
-            with suppress(OSError):  # one that may not be read
+            with suppress(OSError):  # a folder without permission to read it
                 yield from _folders_in(entry)
 
 
 def read_sweep(folder: str | Path) -> list[Job]:
-    """The jobs of a sweep, by number.
+    """The jobs of a sweep, ordered by number.
 
     Raises:
-        UserError: there is no such folder, or no run in it.
+        UserError: the folder does not exist or contains no runs.
     """
     folder = _existing(folder)
     paths = job_folders(folder)
     if not paths:
         raise UserError(f"{folder}: no runs in this folder{_nearby(folder)}")
-    shown = bar(paths, desc="runs", unit="run", delay=2, leave=False)
-    jobs = [_read_job(path, place, path.relative_to(folder).as_posix()) for place, path in enumerate(shown)]
-    if len({job.number for job in jobs}) < len(jobs):  # of several sweeps, or not all numbered
-        for place, job in enumerate(jobs):
-            job.number = place
+    with_bar = bar(paths, desc="runs", unit="run", delay=2, leave=False)
+    jobs = [_read_job(path, position, path.relative_to(folder).as_posix()) for position, path in enumerate(with_bar)]
+    if len({job.number for job in jobs}) < len(jobs):  # jobs of several sweeps, or without numbers
+        for position, job in enumerate(jobs):
+            job.number = position
     return sorted(jobs, key=lambda job: job.number)
 
 
 def read_sweeps(folders: Sequence[str | Path]) -> list[Job]:
-    """The jobs of several sweeps; each job has its sweep's name as its first override, SWEEP.
+    """The jobs of several sweeps, with the name of the sweep as the first override, SWEEP.
 
-    A folder that is itself a run is a sweep of one job. A single folder is read as `read_sweep` does.
+    The folder of a single run counts as a sweep of one job. For a single folder this is the same as `read_sweep`.
 
     Raises:
-        UserError: there is no such folder, or no run in one.
+        UserError: a folder does not exist or contains no runs.
     """
-    found = unique(_existing(folder).resolve() for folder in folders)
-    if len(found) == 1:
-        return read_sweep(found[0])
+    sweeps = unique(_existing(folder).resolve() for folder in folders)
+    if len(sweeps) == 1:
+        return read_sweep(sweeps[0])
     jobs = []
-    for folder, name in zip(found, _names(found), strict=True):
+    for folder, name in zip(sweeps, _names(sweeps), strict=True):
         is_run = _has_record(folder) and not job_folders(folder)
         for job in [_read_job(folder, 0, folder.name)] if is_run else read_sweep(folder):
             job.overrides = {SWEEP: name, **{key: value for key, value in job.overrides.items() if key != SWEEP}}
@@ -155,13 +163,17 @@ def read_sweeps(folders: Sequence[str | Path]) -> list[Job]:
 
 
 def varying(jobs: Sequence[Job]) -> list[str]:
-    """The overridden keys whose values differ between jobs, in the order of the overrides: the last varies fastest."""
+    """The overridden keys whose values differ between jobs, in the order of the overrides (the last varies fastest)."""
     keys = unique(key for job in jobs for key in job.overrides)
     return [key for key in keys if len({job.text(key) for job in jobs} - {None}) > 1]
 
 
 def read_curves(path: Path) -> tuple[list[Curve], int]:
-    """The curves in a run folder's losses.csv, at most MOST_POINTS each, and how many damaged lines were left out."""
+    """Read losses.csv of a run folder.
+
+    Returns:
+        The curves, with at most MOST_POINTS points, and the number of damaged lines, which are left out.
+    """
     try:
         with (path / "losses.csv").open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(line.replace("\0", "") for line in file)
@@ -178,33 +190,29 @@ def read_curves(path: Path) -> tuple[list[Curve], int]:
 def input_files(
     key: str, value: str, name: str, origin: Path | None = None, learned: Mapping[str, Source] | None = None
 ) -> list[Path]:
-    """The few pictures that a value of INPUTS means; of several contents the one that is called like the picture.
+    """The input pictures that belong to one result, see `inputs_of`.
 
     Args:
-        key: one of INPUTS; anything else has no files.
-        value: as `Job.text` gives it.
-        name: the picture that was made.
-        origin: where relative paths start.
+        key: one of INPUTS; other keys have no files.
+        value: the value of the key, from `Job.text`.
+        name: the name of the result.
+        origin: the folder to which relative paths refer.
         learned: the styles that `style` can name, see `learned_by`.
     """
     return inputs_of(find_inputs(key, value, origin, learned), key, name)
 
 
 def find_inputs(key: str, value: str, origin: Path | None, learned: Mapping[str, Source] | None = None) -> list[Path]:
-    """All pictures that a value of INPUTS means; none if one of them is gone.
+    """All pictures that a value of `content` or `style` names; empty if they no longer exist.
 
-    Args:
-        key: one of INPUTS; anything else has no files.
-        value: as `Job.text` gives it.
-        origin: where relative paths start.
-        learned: the styles that `style` can name, see `learned_by`.
+    Args: as for `input_files`.
     """
     if key not in INPUTS or not value:
         return []
     learned = learned if learned and key == "style" else {}
     try:
         return [path for spec in _specs(value, learned) for path in _pictures_of(spec, key, origin, learned)]
-    except (UserError, OSError, ValueError):  # moved since, or a name that no file can have
+    except (UserError, OSError, ValueError):  # files that were moved, or a name that no file can have
         return []
 
 
@@ -251,14 +259,15 @@ def _learned_in(model: str) -> dict[str, Source]:
 
 
 def inputs_of(files: Sequence[Path], key: str, name: str) -> list[Path]:
-    """The few of `files` that belong to one picture."""
+    """The files that belong to one result: of several contents the file with the name of the result; otherwise all
+    files, or none if there are more than MOST_INPUTS."""
     if key == "content" and len(files) > 1:
         return [file for file in files if file.stem == name][:1]
     return list(files) if len(files) <= MOST_INPUTS else []
 
 
 def as_text(value: Any) -> str:
-    """A value of the configuration as one would type it."""
+    """A value of the configuration as a user would type it."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
@@ -271,12 +280,12 @@ def as_text(value: Any) -> str:
 
 
 def _item_as_text(item: Any) -> str:
-    """An item of a list; in quotes where a comma or a quote would part it."""
+    """An item of a list; in quotes if it contains a comma or a quote."""
     return json.dumps(item, ensure_ascii=False) if isinstance(item, str) and re.search('[,"]', item) else as_text(item)
 
 
 def _items(text: str) -> list[str]:
-    """The items of a list as `as_text` writes it; of anything else itself."""
+    """The items of a list in the format of `as_text`; any other text is the only item."""
     if not (text.startswith("[") and text.endswith("]")):
         return [text]
     items = re.findall(r'"(?:[^"\\]|\\.)*"|[^,]+', text[1:-1])
@@ -284,27 +293,28 @@ def _items(text: str) -> list[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number, which true and false are not."""
+    """Whether a value is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def unique(items: Iterable[Any]) -> list[Any]:
-    """Each item once, in order."""
+    """The items without duplicates, in order."""
     return list(dict.fromkeys(items))
 
 
 def loss_terms(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """{term: its settings} of a configuration."""
+    """Loss term -> settings, from a configuration."""
     terms = config.get("loss")
     return terms if isinstance(terms, Mapping) else {}
 
 
 def shortened(text: str, most: int) -> str:
-    """With the middle left out: what differs is mostly at the ends."""
+    """A text of at most `most` characters; the middle is left out, since texts mostly differ at their ends."""
     return text if len(text) <= most else f"{text[: most // 2 - 2]}...{text[len(text) - (most - most // 2 - 1) :]}"
 
 
 def _existing(folder: str | Path) -> Path:
+    """The path of a folder; raises a UserError if it does not exist."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
@@ -312,7 +322,7 @@ def _existing(folder: str | Path) -> Path:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many of the folders around them as it takes to tell them apart."""
+    """The folders' names, with as many parent folders as are needed to tell them apart."""
     deepest = max(len(folder.parts) for folder in folders)
     for depth in range(1, deepest + 1):
         names = ["/".join(folder.parts[-depth:]) for folder in folders]
@@ -321,10 +331,11 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _read_job(path: Path, place: int, name: str) -> Job:
+def _read_job(path: Path, position: int, name: str) -> Job:
+    """Read a run folder; damaged files become entries of `Job.problems`."""
     problems: list[str] = []
     summary, problem = _read_record(path)
-    # The run's own record first: Hydra writes its own anew also for a job that is then refused.
+    # summary.json comes first, since Hydra replaces its files even for a job that is then refused.
     overrides = summary.overrides if summary else []
     overrides = overrides or _read(path / ".hydra" / "overrides.yaml", list, problems) or []
     config = _read(path / "config.yaml", dict, problems) or _read(path / ".hydra" / "config.yaml", dict, problems) or {}
@@ -333,13 +344,13 @@ def _read_job(path: Path, place: int, name: str) -> Job:
     metrics = _numbers(_read(path / "metrics.json", dict, problems) or (summary.metrics if summary else {}))
     status, error = (NO_RECORD, problem) if summary is None else (str(summary.status), summary.error)
     if status == "running":
-        error = "no end is recorded: it still runs, or was killed"
+        error = "no end is recorded: the run is still running, or was killed"
     outputs = _image_names(summary)
     files = {name: path / f"{name}.png" for name in unique([*metrics, *(Path(file).stem for file in outputs)])}
     pictures = {name: file for name, file in files.items() if file.is_file()}
     gone = [Path(file).name for file in outputs if not (path / Path(file).name).is_file() and not _is_file(file)]
     return Job(
-        number=_job_number(name, hydra, place),
+        number=_job_number(name, hydra, position),
         name=name,
         path=path,
         summary=summary,
@@ -357,15 +368,16 @@ def _read_job(path: Path, place: int, name: str) -> Job:
     )
 
 
-def _job_number(name: str, hydra: Mapping[str, Any], place: int) -> int:
-    """By the name of its folder, or as Hydra recorded it."""
+def _job_number(name: str, hydra: Mapping[str, Any], position: int) -> int:
+    """The number in the folder's name, or the number that Hydra has recorded, or the position."""
     if name.isdecimal():
         return int(name)
-    recorded = (_at(hydra, "hydra.job.num") or (None,))[0]
-    return recorded if is_whole(recorded) else place
+    recorded: Any = (_at(hydra, "hydra.job.num") or (None,))[0]
+    return int(recorded) if is_whole(recorded) else position
 
 
 def _read_record(path: Path) -> tuple[Summary | None, str | None]:
+    """The content of summary.json, or an error message."""
     try:
         return read_summary(path), None
     except FileNotFoundError:
@@ -375,8 +387,10 @@ def _read_record(path: Path) -> tuple[Summary | None, str | None]:
 
 
 def _read(path: Path, kind: type, problems: list[str]) -> Any:
-    """The content of a YAML or JSON file; None when it is missing, damaged or of another kind, which is a problem
-    unless it is missing."""
+    """The content of a YAML or JSON file; None if it is missing, damaged or not of type `kind`.
+
+    A file that exists and cannot be used becomes an entry of `problems`.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else unescaped(_yaml(text))
@@ -385,18 +399,19 @@ def _read(path: Path, kind: type, problems: list[str]) -> Any:
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         content = None
     if not isinstance(content, kind):
-        place = f"{path.parent.name}/{path.name}" if path.parent.name == ".hydra" else path.name
-        problems.append(f"{place} is damaged and was left out")
+        name = f"{path.parent.name}/{path.name}" if path.parent.name == ".hydra" else path.name
+        problems.append(f"{name} is damaged and was left out")
         return None
     return content
 
 
 def _yaml(text: str) -> Any:
-    """The content of a YAML file. libyaml refuses names that are no valid Unicode, PyYAML does not."""
+    """Parse YAML. PyYAML reads names that are not valid Unicode, which libyaml refuses."""
     return yaml.load(text, yaml.SafeLoader if "\\uDC" in text else _YamlLoader)
 
 
 def _numbers(metrics: Any) -> dict[str, dict[str, float]]:
+    """The numbers in the content of metrics.json."""
     if not isinstance(metrics, dict):
         return {}
     return {
@@ -407,8 +422,11 @@ def _numbers(metrics: Any) -> dict[str, dict[str, float]]:
 
 
 def _parsed(overrides: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """{key: value}. The text of an override keeps quotes and number formats, so the composed value is taken, except of
-    a config group, where it is a whole table and the text is the option's name."""
+    """Overrides as key -> value.
+
+    The value comes from the composed configuration, since the text of an override has quotes and number formats. Only
+    for a config group, where the configuration has a whole table, it is the text, which is the option's name.
+    """
     parsed = {}
     for override in overrides if isinstance(overrides, list) else []:
         key, equals, text = str(override).partition("=")
@@ -420,7 +438,7 @@ def _parsed(overrides: Any, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _at(config: Mapping[str, Any], key: str) -> tuple[Any] | None:
-    """The value at a dotted key, in a tuple, because null is a value; None when there is no such key."""
+    """The value at a dotted key, in a tuple, because the value may be None; None if there is no such key."""
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -430,7 +448,7 @@ def _at(config: Mapping[str, Any], key: str) -> tuple[Any] | None:
 
 
 def _image_names(summary: Summary | None) -> list[str]:
-    """What the record names as made, as far as it is a picture."""
+    """The outputs in the record that are pictures."""
     outputs = summary.outputs if summary is not None else []
     names = [str(output) for output in outputs] if isinstance(outputs, list) else []
     return [name for name in names if Path(name).suffix.lower() in WRITABLE]
@@ -444,7 +462,7 @@ def _is_file(name: str) -> bool:
 
 
 def _progress(path: Path) -> dict[str, tuple[Path, int]]:
-    """The newest picture of each name in images/."""
+    """The newest picture for each name in images/, and its step."""
     newest: dict[str, tuple[Path, int]] = {}
     for file in sorted(file for file in (path / "images").glob("*.jpg") if is_input(file.name)):
         name, _, step = file.stem.rpartition("_")
@@ -464,7 +482,7 @@ def _origin(hydra: Mapping[str, Any]) -> Path | None:
 
 
 def _from(spec: str, origin: Path | None) -> str:
-    """A file or folder as seen from here; a path that was absolute, or a built-in name, stays."""
+    """A path of the configuration, relative to `origin`; absolute paths and built-in names stay as they are."""
     if origin is None or is_builtin(spec) or spec.startswith("~"):
         return spec
     return os.path.join(origin, spec)
@@ -475,7 +493,7 @@ def _has_record(path: Path) -> bool:
 
 
 def _nearby(folder: Path) -> str:
-    """The end of the sentence that this folder holds no runs: which one may have been meant."""
+    """The end of the error message for a folder without runs: a folder that the user may have meant."""
     if _has_record(folder):
         return f": it is itself one run; give the sweep's folder, {folder.parent}"
     sweeps = sorted(entry for entry in folder.iterdir() if entry.is_dir() and job_folders(entry))
@@ -483,7 +501,7 @@ def _nearby(folder: Path) -> str:
 
 
 def _is_whole(row: Mapping[Any, Any], terms: Sequence[str]) -> bool:
-    """Whether a line of losses.csv was written to its end and holds numbers; a missing last column was cut off."""
+    """Whether a line of losses.csv is complete and contains numbers; an incomplete line lacks its last columns."""
     if None in row or None in row.values() or not str(row.get("step", "")).isdecimal() or "image" not in row:
         return False
     return all(row[term] == "" or _float(row[term]) is not None for term in terms)
@@ -497,6 +515,7 @@ def _float(text: str | None) -> float | None:
 
 
 def _curve(picture: str, rows: Sequence[Mapping[str, str]], terms: Sequence[str]) -> Curve:
+    """The curves of one picture, with evenly chosen rows if there are more than MOST_POINTS."""
     if len(rows) > MOST_POINTS:
         rows = [rows[round(n * (len(rows) - 1) / (MOST_POINTS - 1))] for n in range(MOST_POINTS)]
     columns = {term: [_brief(row[term]) for row in rows] for term in terms}
@@ -510,6 +529,6 @@ def _curve(picture: str, rows: Sequence[Mapping[str, str]], terms: Sequence[str]
 
 
 def _brief(text: str | None) -> float | None:
-    """Six digits are more than a chart shows."""
+    """A finite number rounded to six digits, which is more than a chart shows; None for other texts."""
     value = _float(text)
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

@@ -1,6 +1,6 @@
 "use strict";
 
-// All text comes from the data as text nodes and attributes; nothing is ever parsed as markup.
+// All data is inserted as text nodes and attributes, and never parsed as markup.
 const report = (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
@@ -42,7 +42,7 @@ const report = (() => {
   const unlisted = (text) => (text.startsWith("[") ? text.slice(1, -1).replaceAll(",", " ") : text);
   const shortened = (text, most) => (text.length <= most ? text : `${text.slice(0, most - 12)}...${text.slice(-9)}`);
 
-  // Lines of a narrow label end behind these, not inside a word.
+  // Lets a narrow label wrap after these characters, and not inside a word.
   const breakable = (text) => text.split(/(?<=[._/=:,])/).flatMap((part) => [part, el("wbr")]);
 
   function picture(image, alt) {
@@ -84,7 +84,7 @@ const report = (() => {
     return parts.length ? parts.join(", ") : jobName(run(row));
   }
 
-  // Numbers of other photos and paintings do not compare.
+  // Numbers are only comparable between rows with the same photo and painting.
   const inputsOf = (row) => JSON.stringify([row.picture, run(row).values.content, run(row).values.style]);
 
   const fullLabel = (row) => (axes.length ? `${jobName(run(row))}: ${label(row)}` : jobName(run(row)));
@@ -119,10 +119,11 @@ const report = (() => {
 
   // ---------------------------------------------------------------- contact sheet
 
-  const CELL_ERROR = 90;  // characters that fit a cell
+  const CELL_ERROR = 90;  // number of characters that fit into a cell
   const sheet = { rows: "", columns: "", picks: {}, number: "", size: null };
 
-  // Axes without those that follow from one before them, as all settings do that only differ between two sweeps.
+  // The axes whose value is not determined by an earlier axis. With two sweeps, for example, a setting that only differs
+  // between the sweeps is determined by the sweep.
   function independent() {
     const kept = [];
     for (const axis of data.axes) {
@@ -140,7 +141,7 @@ const report = (() => {
     sheet.columns = keys.at(-1) ?? "";
     sheet.rows = keys.at(-2) ?? "";
     const area = (axisOf(sheet.rows)?.values.length ?? 1) * (axisOf(sheet.columns)?.values.length ?? 1);
-    if (area > 3 * rows.length) sheet.rows = sheet.columns = "";  // mostly empty: a list shows more
+    if (area > 3 * rows.length) sheet.rows = sheet.columns = "";  // most cells would be empty, so use a list
     const listed = !sheet.rows && !sheet.columns;
     for (const axis of axes) {
       const isFree = axis.key === "picture" || (keys.includes(axis.key) && !listed);
@@ -203,7 +204,7 @@ const report = (() => {
     byId("sheet-controls").querySelector('input[type="range"]').value = size;
   }
 
-  // The best rows of each group that had the same inputs; where all are equal none is best.
+  // The best rows among those with the same inputs; none if all are equal.
   function bestOf(items) {
     const number = data.numbers.find((n) => n.name === sheet.number);
     const groups = new Map();
@@ -285,7 +286,7 @@ const report = (() => {
     return el("span", { class: "empty" }, el("b", {}, status), el("span", {}, shortened(reason, CELL_ERROR)));
   }
 
-  // Only one cell is a stop of the Tab key; the arrow keys move from there.
+  // The Tab key reaches one cell only; the arrow keys move from there.
   function rove(event) {
     for (const other of byId("sheet-view").querySelectorAll('.cell[tabindex="0"]')) other.tabIndex = -1;
     event.currentTarget.tabIndex = 0;
@@ -322,13 +323,13 @@ const report = (() => {
     ...data.axes.map((axis) => ({ id: axis.key, group: "overrides", get: (row) => run(row).values[axis.key], override: true,
       kind: axis.values.every((value) => value === null || !Number.isNaN(asNumber(value))) ? "count" : "text",
     })),
-    { id: "error", get: (row) => run(row).error, unseen: true },  // below the status
+    { id: "error", get: (row) => run(row).error, unseen: true },  // shown below the status
     ...["losses", "measures", "picture"].flatMap((group) => data.numbers.filter((number) => number.group === group).map((number) => ({
       id: number.label, name: number.name, group, title: number.title, get: (row) => row.numbers[number.name], kind: "number",
     }))),
-    { id: "seconds", group: "cost", get: (row) => run(row).seconds, kind: "number", title: "of the whole run" },
-    { id: "memory (MB)", group: "cost", get: (row) => run(row).memory_mb, kind: "number", title: "peak resident set" },
-    { id: "GPU memory (MB)", group: "cost", get: (row) => run(row).gpu_memory_mb, kind: "number", title: "peak" },
+    { id: "seconds", group: "cost", get: (row) => run(row).seconds, kind: "number", title: "time of the whole run" },
+    { id: "memory (MB)", group: "cost", get: (row) => run(row).memory_mb, kind: "number", title: "peak memory (resident set)" },
+    { id: "GPU memory (MB)", group: "cost", get: (row) => run(row).gpu_memory_mb, kind: "number", title: "peak GPU memory" },
     { id: "seed", group: "cost", get: (row) => run(row).seed, kind: "count" },
     { id: "started", group: "cost", get: (row) => run(row).started },
   ].filter((column) => ["job", "status"].includes(column.id) || rows.some((row) => ![null, undefined, ""].includes(column.get(row))))
@@ -351,7 +352,7 @@ const report = (() => {
     const absent = (value) => value === null || value === undefined || value === "" || value === "NaN";
     return [...indices].sort((a, b) => {
       const [x, y] = [column.get(rows[a]), column.get(rows[b])];
-      if (absent(x) || absent(y)) return absent(x) - absent(y) || a - b;  // missing ones are last in both directions
+      if (absent(x) || absent(y)) return absent(x) - absent(y) || a - b;  // missing values come last in both directions
       return (table.descending ? -1 : 1) * compareValues(x, y) || a - b;
     });
   }
@@ -395,7 +396,7 @@ const report = (() => {
       return el("td", { class: "n" }, el("a", { href: run(row).link, title: "the run's folder" }, String(run(row).job)));
     }
     if (column.id === "status" && !column.override) {
-      return el("td", {}, row.link ? el("a", { href: row.link, title: "the picture in full size" }, badge(value)) : badge(value), row.note ? ` ${row.note}` : "",
+      return el("td", {}, row.link ? el("a", { href: row.link, title: "the full-size picture" }, badge(value)) : badge(value), row.note ? ` ${row.note}` : "",
         run(row).error ? el("span", { class: "error", title: run(row).error }, run(row).error) : null);
     }
     if (value === null || value === undefined || value === "") return el("td", { class: ["number", "count"].includes(column.kind) ? "n none" : "none" }, MISSING);
@@ -429,7 +430,7 @@ const report = (() => {
     "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b,
   };
 
-  // One part of the filter as a function of a row; null where it names no column.
+  // One part of the filter as a function of a row; null if it compares a column that does not exist.
   function condition(part) {
     const [, name, sign, text] = part.match(/^([^<>=!]+)(<=|>=|!=|=|<|>)(.*)$/) ?? [];
     const column = name === undefined ? null : findColumn(name);
@@ -450,10 +451,10 @@ const report = (() => {
   function applyFilter() {
     const parts = (byId("filter").value.match(/(?:"[^"]*"?|[^\s"])+/g) ?? []).map((part) => part.replaceAll('"', ""));
     const unknown = parts.filter((part) => condition(part) === null);
-    // What names no column is looked for as it stands.
+    // A comparison with an unknown column is treated as a word.
     const tests = parts.map((part) => condition(part) ?? ((row) => columns.some((c) => String(c.get(row) ?? "").toLowerCase().includes(part.toLowerCase()))));
     table.visible = rows.map((_, index) => index).filter((index) => tests.every((test) => test(rows[index])));
-    const hint = unknown.length ? `; no column is called as in ${unknown.join(" ")}` : "";
+    const hint = unknown.length ? `; no column has the name in ${unknown.join(" ")}` : "";
     byId("filter-count").textContent = parts.length ? `${table.visible.length} of ${plural(rows.length, "row")}${hint}` : plural(rows.length, "row");
   }
 
@@ -482,7 +483,7 @@ const report = (() => {
     byId("curve-controls").append(
       select("Term", terms.map((term) => [term, term]), charts.term, redraw("term")),
       ...(pictures.length > 1 ? [select("Picture", all, charts.picture, redraw("picture"))] : []),
-      ...(data.curves.some((curve) => curve.seconds.length) ? [select("Along", [["steps", "steps"], ["seconds", "seconds"]], "steps", redraw("x"))] : []),
+      ...(data.curves.some((curve) => curve.seconds.length) ? [select("X axis", [["steps", "steps"], ["seconds", "seconds"]], "steps", redraw("x"))] : []),
       colors, check("log scale", true, redraw("log")),
     );
     const options = measures.map((column) => [column.id, column.id]);
@@ -492,7 +493,7 @@ const report = (() => {
     );
   }
 
-  // Whether a column spans more than one and a half decades, all of them positive.
+  // Whether all values of a column are positive, and the largest is more than 30 times the smallest.
   function wide(id) {
     const column = measures.find((c) => c.id === id);
     const references = column?.name === undefined ? [] : data.references.map((reference) => reference.numbers[column.name]);
@@ -500,7 +501,7 @@ const report = (() => {
     return values.length > 1 && Math.min(...values) > 0 && Math.max(...values) > 30 * Math.min(...values);
   }
 
-  // Plotly reads its labels as a small HTML.
+  // Plotly interprets some HTML in its labels.
   const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
   function colorOf(row, index) {
@@ -543,7 +544,7 @@ const report = (() => {
     };
   }
 
-  // Named one by one: among plotly's own choice is one that opens its cloud.
+  // The buttons are listed, since one of plotly's default buttons opens its cloud service.
   const OPTIONS = {
     responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "",
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
@@ -662,13 +663,13 @@ const report = (() => {
     byId("compare-view").querySelector(".a").replaceChildren(full(a));
     byId("compare-view").querySelector(".b").replaceChildren(full(b));
     byId("compare-links").replaceChildren("Full size: ", ...[["A", a], ["B", b]].flatMap(([name, side]) =>
-      [side.link ? el("a", { href: side.link, target: "_blank", rel: "noopener" }, name) : `${name} has none`, " "]));
+      [side.link ? el("a", { href: side.link, target: "_blank", rel: "noopener" }, name) : `${name} has no picture`, " "]));
     byId("compare-config").replaceChildren(configDiff(a, b));
     byId("compare-numbers").replaceChildren(numberDiff(a, b));
     slide();
   }
 
-  // The thumbnail at once, then the full picture, which may have been moved or deleted.
+  // Shows the thumbnail at once, and the full-size picture when it is loaded. It may have been moved or deleted.
   function full(side) {
     if (side.image === null) return el("p", {}, `${run(side.row).status}: ${run(side.row).error ?? "there is no picture"}`);
     const image = el("img", { src: data.images[side.image].src, alt: side.text });
@@ -686,7 +687,7 @@ const report = (() => {
   }
 
   function configDiff(a, b) {
-    if (!a.row || !b.row) return el("p", { class: "hint" }, "An input has no configuration.");
+    if (!a.row || !b.row) return el("p", { class: "hint" }, "Input pictures have no configuration.");
     const [first, second] = [run(a.row), run(b.row)];
     const own = { ...first.values, ...first.config }, other = { ...second.values, ...second.config };
     const keys = [...new Set([...Object.keys(own), ...Object.keys(other)])].filter((key) => (own[key] ?? null) !== (other[key] ?? null));

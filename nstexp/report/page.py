@@ -1,8 +1,8 @@
-"""report.html: one page that holds everything and opens from disk.
+"""report.html: a single file with all data of the report, which opens from disk.
 
-`page_data` turns jobs into what the page shows, as plain lists and dictionaries; `write_page` puts that, the style, the
-script and plotly into page.html. page.js makes every element from that data as text, never as markup, so that what a
-configuration or a file name contains stays text.
+`page_data` turns jobs into plain lists and dictionaries. `write_page` inserts these, the style sheet, the script and
+plotly into page.html. page.js creates every element from the data as text and never as markup, so that a configuration
+or a file name cannot inject HTML.
 """
 
 import base64
@@ -45,20 +45,23 @@ from nstexp.report.jobs import (
 )
 from nstexp.report.tables import ABOUT_PICTURES, number_columns
 
-THUMBNAIL_PX, LEAST_THUMBNAIL_PX, FULL_SIZE_FOR = 320, 96, 60  # up to that many pictures are shown at full size
+# Up to FULL_SIZE_FOR pictures, thumbnails have THUMBNAIL_PX on the longer side; more pictures get smaller ones.
+THUMBNAIL_PX, LEAST_THUMBNAIL_PX, FULL_SIZE_FOR = 320, 96, 60
 JPEG_QUALITY = 80
-MOST_NAMED = 12  # jobs in one sentence
-MOST_REFERENCES = 24  # rows; more would hide the runs
+MOST_NAMED = 12  # jobs that one sentence names
+MOST_REFERENCES = 24  # rows of references; more would hide the runs
 SHARED = ("task", "method", "encoder", "precision", "device", "seed")
 COMPARED_VERSIONS = ("nstexp", "torch")
-HIGHER_IS_BETTER = ("ssim",)  # of records that do not say which measures are better when they are higher
+HIGHER_IS_BETTER = ("ssim",)  # for records that do not contain this list
 
 
 def write_page(jobs: Sequence[Job], path: Path, folders: Sequence[Path] = ()) -> None:
-    """The page of some jobs.
+    """Write report.html.
 
     Args:
-        folders: the sweeps' folders, for the title.
+        jobs: the jobs of the report.
+        path: the file.
+        folders: the folders of the sweeps, for the title.
 
     Raises:
         UserError: the file cannot be written.
@@ -73,32 +76,36 @@ def write_page(jobs: Sequence[Job], path: Path, folders: Sequence[Path] = ()) ->
     }
     pieces = re.split(r"\{\{(\w+)\}\}", _resource("page.html"))
     text = "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces))
-    # A name that is no valid Unicode (a file's, on Linux) must not stop the page.
+    # On Linux, a file name may not be valid Unicode.
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8", errors="xmlcharrefreplace"))
 
 
 def page_data(jobs: Sequence[Job], output: Path, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """What page.js shows.
+    """The data that page.js shows.
 
     Args:
+        jobs: the jobs of the report.
         output: the page's folder; links are relative to it.
+        folders: the folders of the sweeps.
 
-    Returns a dictionary of JSON values:
-        title, made, folders: of the head.
-        statuses: {status: count}; seconds: of all runs together; started: of the first.
-        shared: [[name, value]] of what all runs have in common.
-        notices: sentences on what was left out.
-        axes: [{key, values, images}]: the varying keys; images is {value: [number of an image]}.
-        numbers: [{name, label, group, better, title}]; better is "lower", "higher" or null: no direction, or not
-            comparable between these jobs.
-        runs: one for each job: label, job, sweep, link, status, error, values {axis: text or null}, config (what
-            differs between runs), seed, seconds, memory_mb, gpu_memory_mb, started.
-        rows: one for each job and picture: run, picture, image (number or null), link, note, numbers.
-        references: [{kind, picture, values, numbers}]; reference_note: what to know of them, or null.
-        inputs: [{kind, name, image, link, picture}]; picture is null where it belongs to all.
+    Returns:
+        A dictionary of JSON values. "Image" stands for an index into `images`.
+        title, made, folders: for the head of the page.
+        statuses: {status: count}; seconds: total time of all runs; started: start of the first run.
+        shared: [[name, value]]: facts that all runs have in common.
+        notices: sentences about damaged and missing files, and other remarks.
+        axes: [{key, values, images}]: the varying keys; images is {value: [image]}.
+        numbers: [{name, label, group, better, title}]; better is "lower", "higher", or null for a number that has no
+            direction or is not comparable between these jobs.
+        runs: one entry per job: label, job, sweep, link, status, error, values {axis: text or null}, config (the keys
+            that differ between runs), seed, seconds, memory_mb, gpu_memory_mb, started.
+        rows: one entry per job and picture: run, picture, image (or null), link, note, numbers.
+        references: [{kind, picture, values, numbers}]; reference_note: an explanation of them, or null.
+        inputs: [{kind, name, image, link, picture, constant}]; picture is null for an input of all pictures; constant
+            is true if all jobs have the same value.
         curves: [{run, picture, steps, seconds, terms}].
-        config: {key: text} of what is the same in all runs.
-        images: [{src, width, height}], thumbnails as data URLs.
+        config: {key: text}: the keys that are equal in all runs.
+        images: [{src, width, height}]: thumbnails as data URLs.
     """
     keys = varying(jobs)
     entries = [_entry(job) for job in jobs]
@@ -131,12 +138,14 @@ def page_data(jobs: Sequence[Job], output: Path, folders: Sequence[Path] = ()) -
 
 @dataclass
 class _Entry:
-    """A job with what the page shows of it besides its numbers.
+    """A job with its pictures and curves.
 
-    pictures: {picture: (file or None, note)}; "" stands for a run without one.
-    inputs: [(one of INPUTS, picture, file)].
-    names: {file: name} of styles that the job's network has learned.
-    damaged_lines: of losses.csv.
+    Args:
+        pictures: picture -> (file or None, note); a run without pictures has the key "".
+        inputs: tuples of (one of INPUTS, picture, file).
+        names: file -> name of the styles that the job's network has learned.
+        curves: the loss curves.
+        damaged_lines: number of damaged lines in losses.csv.
     """
 
     job: Job
@@ -151,42 +160,43 @@ def _entry(job: Job) -> _Entry:
     curves, damaged_lines = read_curves(job.path)
     pictures = _pictures(job, curves)
     learned = learned_by(job)
-    given = {key: find_inputs(key, job.text(key) or "", job.origin, learned) for key in INPUTS}
-    inputs = [(key, name, file) for key in INPUTS for name in pictures for file in inputs_of(given[key], key, name)]
+    files_of = {key: find_inputs(key, job.text(key) or "", job.origin, learned) for key in INPUTS}
+    inputs = [(key, name, file) for key in INPUTS for name in pictures for file in inputs_of(files_of[key], key, name)]
     names = learned_names(job.text("style") or "", job.origin, learned)
     return _Entry(job, pictures, inputs, names, curves, damaged_lines)
 
 
 class _Images:
-    """Thumbnails of files, each once, and links to the files.
+    """One thumbnail per picture file, and links to the files.
 
     Args:
         output: the page's folder.
-        entries: whose pictures and inputs there will be; their number decides the size.
+        entries: the entries whose pictures and inputs are shown; thumbnails are smaller if there are many.
     """
 
     def __init__(self, output: Path, entries: Sequence[_Entry]) -> None:
-        self.output, self.encoded = output, []
+        self.output = output
+        self.encoded: list[dict[str, Any]] = []
         wanted = unique(file for entry in entries for file in _files(entry))
         px = THUMBNAIL_PX * math.sqrt(FULL_SIZE_FOR / max(FULL_SIZE_FOR, len(wanted)))
         self.px = max(LEAST_THUMBNAIL_PX, round(px))
         self._numbers = {file: self._add(file) for file in bar(wanted, desc="pictures", delay=2, leave=False)}
 
     def number(self, file: Path | None) -> int | None:
-        """The place in `encoded`; None for a picture that is damaged."""
+        """The index of a file's thumbnail in `encoded`; None for a damaged picture."""
         return self._numbers[file] if file is not None else None
 
     def link(self, file: Path | None) -> str | None:
-        """A relative URL."""
+        """The URL of a file, relative to the page."""
         if file is None:
             return None
         try:
             return quote(os.fsencode(Path(os.path.relpath(file, self.output)).as_posix()))
-        except ValueError:  # another drive of Windows
+        except ValueError:  # a different drive on Windows
             return Path(file).absolute().as_uri()
 
     def problems(self, entries: Sequence[_Entry]) -> list[str]:
-        """A sentence on each damaged picture."""
+        """A sentence for each damaged picture."""
         owners = {file: _named(entry.job) for entry in entries for file in _files(entry)}
         damaged = [file for file, number in self._numbers.items() if number is None]
         return [f"{owners[file]}: {file.name} is damaged and is not shown" for file in damaged]
@@ -207,34 +217,34 @@ def _resource(name: str) -> str:
 
 
 def _as_json(data: Any) -> str:
-    """JSON that can stand inside <script>: ASCII, and without the characters that HTML knows."""
+    """JSON that is safe inside <script>: ASCII without the special characters of HTML."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _number(value: Any) -> float | str | None:
-    """JSON has no words for what is not finite."""
+    """A number for JSON, which cannot express infinity and NaN: these become texts. None for other values."""
     if not is_number(value):
         return None
     return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
 
 
 def _pictures(job: Job, curves: Sequence[Curve]) -> dict[str, tuple[Path | None, str | None]]:
-    """{picture: (file, note)} of all that a job made or began; the newest of images/ stands in for what is not there.
+    """Picture -> (file, note), for all pictures that a job has made or begun.
 
-    The pictures of a training are those of its validation.
+    An unfinished picture is represented by its newest picture in images/, and a training by that of its validation.
     """
     training = job.progress.get("validation")
     begun = [name for name in job.progress if name != "validation"]
     names = unique([*job.metrics, *job.pictures, *begun, *(curve.picture for curve in curves)])
-    found = {}
+    result: dict[str, tuple[Path | None, str | None]] = {}
     for name in names or (["validation"] if training else [""]):
         file, step = job.progress.get(name) or training or (None, None)
         if name in job.pictures:
-            found[name] = (job.pictures[name], None)
+            result[name] = (job.pictures[name], None)
         else:
-            found[name] = (file, None if step is None else f"step {step}")
-    return found
+            result[name] = (file, None if step is None else f"step {step}")
+    return result
 
 
 def _files(entry: _Entry) -> list[Path]:
@@ -244,29 +254,33 @@ def _files(entry: _Entry) -> list[Path]:
 
 
 def _rows(run: int, entry: _Entry, images: _Images) -> list[dict[str, Any]]:
-    so_far = {curve.picture: {term: values[-1] for term, values in curve.terms.items()} for curve in entry.curves}
+    """The `rows` of one job, see `page_data`; unfinished pictures have the last numbers of their curves."""
+    last: dict[str, dict[str, Any]] = {
+        curve.picture: {term: values[-1] for term, values in curve.terms.items()} for curve in entry.curves
+    }
     rows = []
     for name, (file, note) in entry.pictures.items():
         number = images.number(file)
-        found = entry.job.metrics.get(name) or so_far.get(name, {})
+        numbers = entry.job.metrics.get(name) or last.get(name, {})
         rows.append({
             "run": run,
             "picture": name,
             "image": number,
             "link": images.link(file),
             "note": "damaged" if file is not None and number is None else note,
-            "numbers": {key: _number(value) for key, value in found.items() if value is not None},
+            "numbers": {key: _number(value) for key, value in numbers.items() if value is not None},
         })  # fmt: skip
     return rows
 
 
 def _run(job: Job, keys: Sequence[str], config: Mapping[str, str], images: _Images) -> dict[str, Any]:
+    """The entry of one job in `runs`, see `page_data`."""
     seed = job.recorded("seed")
     return {
         "label": job.name,
         "job": job.number,
         "sweep": job.overrides.get(SWEEP),
-        "link": images.link(job.path) + "/",
+        "link": f"{images.link(job.path)}/",
         "status": job.status,
         "error": job.error,
         "values": {key: job.text(key) for key in keys},
@@ -280,21 +294,22 @@ def _run(job: Job, keys: Sequence[str], config: Mapping[str, str], images: _Imag
 
 
 def _axis(key: str, entries: Sequence[_Entry], images: _Images) -> dict[str, Any]:
+    """The entry of one varying key in `axes`, see `page_data`."""
     values = unique(entry.job.text(key) for entry in entries)
-    shown: dict[str, list[int]] = {}
+    by_value: dict[str, list[int]] = {}
     for entry in entries:
         files = [file for kind, _, file in entry.inputs if kind == key]
-        found = shown.setdefault(entry.job.text(key) or "", [])
-        found += [n for file in unique(files) if (n := images.number(file)) is not None and n not in found]
-    return {"key": key, "values": values, "images": shown if key in INPUTS else {}}
+        numbers = by_value.setdefault(entry.job.text(key) or "", [])
+        numbers += [n for file in unique(files) if (n := images.number(file)) is not None and n not in numbers]
+    return {"key": key, "values": values, "images": by_value if key in INPUTS else {}}
 
 
 def _inputs(entries: Sequence[_Entry], images: _Images) -> list[dict[str, Any]]:
-    """Every content and style picture of the jobs; several contents belong to the picture that was made of them."""
-    found: dict[tuple[str, Path], set[str]] = {}
+    """All content and style pictures of the jobs. With several contents, each content belongs to its result."""
+    results_of: dict[tuple[str, Path], set[str]] = {}
     for entry in entries:
         for key, name, file in entry.inputs:
-            found.setdefault((key, file), set()).add(name)
+            results_of.setdefault((key, file), set()).add(name)
     several = len({name for entry in entries for name in entry.pictures}) > 1
     names_of_styles = {file: name for entry in entries for file, name in entry.names.items()}
     constant = {key: len({entry.job.text(key) for entry in entries} - {None}) == 1 for key in INPUTS}
@@ -307,46 +322,47 @@ def _inputs(entries: Sequence[_Entry], images: _Images) -> list[dict[str, Any]]:
             "picture": min(names) if several and len(names) == 1 and key == "content" else None,
             "constant": constant[key],
         }
-        for (key, file), names in found.items()
+        for (key, file), names in results_of.items()
         if images.number(file) is not None
     ]
 
 
 def _numbers(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every number of the rows: what it is, and which direction is better."""
+    """`numbers` of `page_data`: every number of the rows, its meaning, and which direction is better."""
     names = unique(name for row in rows for name in row["numbers"])
     labels = number_columns(jobs, names)
     terms = unique(term for job in jobs for term in loss_terms(job.config))
     described = {name: unique(d for job in jobs if (d := _described(job, name))) for name in names}
-    found = []
+    result = []
     for name in names:
         is_term = name == "total" or any(name == term or name.startswith(f"{term}_style") for term in terms)
         group = "losses" if is_term else "measures" if described[name] or name in HIGHER_IS_BETTER else "picture"
         better, title = _direction(jobs, name, group, described[name])
-        found.append({"name": name, "label": labels[name], "group": group, "better": better, "title": title})
-    return found
+        result.append({"name": name, "label": labels[name], "group": group, "better": better, "title": title})
+    return result
 
 
 def _described(job: Job, name: str) -> str | None:
+    """The job's description of a measure, see `Summary.measured_with`."""
     measured = job.recorded("measured_with")
     return str(measured[name]) if isinstance(measured, dict) and name in measured else None
 
 
 def _higher_is_better(job: Job) -> Sequence[str]:
-    """The job's measures of which more is better."""
+    """The measures of the job whose higher values are better."""
     recorded = job.recorded("higher_is_better")
     return recorded if isinstance(recorded, list) else HIGHER_IS_BETTER
 
 
 def _direction(jobs: Sequence[Job], name: str, group: str, described: Sequence[str]) -> tuple[str | None, str | None]:
-    """(better, title): "lower", "higher", or None for what has no direction or is not comparable between the jobs."""
+    """(better, title) of a number: "lower", "higher", or None if it has no direction or the jobs are not comparable."""
     title = "; ".join(described) or None
     if name == "total":
         return None, "the weighted sum of the terms: not comparable between runs with different weights"
     if group == "picture" or name in ABOUT_PICTURES:
         return None, title
     if group == "losses" and not _same_term(jobs, name):
-        return None, "unweighted; not comparable between these runs, whose settings of the term or encoders differ"
+        return None, "unweighted; not comparable, as the runs have different encoders or settings of the term"
     if len(described) > 1:
         return None, f"not comparable, as the runs were measured differently: {title}"
     directions = unique(name in _higher_is_better(job) for job in jobs if _described(job, name) is not None)
@@ -357,40 +373,44 @@ def _direction(jobs: Sequence[Job], name: str, group: str, described: Sequence[s
 
 
 def _same_term(jobs: Sequence[Job], name: str) -> bool:
-    """Whether all jobs that have the term compute the same formula, on the same layers of the same encoder."""
-    having = [job for job in jobs if any(name in numbers for numbers in job.metrics.values())]
-    settings = {as_text(job.config.get("loss")) for job in having if not loss_terms(job.config)}
-    settings |= {as_text(loss_terms(job.config).get(name.partition("_style")[0])) for job in having}
-    return len(settings) <= 1 and len({str(job.recorded("encoder")) for job in having}) <= 1
+    """Whether all jobs with the term compute the same formula on the same layers of the same encoder."""
+    with_term = [job for job in jobs if any(name in numbers for numbers in job.metrics.values())]
+    settings = {as_text(job.config.get("loss")) for job in with_term if not loss_terms(job.config)}
+    settings |= {as_text(loss_terms(job.config).get(name.partition("_style")[0])) for job in with_term}
+    return len(settings) <= 1 and len({str(job.recorded("encoder")) for job in with_term}) <= 1
 
 
 def _references(jobs: Sequence[Job], keys: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """One row for each distinct reference, with the values that its jobs share; a sentence if there are too many."""
+    """`references` of `page_data`, and a list of notices.
+
+    Jobs with equal references share a row, which has the values that these jobs have in common. If there are too many
+    rows, there are none, but a notice.
+    """
     groups: dict[tuple[str, str, str], list[Job]] = {}
     numbers: dict[tuple[str, str, str], dict[str, float]] = {}
     for job in jobs:
-        for picture, kind, found in _reference_numbers(job):
-            # Measured in each run again: the same up to rounding.
-            rounded = json.dumps({key: f"{value:.5g}" for key, value in found.items()})
+        for picture, kind, measured in _reference_numbers(job):
+            # Every run measures its references again, so that equal ones can differ by rounding.
+            rounded = json.dumps({key: f"{value:.5g}" for key, value in measured.items()})
             groups.setdefault((picture, kind, rounded), []).append(job)
-            numbers.setdefault((picture, kind, rounded), found)
+            numbers.setdefault((picture, kind, rounded), measured)
     if len(groups) > MOST_REFERENCES:
-        return [], [f"references: {len(groups)} different ones, too many to show beside the runs"]
+        return [], [f"{len(groups)} different photos and paintings are too many to show their scores beside the runs"]
     rows = []
-    for (picture, kind, rounded), owners in groups.items():
-        texts = {key: {job.text(key) for job in owners} for key in keys}
-        values = {key: found.pop() if len(found) == 1 else None for key, found in texts.items()}
-        found = numbers[picture, kind, rounded]
+    for group, group_jobs in groups.items():
+        picture, kind, _ = group
+        texts = {key: {job.text(key) for job in group_jobs} for key in keys}
         rows.append({
             "picture": picture,
             "kind": kind,
-            "values": values,
-            "numbers": {name: _number(value) for name, value in found.items()},
+            "values": {key: values.pop() if len(values) == 1 else None for key, values in texts.items()},
+            "numbers": {name: _number(value) for name, value in numbers[group].items()},
         })  # fmt: skip
     return rows, []
 
 
 def _reference_numbers(job: Job) -> list[tuple[str, str, dict[str, float]]]:
+    """The recorded scores of the job's photos and paintings: (picture, kind, numbers)."""
     found = []
     references = job.recorded("references")
     for picture, kinds in references.items() if isinstance(references, dict) else []:
@@ -401,7 +421,7 @@ def _reference_numbers(job: Job) -> list[tuple[str, str, dict[str, float]]]:
 
 
 def _configs(jobs: Sequence[Job]) -> tuple[dict[str, str], list[dict[str, str]]]:
-    """({key: text} of what all jobs with a configuration share, and for each job of what differs)."""
+    """Configuration keys and their values as text: those that are equal in all jobs, and per job those that differ."""
     flat = [dict(_flattened(job.config)) for job in jobs]
     known = [config for config in flat if config]
     keys = unique(key for config in known for key in config)
@@ -410,68 +430,73 @@ def _configs(jobs: Sequence[Job]) -> tuple[dict[str, str], list[dict[str, str]]]
 
 
 def _flattened(config: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """The dotted keys of a configuration, and their values as text."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and value:
             yield from _flattened(value, f"{name}.")
-        elif name != "run_dir":  # every run has its own
+        elif name != "run_dir":  # it always differs
             yield name, as_text(value)
 
 
 def _shared(jobs: Sequence[Job]) -> list[list[str]]:
-    """What every recorded job has in common."""
+    """Names and values of the facts that are the same for every recorded job."""
     recorded = [job for job in jobs if job.summary is not None]
     facts = {name: {str(job.recorded(name)) for job in recorded} for name in SHARED}
     versions = [_versions(job) for job in recorded]
-    facts |= {name: {found.get(name, "None") for found in versions} for name in unique(n for v in versions for n in v)}
+    packages = unique(package for of_job in versions for package in of_job)
+    facts |= {package: {of_job.get(package, "None") for of_job in versions} for package in packages}
     return [[name, texts.pop()] for name, texts in facts.items() if len(texts) == 1 and texts != {"None"}]
 
 
 def _versions(job: Job) -> dict[str, str]:
-    found = job.recorded("versions")
-    return {str(name): str(version) for name, version in found.items()} if isinstance(found, dict) else {}
+    """Package -> recorded version."""
+    recorded = job.recorded("versions")
+    return {str(name): str(version) for name, version in recorded.items()} if isinstance(recorded, dict) else {}
 
 
 def _named(*jobs: Job) -> str:
-    """How a notice calls jobs: `job 3`, `jobs 1, 2`; of several sweeps `job NAME/3`."""
+    """The names of jobs in a notice: `job 3`, `jobs 1, 2`; with several sweeps `job NAME/3`."""
     names = [f"{job.overrides[SWEEP]}/{job.number}" if SWEEP in job.overrides else str(job.number) for job in jobs]
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return f"job{'s' if len(names) > 1 else ''} {', '.join(names[:MOST_NAMED])}{more}"
 
 
 def _notices(entries: Sequence[_Entry]) -> list[str]:
-    """A sentence for everything that is not as the rest of the page suggests."""
+    """Sentences about missing and damaged files, unfinished runs and different versions."""
     jobs = [entry.job for entry in entries]
     unrecorded = [(job, str(job.error)) for job in jobs if job.status == NO_RECORD]
     running = [
-        (job, "still running, or killed; shown is what there is so far") for job in jobs if job.status == "running"
+        (job, "still running, or killed; the page shows its results so far") for job in jobs if job.status == "running"
     ]
     damaged = [(job, problem) for job in jobs for problem in job.problems]
     gone = [(job, f"{', '.join(job.missing)} was made and is no longer there") for job in jobs if job.missing]
-    # The last line of a run that still works may be half written.
+    # A run that is still running may not have finished its last line.
     lines = [(e.job, e.damaged_lines) for e in entries if e.damaged_lines > (e.job.status == "running")]
     cut = [(job, f"losses.csv has damaged lines, which were left out ({count})") for job, count in lines]
     return [*_grouped([*unrecorded, *running, *damaged, *gone, *cut]), *_mixed_versions(jobs), *_lost_inputs(entries)]
 
 
-def _grouped(found: Sequence[tuple[Job, str]]) -> list[str]:
-    """One sentence for all jobs of which the same is to be said."""
-    return [f"{_named(*(job for job, own in found if own == text))}: {text}" for text in unique(t for _, t in found)]
+def _grouped(notices: Sequence[tuple[Job, str]]) -> list[str]:
+    """Notices as sentences; jobs with the same text share a sentence."""
+    texts = unique(text for _, text in notices)
+    return [f"{_named(*(job for job, other in notices if other == text))}: {text}" for text in texts]
 
 
 def _mixed_versions(jobs: Sequence[Job]) -> list[str]:
+    """A sentence for each package of which the jobs used different versions."""
     sentences = []
     for package in COMPARED_VERSIONS:
-        having = [(job, version) for job in jobs if (version := _versions(job).get(package))]
-        versions = unique(version for _, version in having)
+        recorded = [(job, version) for job in jobs if (version := _versions(job).get(package))]
+        versions = unique(version for _, version in recorded)
         if len(versions) > 1:
-            groups = [f"{v} ({_named(*(job for job, own in having if own == v))})" for v in versions]
+            groups = [f"{v} ({_named(*(job for job, other in recorded if other == v))})" for v in versions]
             sentences.append(f"different versions of {package}: {', '.join(groups)}")
     return sentences
 
 
 def _lost_inputs(entries: Sequence[_Entry]) -> list[str]:
-    """Inputs that are named and cannot be found; of a job that failed the error says so already."""
+    """Sentences about inputs that cannot be found. Failed jobs are left out, since their error already reports it."""
     done = [entry for entry in entries if entry.job.status == "completed" and entry.job.pictures]
     lost = unique(
         (key, text)

@@ -1,4 +1,4 @@
-"""The jobs of a sweep as rows: table.csv, and the main columns for a terminal."""
+"""The jobs of a sweep as a table: all columns for table.csv, and the main columns for a terminal."""
 
 import os
 import sys
@@ -11,17 +11,17 @@ from nstexp.outputs import write_csv
 from nstexp.report.jobs import Job, loss_terms, shortened, unique, varying
 
 FIRST_COLUMNS, LAST_COLUMNS = ("job", "picture", "status"), ("seconds", "error")
-# Of the comparison on the terminal.
+# Limits of the table on the terminal.
 MOST_LINES, MOST_ERRORS, MOST_CHARACTERS, LEAST_CHARACTERS, USUAL_WIDTH, GAP = 60, 5, 32, 8, 120, "  "
 MAIN_MEASURES = ("style_gram", "content_loss", "ssim")
 ABOUT_PICTURES = ("luminance_mean", "luminance_std", "clipped_share")
 
 
 def table(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """One row per job and picture, all with the same columns; a job without numbers is one row.
+    """One row per job and picture, all with the same columns; a job without numbers has one row.
 
-    The columns are FIRST_COLUMNS, the varying keys, every number that any job has, LAST_COLUMNS. A number that is
-    called like another column (the loss term `content` in a sweep over `content`) gets the prefix `metrics.`.
+    The columns are FIRST_COLUMNS, the varying keys, every number of any job, and LAST_COLUMNS. A number with the name
+    of another column (the loss term `content` in a sweep over `content`) gets the prefix `metrics.`.
     """
     keys = varying(jobs)
     numbers = number_columns(jobs)
@@ -37,14 +37,14 @@ def table(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 
 def number_columns(jobs: Sequence[Job], more: Sequence[str] = ()) -> dict[str, str]:
-    """{number: its column}, of every number that any job has, and of more."""
+    """Name of a number -> name of its column, for every number of any job, and for the names in `more`."""
     taken = {*FIRST_COLUMNS, *varying(jobs), *LAST_COLUMNS}
     names = unique([*(name for job in jobs for numbers in job.metrics.values() for name in numbers), *more])
     return {name: f"metrics.{name}" if name in taken else name for name in names}
 
 
 def write_table(jobs: Sequence[Job], path: Path) -> None:
-    """`table` as a CSV file.
+    """Write `table` as a CSV file.
 
     Raises:
         UserError: the file cannot be written.
@@ -53,11 +53,11 @@ def write_table(jobs: Sequence[Job], path: Path) -> None:
 
 
 def comparison(jobs: Sequence[Job], width: int | None = None) -> str:
-    """The main columns of the table, aligned, and what went wrong.
+    """The main columns of the table as aligned text, followed by the errors.
 
     Args:
-        width: of a line, in characters; None: that of the terminal, or USUAL_WIDTH where there is none. Values are
-            shortened, and numbers left out, until the lines fit.
+        width: longest line, in characters; None: the width of the terminal, or USUAL_WIDTH without a terminal. Values
+            are shortened, and numbers left out, until the lines fit.
     """
     rows = table(jobs)
     head, numbers = _main_columns(jobs, rows)
@@ -69,6 +69,7 @@ def comparison(jobs: Sequence[Job], width: int | None = None) -> str:
 
 
 def _terminal_width() -> int:
+    """The width of the terminal in characters."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)
@@ -79,9 +80,9 @@ def _terminal_width() -> int:
 
 
 def _fitted(head: Sequence[str], numbers: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int) -> list[str]:
-    """Aligned lines: all columns of `head`, as short as they have to be, and those of `numbers` that there is room for.
+    """Aligned lines: all columns of `head`, shortened if necessary, and as many columns of `numbers` as fit.
 
-    Where even the shortest are too many, the last ones of `head` are left out, which a line says.
+    If even the shortest columns of `head` do not fit, the last ones are left out, and a further line names them.
     """
     texts = {name: [name, *(_for_terminal(row[name]) for row in rows)] for name in (*head, *numbers)}
     enough = width - sum(_width(texts[name]) + len(GAP) for name in numbers[:1])
@@ -93,7 +94,7 @@ def _fitted(head: Sequence[str], numbers: Sequence[str], rows: Sequence[Mapping[
     columns, left_out = columns[:kept], head[kept:]
     chosen: list[str] = []
     for name in numbers:
-        if _total([*columns, *(texts[each] for each in (*chosen, name))]) <= width:
+        if _total([*columns, *(texts[number] for number in (*chosen, name))]) <= width:
             chosen.append(name)
     columns += [texts[name] for name in sorted(chosen, key=lambda name: name == "seconds")]
     widths = [_width(column) for column in columns]
@@ -104,7 +105,7 @@ def _fitted(head: Sequence[str], numbers: Sequence[str], rows: Sequence[Mapping[
 
 
 def _shortened(texts: Sequence[str], most: int) -> list[str]:
-    """Without what they all begin or end with, if they would look the same otherwise."""
+    """Texts shortened to `most` characters; without their common beginning and end, if they would look alike."""
     short = [shortened(text, most) for text in texts]
     if len({*short}) < len({*texts}):
         start = _alike(texts)
@@ -114,12 +115,13 @@ def _shortened(texts: Sequence[str], most: int) -> list[str]:
 
 
 def _alike(texts: Sequence[str]) -> int:
-    """How many characters they all begin with."""
+    """The length of the texts' common beginning."""
     letters = zip(*texts, strict=False)
-    return next((n for n, found in enumerate(letters) if len({*found}) > 1), min(map(len, texts)))
+    return next((n for n, at_n in enumerate(letters) if len({*at_n}) > 1), min(map(len, texts)))
 
 
 def _total(columns: Sequence[Sequence[str]]) -> int:
+    """The length of a line with these columns."""
     return sum(map(_width, columns)) + len(GAP) * (len(columns) - 1)
 
 
@@ -128,7 +130,7 @@ def _width(column: Sequence[str]) -> int:
 
 
 def _cells(text: str) -> int:
-    """How many columns of a terminal a text takes: Chinese characters take two."""
+    """The width of a text on a terminal, where Chinese characters are two cells wide."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
@@ -137,32 +139,35 @@ def _right(text: str, width: int) -> str:
 
 
 def _main_columns(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """The columns of the table that tell the rows apart, and numbers, the most telling first: what was searched for,
-    the first loss terms, the main measures, and the other terms. Numbers that are the same in all rows are left out."""
+    """The columns that identify the rows, and the columns with numbers, the most important first.
+
+    The numbers are: objectives of a search, total and the first loss terms, seconds, the main measures, the other
+    terms, and numbers about the pictures. Numbers that are the same in all rows are left out.
+    """
     several = len({row["picture"] for row in rows} - {""}) > 1
-    troubled = {job.status for job in jobs} != {"completed"}
+    incomplete = {job.status for job in jobs} != {"completed"}
     keys = varying(jobs)
-    head = ["job", *(["picture"] if several else []), *(["status"] if troubled else []), *keys]
+    head = ["job", *(["picture"] if several else []), *(["status"] if incomplete else []), *keys]
     tail = [name for name in ABOUT_PICTURES if name in rows[0]]
     terms = unique(term for job in jobs for term in loss_terms(job.config))
     terms = [f"metrics.{term}" if term in keys else term for term in terms]
-    sought = unique(name for job in jobs for name in _objective(job.config))
-    numbers = unique([*sought, "total", *terms[:2], "seconds", *MAIN_MEASURES, *terms, *tail])
+    objectives = unique(name for job in jobs for name in _objectives(job.config))
+    numbers = unique([*objectives, "total", *terms[:2], "seconds", *MAIN_MEASURES, *terms, *tail])
     numbers = [name for name in numbers if name in rows[0]]
-    telling = [name for name in numbers if len({_for_terminal(row[name]) for row in rows} - {"-"}) > 1]
-    if not {*telling} - {"seconds"}:  # one row, or the same numbers in all
+    differing = [name for name in numbers if len({_for_terminal(row[name]) for row in rows} - {"-"}) > 1]
+    if not {*differing} - {"seconds"}:  # a single row, or equal numbers in all rows
         return head, numbers
-    return head, [name for name in numbers if name in telling or name in sought]
+    return head, [name for name in numbers if name in differing or name in objectives]
 
 
-def _objective(config: Mapping[str, Any]) -> list[str]:
-    """The names of a search's objective."""
+def _objectives(config: Mapping[str, Any]) -> list[str]:
+    """The numbers that a search optimizes."""
     names = config.get("objective") or []
     return [names] if isinstance(names, str) else [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _errors(jobs: Sequence[Job]) -> list[str]:
-    """A line for each reason, with the jobs that ended so; many reasons are only counted."""
+    """A line per error message, with the numbers of its jobs; messages beyond MOST_ERRORS are only counted."""
     reasons = unique(job.error for job in jobs if job.error)
     lines = []
     for reason in reasons[:MOST_ERRORS]:
@@ -174,6 +179,7 @@ def _errors(jobs: Sequence[Job]) -> list[str]:
 
 
 def _for_terminal(value: Any) -> str:
+    """The text of a cell."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else shortened(str(value), MOST_CHARACTERS)

@@ -1,4 +1,4 @@
-"""Whose colors a picture gets: what a method is shown, and what is done to the picture that it makes of that."""
+"""The colors of the result (`color=...`): recolor a method's inputs, and finish the colors of its result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,20 +12,22 @@ from nstexp.interrupts import held
 from nstexp.methods.base import Controls, Style, Stylizer
 from nstexp.tasks.request import Color
 
-ONE_LEVEL, NEARLY = 0.5, 16.0  # gray levels: of a result that is flat, and of a picture whose result may be
+# Limits of the difference of gray levels: a result below the first is flat, and may be flat if an input is below the
+# second.
+FLAT_RESULT, FLAT_INPUT = 0.5, 16.0
 
 
 def check_learned(color: Color, learned: bool) -> None:
-    """Raise a UserError for colors that `prepare_colors` would have to change in pictures that were learned before."""
+    """Raise a UserError if `color` recolors style pictures, but the method has learned its styles already."""
     if color == "preserve" and learned:
         raise UserError(
-            "color=preserve recolors style pictures before they are used, and this network has learned its styles "
-            "already: use color=luminance"
+            "color=preserve recolors the style pictures, but this network has learned its styles already: use "
+            "color=luminance"
         )
 
 
 def check_pictures(color: str, styles: Sequence[Style]) -> None:
-    """Raise a UserError if `finish_colors` needs a style's picture that is not at hand."""
+    """Raise a UserError if `finish_colors` needs the picture of a style and there is none."""
     missing = [style.name for style in styles if style.image is None]
     if color == "match" and missing:
         raise UserError(f"color=match needs the picture of the style {missing[0]}, which is not on this machine")
@@ -34,11 +36,18 @@ def check_pictures(color: str, styles: Sequence[Style]) -> None:
 def redraw(
     method: Stylizer, content: Tensor, styles: Sequence[Style], controls: Controls, color: Color, strength: float
 ) -> Tensor:
-    """`method.stylize` between `prepare_colors` and `finish_colors`; content and result are (B, 3, H, W) in [0, 1].
+    """Stylize with the colors that `color` asks for: `prepare_colors`, `method.stylize`, `finish_colors`.
+
+    Args:
+        content: RGB (B, 3, H, W) in [0, 1].
+        strength: see `Request.color_strength`.
+
+    Returns:
+        The result, RGB (B, 3, H, W) in [0, 1].
 
     Raises:
-        UserError: what the method made is no picture, see `check_made`.
-        Stopped: by the method, or interrupted at the end; carries the best picture until then.
+        UserError: the method's result is not a picture, see `check_made`.
+        Stopped: the method stopped early, or the user interrupted; the exception has the best picture so far.
     """
     given, given_styles = prepare_colors(color, strength, content, styles)
     try:
@@ -57,13 +66,18 @@ def redraw(
 
 
 def check_made(made: Tensor, content: Tensor, styles: Sequence[Style], method: Stylizer, name: str) -> None:
-    """Raise a UserError for what no method makes unless its networks or its settings are broken: numbers that are not
-    finite, or one flat color where neither the photo nor a painting is flat. A picture that is optimized may be flat
-    for some steps if it starts so, but not at the ends of the range, where a loss that diverges takes it.
+    """Check a result for damage that comes from broken networks or settings.
+
+    A result must be finite, and must not be one flat color unless the photo or a painting is flat. A picture that is
+    optimized may still have the flat color it started from, unless that color is 0 or 1, the ends of the range, where
+    diverging losses lead.
 
     Args:
-        made: by `method`, (B, 3, H, W), of `content` and `styles`.
-        name: of the picture, for the message.
+        made: the result of `method`, (B, 3, H, W), for `content` and `styles`.
+        name: the name of the picture, for the error message.
+
+    Raises:
+        UserError: the result is not finite, or flat.
     """
     likely = (
         "smaller weights.* or a smaller learning rate may help, or another backbone"
@@ -72,8 +86,8 @@ def check_made(made: Tensor, content: Tensor, styles: Sequence[Style], method: S
     )
     if not bool(made.isfinite().all()):
         raise UserError(f"{name}: the result has values that are not finite, and is not saved: {likely}")
-    flat_style = any(style.image is not None and bool(_is_flat(style.image[None], NEARLY)) for style in styles)
-    flat = _is_flat(made, ONE_LEVEL) & ~_is_flat(content, NEARLY)
+    flat_style = any(style.image is not None and bool(_is_flat(style.image[None], FLAT_INPUT)) for style in styles)
+    flat = _is_flat(made, FLAT_RESULT) & ~_is_flat(content, FLAT_INPUT)
     if getattr(method, "optimizes", False):
         flat &= ((made <= 0) | (made >= 1)).flatten(1).all(1)
     if not flat_style and bool(flat.any()):
@@ -81,7 +95,7 @@ def check_made(made: Tensor, content: Tensor, styles: Sequence[Style], method: S
 
 
 def _is_flat(pictures: Tensor, levels: float) -> Tensor:
-    """Which of the pictures (B, 3, H, W) stay within so many of 255 gray levels, per channel: (B,)."""
+    """Whether each picture (B, 3, H, W) varies by less than `levels` of 255 gray levels in every channel: (B,)."""
     low, high = pictures.amin((2, 3)), pictures.amax((2, 3))
     return (high.clamp(0, 1) - low.clamp(0, 1)).amax(1) * 255 < levels
 
@@ -89,27 +103,34 @@ def _is_flat(pictures: Tensor, levels: float) -> Tensor:
 def prepare_colors(
     color: Color, strength: float, content: Tensor, styles: Sequence[Style]
 ) -> tuple[Tensor, Sequence[Style]]:
-    """What a method is given to work on: content (B, 3, H, W) and styles with the colors that `color` asks for.
+    """Recolor the inputs of a method as `color` asks (Gatys et al. 2017, section 5).
 
-    Gatys et al. 2017, section 5. Each style is compared with the part of the content where its mask applies.
-        none, match: the very same objects.
-        preserve: the style pictures, and those of their fine strokes, get the content's color mean and covariance (form
-            `sym`), blended by `strength`.
-        luminance: content and styles lose the share `strength` of their chroma (1: they are gray), and the luminance of
-            each style is shifted by that share of the way to the content's mean.
+    Each style is compared with the part of the content where its mask applies.
+        none, match: the inputs are returned unchanged.
+        preserve: the style pictures, and the pictures of fine strokes, get the content's color mean and covariance
+            (form `sym`), blended by `strength`.
+        luminance: content and styles lose the share `strength` of their chroma (1: gray), and the mean luminance of
+            each style moves towards that of the content by the same share.
+
+    Args:
+        strength: from 0 (colors unchanged) to 1.
+        content: RGB (B, 3, H, W) in [0, 1].
+
+    Returns:
+        Content and styles for `Stylizer.stylize`.
     """
     return prepare_content(color, strength, content), prepare_styles(color, strength, content, styles)
 
 
 def prepare_content(color: Color, strength: float, content: Tensor) -> Tensor:
-    """The content of `prepare_colors`."""
+    """The content that `prepare_colors` returns."""
     if strength == 0 or color != "luminance":
         return content
     return torch.lerp(content, luminance(content), strength)
 
 
 def prepare_styles(color: Color, strength: float, content: Tensor, styles: Sequence[Style]) -> Sequence[Style]:
-    """The styles of `prepare_colors`."""
+    """The styles that `prepare_colors` returns."""
     if strength == 0 or color not in ("preserve", "luminance"):
         return styles
     recolored = _preserved if color == "preserve" else _only_luminance
@@ -117,23 +138,29 @@ def prepare_styles(color: Color, strength: float, content: Tensor, styles: Seque
 
 
 def finish_colors(color: Color, strength: float, picture: Tensor, content: Tensor, styles: Sequence[Style]) -> Tensor:
-    """The picture (B, 3, H, W) that a method made of `prepare_colors`, with the colors that `color` asks for.
+    """Finish the colors of a method's result as `color` asks.
 
-    none, preserve: as it is.
-    luminance: plus `strength` times the chroma of the content, as much as the method was not shown. At 1 any color that
-        the method invented is dropped, so that the chroma is the content's.
-    match: the styles' color mean and covariance (form `sym`), blended in by `strength`: averaged by the shares, or with
-        masks each style's in its own region, where masks overlap by mask times share.
+    none, preserve: the picture is returned unchanged.
+    luminance: `strength` times the chroma of the content is added, which is what `prepare_colors` removed. At 1, all
+        chroma of the result is dropped first, so that only the content's chroma remains.
+    match: the picture gets the styles' color mean and covariance (form `sym`), blended by `strength`. Without masks the
+        styles are averaged by their shares. With masks each style applies inside its mask; where masks overlap, they
+        are weighted by mask times share.
 
     Args:
-        content, styles: the originals, not what `prepare_colors` returned.
+        strength: from 0 (colors unchanged) to 1.
+        picture: the method's result, RGB (B, 3, H, W) in [0, 1].
+        content, styles: the original inputs, before `prepare_colors`.
+
+    Returns:
+        RGB (B, 3, H, W) in [0, 1].
     """
     if strength == 0 or color not in ("luminance", "match"):
         return picture
     picture = picture.to(content)
     if color == "luminance":
-        kept = luminance(picture) if strength == 1 else picture
-        return (kept + strength * chroma(content)).clamp(0, 1)
+        base = luminance(picture) if strength == 1 else picture
+        return (base + strength * chroma(content)).clamp(0, 1)
     return torch.lerp(picture, _in_style_colors(picture, styles), strength).clamp(0, 1)
 
 
@@ -150,7 +177,8 @@ def _only_luminance(style: Style, content: Tensor, strength: float) -> Style:
     wanted = color_moments(content, style.mask)[0]
 
     def without_chroma(image: Tensor) -> Tensor:
-        shift = float(luminance((wanted - color_moments(image)[0]).view(3, 1, 1)))  # that of the mean is the mean's
+        # Luminance is linear, so the luminance of the mean color is the mean luminance.
+        shift = float(luminance((wanted - color_moments(image)[0]).view(3, 1, 1)))
         return torch.lerp(image, (luminance(image) + shift).clamp(0, 1), strength)
 
     return _recolored(style, without_chroma)
@@ -162,11 +190,12 @@ def _recolored(style: Style, recolor: Callable[[Tensor], Tensor]) -> Style:
 
 
 def _in_style_colors(picture: Tensor, styles: Sequence[Style]) -> Tensor:
+    """The picture with the styles' color mean and covariance, see `finish_colors`."""
     if styles[0].mask is None:
-        return match_color(picture, [style.image for style in styles], [style.share for style in styles])
-    regions = torch.stack([style.share * style.mask for style in styles]).to(picture)
+        return match_color(picture, [style.picture for style in styles], [style.share for style in styles])
+    regions = torch.stack([style.share * style.mask for style in styles if style.mask is not None]).to(picture)
     regions /= regions.sum(0)
     result = torch.zeros_like(picture)
     for style, region in zip(styles, regions, strict=True):
-        result += region * match_moments(picture, color_moments(picture, region), color_moments(style.image))
+        result += region * match_moments(picture, color_moments(picture, region), color_moments(style.picture))
     return result

@@ -1,4 +1,4 @@
-"""`task=evaluate`: one or several methods on all pairs of photos and paintings, scored by the same measures."""
+"""`task=evaluate`: one or several methods on all pairs of photo and painting, scored by the same measures."""
 
 import logging
 import re
@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError, choice, whole
-from nstexp.core.measures import Scorer
+from nstexp.core.measures import Scorer, SetScorer
 from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_side
 from nstexp.media.images import load_image
 from nstexp.media.paths import find_images, unique_names
 from nstexp.media.sheet import miniature, thumbnail
-from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
+from nstexp.methods.base import Controls, Style, Stylizer, learned_styles, size_of
 from nstexp.outputs import MEAN_OF, WHY_THE_PAINTING_IS_NOT_0, RunFolder
 from nstexp.tasks.color import check_learned, redraw
 from nstexp.tasks.request import Request
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 Crop = Literal["none", "square"]
 REFERENCES = ("photo", "painting")
-COLD_BELOW_SECONDS = 5.0  # of a slower picture, what the first call costs is a small part
+COLD_BELOW_SECONDS = 5.0  # for slower pictures, the extra cost of the first call is small in comparison
 CELL_PX, LEAST_CELL_PX, LARGEST_SIDE_PX = 256, 64, 20_000
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An input: its name, and the picture (3, H, W) in [0, 1]."""
+    """An input picture: its name, and RGB (3, H, W) in [0, 1]."""
 
     name: str
     image: Tensor
@@ -51,25 +51,25 @@ def evaluate(
     crop: Crop = "none",
     curve_every_n_steps: int = 0,
 ) -> Path:
-    """Redraw every content in every style with every method; returns the path of scores.csv.
+    """Stylize every content in every style with every method; returns the path of scores.csv.
 
-    Written into the run folder: one PNG per pair and method, scores.csv (a row per pair and method, and the rows
-    `photo` and `painting` of what no method made), grid.png with all pictures, and if asked for curve.csv.
+    The run folder gets one PNG per pair and method, scores.csv (a row per pair and method, and rows `photo` and
+    `painting` with the scores of the unchanged inputs), grid.png with all pictures, and on request curve.csv.
 
-    A method's picture in a style that it sees for the first time is timed apart (`new_style`): it includes what the
-    style costs once, such as its encoding. The first picture of a fast method is timed once more, since the first call
-    of a process also loads and compiles.
+    The times of pictures in a style that is new to the method are reported separately (`new_style`), since they include
+    the cost of the style, such as its encoding. The first picture of a fast method is timed a second time, since the
+    first call of a process includes loading and compiling.
 
     Args:
-        methods: label -> what redraws.
-        folder: where the run writes.
-        request: pictures, colors, size and seed. With crop=square, `image_px` is the side, also of the paintings.
-        scorer: the measures; None: only times are taken.
-        crop: `square` resizes photos and paintings to `image_px` on the shorter side and cuts out the center.
-        curve_every_n_steps: how often unfinished pictures are scored, for curve.csv; 0: never.
+        methods: label -> method.
+        folder: the run folder.
+        request: pictures, colors, size and seed. With crop=square, `image_px` is the side of photos and paintings.
+        scorer: the measures; None: only measure times.
+        crop: `square` resizes photos and paintings to `image_px` on the shorter side and crops to the center.
+        curve_every_n_steps: steps between the scores of unfinished pictures in curve.csv; 0: no curve.
 
     Raises:
-        UserError: bad input; or pictures that failed, behind the others.
+        UserError: invalid input; or some pictures failed (raised after all others are done).
         Stopped: interrupted.
     """
     learned = [learned_styles(method) for method in methods.values()]
@@ -80,31 +80,32 @@ def evaluate(
         image = load_image(path, request.max_input_megapixels, background)
         return _sized(image, longer_side_px, crop, request.image_px)
 
-    paths = find_images(request.content, "content")
-    # Other methods take the pictures that some have learned.
+    paths = find_images("" if request.content is None else request.content, "content")
+    # Methods without learned styles get the pictures from which the other methods have learned.
     known = [names for names in learned if names is not None]
-    merged = {name: each for names in known for name, each in names.items()}
-    paintings = find_styles(request.style, merged or None, others=len(known) < len(learned))
-    for name, path in paintings:
+    merged = {name: style for names in known for name, style in names.items()}
+    paintings: list[tuple[str, Path]] = []
+    for name, path in find_styles(request.style, merged or None, others=len(known) < len(learned)):
         if path is None:
             raise UserError(f"style={name}: its picture, which the measures compare with, is not on this machine")
+        paintings.append((name, path))
     contents = [
         Picture(name, square_or_whole(path, request.image_px, request.background))
         for name, path in zip(unique_names(paths), paths, strict=True)
     ]
-    made = product(contents, paintings, methods)
-    names = [f"{content.name}_{style}_{label}.png" for content, (style, _), label in made]
+    combinations = product(contents, paintings, methods)
+    names = [f"{content.name}_{style}_{label}.png" for content, (style, _), label in combinations]
     folder.inputs.add([*paths, *(path for _, path in paintings)])
     folder.check("scores.csv", "grid.png", *(["curve.csv"] if curve_every_n_steps else []), *names)
     work = _Evaluation(methods, folder, scorer, request, curve_every_n_steps)
     work.total = len(contents) * len(paintings) * len(methods)
     try:
         for name, path in paintings:
-            # One at a time: paintings can be large.
+            # Paintings are loaded one at a time, since they can be large.
             work.one_style(contents, Picture(name, square_or_whole(path, None)))
     except KeyboardInterrupt:
-        what = f"interrupted at picture {work.begun} of {work.total}; what is done is in {folder.path}"
-        raise Stopped(what, interrupted=True) from None
+        message = f"interrupted at picture {work.begun} of {work.total}; the finished pictures are in {folder.path}"
+        raise Stopped(message, interrupted=True) from None
     finally:
         work.finish(contents)
     if work.failures:
@@ -123,11 +124,14 @@ def _check(
         raise UserError("task.curve_every_n_steps needs measures: set measure=true and choose some by metrics=[...]")
     for label in methods:
         if label in REFERENCES or not re.fullmatch(r"[\w.+=-]+", label):
-            raise UserError(f"task.methods: '{label}' cannot name a method here, take another word")
+            raise UserError(
+                f"task.methods: '{label}' cannot be the name of a method: use letters, digits and . _ + = - only, and "
+                f"neither {' nor '.join(REFERENCES)}"
+            )
 
 
 class _Evaluation:
-    """The rows and pictures so far."""
+    """The rows and pictures of one evaluation so far."""
 
     def __init__(
         self,
@@ -141,20 +145,23 @@ class _Evaluation:
         self.request, self.curve_every_n_steps = request, curve_every_n_steps
         self.rows: list[dict[str, Any]] = []
         self.curve: list[dict[str, Any]] = []
-        self.files: dict[tuple[str, str, str], Path] = {}  # of a method, style and content
-        self.styles: dict[str, Image.Image] = {}  # small
+        self.files: dict[tuple[str, str, str], Path] = {}  # (method, style, content) -> file
+        self.styles: dict[str, Image.Image] = {}  # thumbnails
         self.failures: list[str] = []
         self.total, self.begun = 0, 0
-        self.warm: set[str] = set()
-        labels = [*methods, "photo"] if scorer is not None and scorer.set_names else []
-        self.sets = {label: scorer.of_set() for label in labels}
+        self.warm: set[str] = set()  # methods that have made a picture
+        self.sets: dict[str, SetScorer] = {}
+        if scorer is not None:
+            for label in (*methods, "photo"):
+                if (scores := scorer.of_set()) is not None:
+                    self.sets[label] = scores
 
     def one_style(self, contents: Sequence[Picture], style: Picture) -> None:
-        """Every method on every content."""
+        """Stylize every content in one style with every method."""
         self.styles[style.name] = miniature(style.image, CELL_PX)
         for scores in self.sets.values():
             scores.add_style(style.image)
-        # What each method is given, the same tensor for every content, by which it knows the painting again.
+        # Each method gets the same tensor for every content, so that it recognizes a style it has processed.
         given: dict[str, Tensor] = {}
         for content, label in product(contents, self.methods):
             self.begun += 1
@@ -166,7 +173,7 @@ class _Evaluation:
                     raise Stopped(f"{content.name}, {style.name}, {label}: {error}", None, True) from None
                 self.failures.append(f"{content.name}, {style.name}, {label}: {error}")
                 log.error("%s", self.failures[-1])
-            if label == next(reversed(self.methods)):
+            if label == [*self.methods][-1]:
                 self._references(content, style)
 
     def _one(self, content: Picture, style: Picture, label: str, given: dict[str, Tensor]) -> None:
@@ -176,6 +183,7 @@ class _Evaluation:
 
         def watch(step: int, picture: Tensor) -> None:
             nonlocal watching, due
+            assert self.scorer is not None  # a curve needs measures, see `_check`
             if step >= due:  # some optimizers take several steps at once
                 due = (step // self.curve_every_n_steps + 1) * self.curve_every_n_steps
                 begun = time.perf_counter()
@@ -188,7 +196,7 @@ class _Evaluation:
         picture, seconds = self._redraw(method, content, Style(image, name=style.name), controls)
         seconds -= watching
         if label not in self.warm and seconds < COLD_BELOW_SECONDS:
-            given[label] = image.clone()  # the method knows the statistics of the other by now
+            given[label] = image.clone()  # a new tensor, so that the method computes the style's statistics again
             quiet = replace(controls, recorded=False, watch=None)
             seconds = self._redraw(method, content, Style(given[label], name=style.name), quiet)[1]
         self.warm.add(label)
@@ -210,15 +218,16 @@ class _Evaluation:
         self._write()
 
     def _name(self, content: str, style: str, label: str) -> str:
-        """Of a picture; numbered where parts that contain underscores would give the same."""
+        """The name of a picture; a number is appended if underscores in its parts lead to a name that is taken."""
         triple = (label, style, content)
         taken = {path.stem for key, path in self.files.items() if key != triple}
         name = f"{content}_{style}_{label}"
-        numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
-        return next(each for each in numbered if each not in taken)
+        candidates = (name if n == 1 else f"{name}_{n}" for n in count(1))
+        return next(candidate for candidate in candidates if candidate not in taken)
 
     def _redraw(self, method: Stylizer, content: Picture, style: Style, controls: Controls) -> tuple[Tensor, float]:
-        # What another method or picture left there would make this one look faster.
+        """The result (1, 3, H, W) and the time in seconds."""
+        # Entries that another method or picture left in the cache would make this one look faster.
         encoder = getattr(method, "encoder", None)
         if encoder is not None:
             encoder.memory.clear()
@@ -231,17 +240,18 @@ class _Evaluation:
         return picture.clamp(0, 1), time.perf_counter() - begun
 
     def _references(self, content: Picture, style: Picture) -> None:
-        """The rows of what no method made: a measure that rewards doing nothing, or copying, is seen at once."""
+        """Add rows for the unchanged photo and painting. They show whether a measure rewards doing nothing, or copying
+        the painting."""
         if self.scorer is None:
             return
-        found = self.scorer.references(content.image, [(style.image, 1.0)])
+        references = self.scorer.references(content.image, [(style.image, 1.0)])
         if "photo" in self.sets:
-            self.sets["photo"].add(content.image, found["photo"])
-        for label, numbers in found.items():
+            self.sets["photo"].add(content.image, references["photo"])
+        for label, numbers in references.items():
             self.rows.append({"content": content.name, "style": style.name, "method": label, **numbers})
         for label in self.methods:
             if path := self.files.get((label, style.name, content.name)):
-                self.folder.record_references(path.stem, found, self.scorer.described())
+                self.folder.record_references(path.stem, references, self.scorer.described())
         self._write()
 
     def _write(self) -> None:
@@ -250,13 +260,13 @@ class _Evaluation:
             self.folder.write_rows("curve.csv", self.curve)
 
     def finish(self, contents: Sequence[Picture]) -> None:
-        """The means, into the record and to the user, and the sheet of all pictures."""
+        """Record and log the means, and draw the sheet with all pictures."""
         means = mean_scores(self.rows)
         for label, scores in self.sets.items():
             means.setdefault(label, {}).update(scores.compute())
             self.folder.summary.measured_with |= scores.described()
         for name, least in min((scores.too_few() for scores in self.sets.values()), key=len, default={}).items():
-            log.warning("%s needs %d or more results and paintings", name, least)
+            log.warning("metrics: %s needs %d or more results and paintings, and is left out", name, least)
         for label in self.methods:
             if label in means:
                 self.folder.record_metrics(f"{MEAN_OF}{label}", means[label])
@@ -277,26 +287,30 @@ class _Evaluation:
 
 
 def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of every method and reference: the number of pairs, the mean of each measure over them, and of the times the
-    medians `seconds_per_picture` (of styles that were known) and `seconds_with_new_style`."""
-    found: dict[str, dict[str, float]] = {}
+    """Averages per method and reference, from the rows of scores.csv.
+
+    Returns:
+        Label -> `pairs` (number of pairs), the mean of each measure, and the median times `seconds_per_picture` (styles
+        that the method has processed before) and `seconds_with_new_style`. Methods come first, then references.
+    """
+    result: dict[str, dict[str, float]] = {}
     for label in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == label]
-        means: dict[str, float] = {"pairs": len(own)}
-        for key in dict.fromkeys(key for row in own for key in row):
-            values = [row[key] for row in own if isinstance(row.get(key), float)]
+        of_label = [row for row in rows if row["method"] == label]
+        means: dict[str, float] = {"pairs": len(of_label)}
+        for key in dict.fromkeys(key for row in of_label for key in row):
+            values = [row[key] for row in of_label if isinstance(row.get(key), float)]
             if values and key != "stylize_seconds":
                 means[key] = statistics.fmean(values)
         for key, new in (("seconds_per_picture", False), ("seconds_with_new_style", True)):
-            times = [row["stylize_seconds"] for row in own if row.get("new_style") is new]
+            times = [row["stylize_seconds"] for row in of_label if row.get("new_style") is new]
             if times:
                 means[key] = statistics.median(times)
-        found[label] = means
-    return {label: found[label] for label in sorted(found, key=lambda label: label in REFERENCES)}
+        result[label] = means
+    return {label: result[label] for label in sorted(result, key=lambda label: label in REFERENCES)}
 
 
 def table_lines(means: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Means as aligned lines of text: measures down, methods across."""
+    """Means as a table of aligned text lines: one row per measure, one column per method."""
     measures = list(dict.fromkeys(key for numbers in means.values() for key in numbers))
     first = max(map(len, measures), default=0)
     yield " ".join([" " * first, *(f"{label:>12}" for label in means)])
@@ -306,10 +320,11 @@ def table_lines(means: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 
 
 def _sized(image: Tensor, longer_side_px: int | None, crop: Crop, side_px: int | None) -> Tensor:
-    own = tuple(image.shape[-2:])
+    """A picture (3, H, W) resized to the longer side, or cropped to a square with `side_px`."""
     if crop == "none":
-        return resize(image, size_for_longer_side(own, longer_side_px))
-    image = resize(image, size_for_shorter_side(own, side_px))
+        return resize(image, size_for_longer_side(size_of(image), longer_side_px))
+    assert side_px is not None  # see `_check`
+    image = resize(image, size_for_shorter_side(size_of(image), side_px))
     top, left = ((length - side_px) // 2 for length in image.shape[-2:])
     return image[:, top : top + side_px, left : left + side_px].contiguous()
 

@@ -1,4 +1,4 @@
-"""A trained method as one ONNX file, for programs that have no PyTorch."""
+"""`task=export`: write a trained method as one ONNX file, for programs without PyTorch."""
 
 import io
 import logging
@@ -22,22 +22,22 @@ from nstexp.tasks.request import Request
 
 log = logging.getLogger(__name__)
 
-OPSET = 18  # the oldest that PyTorch writes without a conversion; runtimes have known it since the end of 2022
+OPSET = 18  # the oldest version that PyTorch writes without a conversion; runtimes support it since the end of 2022
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OUTPUT = "output"
 
 
 def export(method: Exportable, folder: RunFolder, request: Request, tolerance: float = 1e-3) -> Path:
-    """Write the method as an ONNX file, after comparing what it makes with what PyTorch makes; returns its path.
+    """Write the method as an ONNX file, if its results agree with those of PyTorch; returns the file's path.
 
     Args:
-        method: what is exported.
-        folder: where the run writes; without `request.output` also the file.
+        method: the method to export.
+        folder: the run folder. It also gets the file, if `request.output` is None.
         request: `output` is the file, whose name ends in .onnx.
-        tolerance: largest difference of a pixel, on the [0, 1] scale, that is accepted.
+        tolerance: the largest accepted difference of a pixel value, on the [0, 1] scale.
 
     Raises:
-        UserError: a method that is no network, a missing package, bad settings, or too large a difference.
+        UserError: a method without a network, a missing package, invalid settings, or too large a difference.
     """
     name = folder.summary.method
     if not isinstance(method, Exportable):
@@ -50,10 +50,10 @@ def export(method: Exportable, folder: RunFolder, request: Request, tolerance: f
     exported.module.to("cpu")
     log.info("exporting method=%s: PyTorch takes a while to trace it ...", name)
     begun = time.perf_counter()
-    model = to_onnx(exported, name)
+    model = to_onnx(exported, str(name))
     seconds = time.perf_counter() - begun
     difference = largest_difference(model, exported)
-    if not difference <= tolerance:  # which is also said of NaN
+    if not difference <= tolerance:  # NaN is refused, too
         raise UserError(
             f"task=export: pictures of the ONNX file differ from PyTorch's by {difference:.2g} on the [0, 1] scale, "
             f"more than task.tolerance={tolerance}, so it is not written"
@@ -82,10 +82,10 @@ def export(method: Exportable, folder: RunFolder, request: Request, tolerance: f
 
 
 def to_onnx(exported: Export, name: str) -> bytes:
-    """The file's content.
+    """The content of the ONNX file.
 
     Args:
-        name: the method's.
+        name: the method's name, for the file's metadata.
 
     Raises:
         UserError: PyTorch cannot export the network.
@@ -112,43 +112,49 @@ def to_onnx(exported: Export, name: str) -> bytes:
                 verbose=False,
                 custom_translation_table={torch.ops.aten.var_mean.correction: _var_mean},
             )
+            assert program is not None  # with dynamo=True
             model = program.model_proto
-    except (torch.onnx.OnnxExporterError, ImportError) as error:  # the latter of an onnxscript that is too old
+    except (torch.onnx.OnnxExporterError, ImportError) as error:  # ImportError: onnxscript is too old
         raise UserError(
             f"task=export: PyTorch {torch.__version__} cannot export this network with onnxscript "
             f"{version('onnxscript')} ({_last_line(error)}); another version of either may"
         ) from error
     _tidy(model, exported, name)
     onnx.checker.check_model(model)
-    return model.SerializeToString(deterministic=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def largest_difference(model: bytes, exported: Export) -> float:
-    """Of all pixels of the pictures that onnxruntime and PyTorch make of `exported.checks`, on the [0, 1] scale.
+    """The largest difference between the results of onnxruntime and PyTorch for `exported.checks`.
+
+    Returns:
+        The largest absolute difference of a pixel value, on the [0, 1] scale; NaN if a result contains NaN; infinity if
+        a result has another shape.
 
     Raises:
         UserError: onnxruntime cannot run the model.
     """
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # it would say on stderr what its exceptions say, too
+    options.log_severity_level = 4  # fatal only: its exceptions contain the same messages
     with torch.inference_mode():
-        wanted = [exported.module(**inputs) for inputs in exported.checks]
+        by_pytorch = [exported.module(**inputs) for inputs in exported.checks]
     arrays = [{name: value.numpy() for name, value in inputs.items()} for inputs in exported.checks]
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        made = [torch.from_numpy(session.run([OUTPUT], inputs)[0]) for inputs in arrays]
-    except Exception as error:  # onnxruntime's have no ancestor of their own
+        by_onnx = [torch.from_numpy(session.run([OUTPUT], inputs)[0]) for inputs in arrays]
+    except Exception as error:  # the exceptions of onnxruntime have no common base class
         raise UserError(
             f"task=export: onnxruntime {onnxruntime.__version__} cannot run the network ({_last_line(error)}), so it "
             "is not written"
         ) from error
-    pairs = list(zip(made, wanted, strict=True))
+    pairs = list(zip(by_onnx, by_pytorch, strict=True))
     if any(one.shape != other.shape for one, other in pairs):
         return math.inf
-    return float(torch.stack([(one - other).abs().max() for one, other in pairs]).max())  # NaN, if there is one
+    return float(torch.stack([(one - other).abs().max() for one, other in pairs]).max())
 
 
 def _check_packages() -> None:
@@ -169,7 +175,11 @@ def _check_precision(exported: Export) -> None:
 
 
 def _target(output: str | None, folder: RunFolder) -> Path:
-    """Where the file goes, if it can be written there."""
+    """The path of the ONNX file.
+
+    Raises:
+        UserError: no file can be written there, or its name does not end in .onnx.
+    """
     if output is None:
         folder.check("model.onnx")
         return folder.path / "model.onnx"
@@ -183,7 +193,7 @@ def _target(output: str | None, folder: RunFolder) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own reports: they are about operators, and stdout is for the result's path."""
+    """Silence the exporter: its messages are about operators, and stdout is reserved for the result's path."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
@@ -198,32 +208,32 @@ def _quiet() -> Iterator[None]:
 
 
 def _var_mean(x: Any, dim: Any = None, correction: Any = None, keepdim: bool = False) -> Any:
-    """`torch.var_mean` as four operators. The exporter's own way has fourteen, half of them about shapes."""
+    """`torch.var_mean` as four operators. PyTorch's translation has fourteen, half of them about shapes."""
     from onnxscript import opset18 as op
 
     if correction != 0 or not keepdim:
         raise NotImplementedError(f"var_mean with correction={correction}, keepdim={keepdim}")
-    axes = op.Constant(value_ints=list(dim))
+    axes: Any = op.Constant(value_ints=list(dim))
     mean = op.ReduceMean(x, axes, keepdims=1)
     centered = op.Sub(x, mean)
     return op.ReduceMean(op.Mul(centered, centered), axes, keepdims=1), mean
 
 
 def _tidy(model: Any, exported: Export, name: str) -> None:
-    """Names of axes as the method has them, metadata, and none of the exporter's notes on where operators are from."""
+    """Set the axes' names and the metadata, and remove the exporter's notes on the origin of operators."""
     import onnx
 
     graph = model.graph
     for node in graph.node:
         del node.metadata_props[:]
         node.ClearField("doc_string")
-    del graph.value_info[:]  # optional, and in terms of the exporter's names of axes
+    del graph.value_info[:]  # optional, and it contains the exporter's names of axes
     del graph.metadata_props[:]
     axes = {**exported.axes, OUTPUT: exported.axes["content"]}
     for value in (*graph.input, *graph.output):
         del value.metadata_props[:]
-        for axis, called in axes[value.name].items():
-            value.type.tensor_type.shape.dim[axis].dim_param = called
+        for axis, axis_name in axes[value.name].items():
+            value.type.tensor_type.shape.dim[axis].dim_param = axis_name
     metadata = {
         "method": name,
         "pictures": "RGB, from 0 to 1, NCHW",
@@ -237,6 +247,6 @@ def _tidy(model: Any, exported: Export, name: str) -> None:
 
 
 def _last_line(error: BaseException) -> str:
-    """What an error says in the end, in one line: those of exporters begin with advice."""
+    """The last line of an error message, since the messages of exporters begin with general advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What a user asks for, whatever the task and the method: the top-level values of the configuration."""
+"""The settings that all tasks and methods share: the top-level values of the configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,34 +7,35 @@ from typing import Any, Literal, get_args
 from nstexp.core.errors import ArgumentError, choice, is_whole, number, text
 from nstexp.core.names import Combine
 
-LARGEST_SIDE_PX = 65_535  # of a JPEG
+LARGEST_SIDE_PX = 65_535  # the longest side that a JPEG file can have
 Color = Literal["none", "preserve", "luminance", "match"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What goes in, what comes out, and what steers the way there.
+    """The pictures and settings of a run.
 
     Args:
-        content, style: a file, a folder, a built-in name, or a list of these. All styles apply to every content. Of a
-            method that has learned its styles `style` can be their names; None: the first.
+        content: a file, a folder, a built-in name, or a list of these.
+        style: the same, for style pictures; all styles apply to every content. For a method that has learned its
+            styles, also their names; None: the first learned style.
         style_weights: one share per style picture; None: equal shares.
-        style_combine: how several styles become one loss, where a method has the choice: see `LossSet.combined`.
-        style_layers: one list of style layers per style picture: where each counts; None: all at all.
-        fine_style: a picture, or one per style picture, whose small strokes the style pictures get first.
-        masks: like `style`, one gray picture per style picture, in the same order: where each applies (`load_masks`).
-            They hold for every content picture.
+        style_combine: how several styles become one loss, for methods that offer the choice: see `LossSet.combined`.
+        style_layers: one list per style picture with the style layers at which it counts; None: all layers.
+        fine_style: one picture, or one per style picture, whose small strokes are put onto the style pictures first.
+        masks: one gray picture per style picture, in the same order, that is bright where the style applies (see
+            `load_masks`). The masks apply to every content picture.
         color: see `tasks.color.prepare_colors` and `tasks.color.finish_colors`.
-        color_strength: 0 (as color=none) to 1.
-        output: a file (one content picture) or a folder that gets a copy of the result; None: the run folder only.
-        transparency: of content with an alpha channel: `keep` gives it to the result, where the file format can; or
-            the color behind it, by its name or as #rrggbb. With `keep` methods see the picture on white.
-        image_px: longer side of the result; None: the content's own size.
-        max_input_megapixels: limit on one input file.
-        seed: of everything random; the same for every picture.
+        color_strength: from 0 (same as color=none) to 1.
+        output: a file (for one content picture) or a folder for a copy of the result; None: the run folder only.
+        transparency: for content with an alpha channel: `keep` copies the channel to the result, if the file format
+            supports it, and methods see the picture on white; or the name or #rrggbb of a background color.
+        image_px: longer side of the result; None: the content's size.
+        max_input_megapixels: size limit of one input file.
+        seed: seed of all random numbers, the same for every picture.
 
     Raises:
-        ArgumentError: a value that nobody can ask for.
+        ArgumentError: a value out of its range.
     """
 
     content: str | Sequence[str] | None
@@ -70,7 +71,7 @@ class Request:
 
     @property
     def background(self) -> str:
-        """What is behind transparent content."""
+        """The color behind transparent content."""
         return "white" if self.transparency == "keep" else self.transparency
 
 
@@ -88,7 +89,7 @@ def _check_color(key: str, value: Any) -> None:
 
 
 def _check_names(key: str, value: Any, several: bool) -> None:
-    """Raise for what is no name of a file or picture, nor a list of them if there may be several."""
+    """Raise an ArgumentError unless the value is the name of a file or picture (or a list of names, if `several`)."""
     names = value if several and isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    for name in names if value not in (None, "") else ():  # what an empty one means is said where files are looked for
+    for name in names if value not in (None, "") else ():  # the search for files reports empty values
         text(key, name, "photo.jpg")

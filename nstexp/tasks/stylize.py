@@ -1,4 +1,4 @@
-"""The default task: every content picture redrawn in the style, one file each."""
+"""`task=stylize`, the default: stylize every content picture and write one file per picture."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.interrupts import held
 from nstexp.media.images import load_with_alpha, save_image
 from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names
-from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
+from nstexp.methods.base import Controls, Style, Stylizer, learned_styles, size_of
 from nstexp.outputs import RunFolder, say_replaced
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
@@ -24,21 +24,21 @@ log = logging.getLogger(__name__)
 
 
 def stylize(method: Stylizer, folder: RunFolder, request: Request, scorer: Scorer | None = None) -> Path:
-    """Redraw pictures and write them; returns the path of the result (of the folder, if there are several).
+    """Stylize pictures and write them; returns the path of the result (of the folder, if there are several results).
 
     Args:
-        method: what redraws.
-        folder: where the run writes.
-        request: what the user asks for.
-        scorer: measures the finished pictures; None: they are not.
+        method: the method.
+        folder: the run folder.
+        request: the pictures and settings.
+        scorer: measures for the finished pictures; None: no measures.
 
     Raises:
-        UserError: anything the user can mend, before the work starts where possible.
-        Stopped: ended early; the best picture until then is saved.
+        UserError: invalid input or settings (raised before the work starts if possible), or pictures that failed.
+        Stopped: stopped early; the best picture so far is saved.
     """
     name = folder.summary.method or type(method).__name__
     check_learned(request.color, learned_styles(method) is not None)
-    contents = find_images(request.content, "content")
+    contents = find_images("" if request.content is None else request.content, "content")
     styles = read_styles(request, method, name, compared=scorer is not None or request.color == "match")
     check_pictures(request.color, styles.pictures)
     targets = _targets(contents, request.output)
@@ -80,24 +80,24 @@ def _one_picture(
     target: tuple[str, Path | None],
     several: bool,
 ) -> None:
-    """Redraw one content picture, write it and measure it."""
+    """Stylize one content picture, write the result and measure it."""
     name, copy = target
     log_prefix = f"{name}/" if several else ""
     controls = Controls(name, log_prefix, request.seed, request.style_combine)
     image, opacity = load_with_alpha(path, request.max_input_megapixels, request.background)
     if request.transparency != "keep":
         opacity = None
-    image = resize(image, size_for_longer_side(tuple(image.shape[-2:]), request.image_px))
-    placed = styles.at(tuple(image.shape[-2:]))
+    image = resize(image, size_for_longer_side(size_of(image), request.image_px))
+    with_masks = styles.at(size_of(image))
     begun = time.perf_counter()
     try:
-        picture = redraw(method, image[None], placed, controls, request.color, request.color_strength)
+        picture = redraw(method, image[None], with_masks, controls, request.color, request.color_strength)
     except Stopped as stop:
-        kept = "there is no picture yet"
+        state = "there is no picture yet"
         if stop.image is not None:
             with held():
-                kept = f"the best picture so far is {_save(stop.image, opacity, name, copy, folder)}"
-        raise Stopped(f"{name}: {stop}; {kept}", stop.image, stop.interrupted) from None
+                state = f"the best picture so far is {_save(stop.image, opacity, name, copy, folder)}"
+        raise Stopped(f"{name}: {stop}; {state}", stop.image, stop.interrupted) from None
     seconds = time.perf_counter() - begun
     with held() as hold:
         saved = _save(picture, opacity, name, copy, folder)
@@ -112,7 +112,11 @@ def _one_picture(
 
 
 def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path | None]]:
-    """(name in the run folder, copy to write or None) for every content picture."""
+    """For every content picture, its name in the run folder, and the path of the copy that `output` asks for.
+
+    Raises:
+        UserError: `output` does not fit the number of pictures, or cannot be written.
+    """
     names = ["output"] if len(contents) == 1 else unique_names(contents)
     if output is None:
         return [(name, None) for name in names]
@@ -132,14 +136,14 @@ def _targets(contents: list[Path], output: str | None) -> list[tuple[str, Path |
 
 
 def with_opacity(picture: Tensor, opacity: Tensor | None) -> Tensor:
-    """A picture (3, H, W), with the opacity (1, h, w) of its content, whatever its size, as fourth channel if given."""
+    """A picture (3, H, W) with the opacity (1, h, w) of its content, resized, as fourth channel; None adds nothing."""
     if opacity is None:
         return picture
-    return torch.cat([picture, resize(opacity, tuple(picture.shape[-2:])).to(picture)])
+    return torch.cat([picture, resize(opacity, size_of(picture)).to(picture)])
 
 
 def _save(picture: Tensor, opacity: Tensor | None, name: str, copy: Path | None, folder: RunFolder) -> Path:
-    """Write into the run folder and, where asked, to the user's own place, whose path is returned."""
+    """Write a result into the run folder, and to the path `copy` if given; returns `copy` or the path in the folder."""
     picture = picture[0].clamp(0, 1)
     shown = with_opacity(picture, opacity)
     path = folder.save_picture(shown, f"{name}.png")
@@ -153,13 +157,15 @@ def _save(picture: Tensor, opacity: Tensor | None, name: str, copy: Path | None,
 def _score(
     scorer: Scorer, picture: Tensor, content: Tensor, styles: Sequence[Style], name: str, folder: RunFolder
 ) -> None:
-    known = all(style.image is not None for style in styles)  # else there are no measures of style
-    pairs = [(style.image, style.share) for style in styles] if known else []
+    """Measure a result and record the scores. Without all style pictures there are no measures of style."""
+    known = all(style.image is not None for style in styles)
+    pairs = [(style.picture, style.share) for style in styles] if known else []
     folder.record_metrics(name, scorer(picture, content, pairs))
     folder.record_references(name, scorer.references(content, pairs), scorer.described())
 
 
 def _result_path(targets: list[tuple[str, Path | None]], folder: RunFolder, output: str | None) -> Path:
+    """The path of the only result, or the folder of several results."""
     if len(targets) == 1:
         return targets[0][1] or folder.path / f"{targets[0][0]}.png"
     return folder.path if output is None else Path(str(output)).expanduser()

@@ -1,4 +1,4 @@
-"""What only clips have: the config group `video`."""
+"""The settings that only clips have: the config group `video`."""
 
 import math
 import re
@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING, Any, get_args
 from nstexp.core.errors import ArgumentError, choice, number, text, whole
 from nstexp.core.names import FlowName, Reader
 
-if TYPE_CHECKING:  # a wrong value is refused before torch is imported
+if TYPE_CHECKING:  # torch is slow to import, and a wrong value should be refused before that
     from nstexp.media.video import Encoding
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What only clips have: the config group `video`.
+    """The settings that only clips have: the config group `video`.
 
     Args:
-        start, end: of the part that is taken, in seconds, or as h:m:s; None: from the beginning, to the end.
-        fade: positions in the list of styles, 0 the first, at equal distances of time: [0,1] goes from the first style
-            to the second over the clip. None: all styles at once, as in a picture.
-        stabilize: how much of the frame before, moved along with the motion, goes into a frame, in [0, 1); 0: each
-            frame by itself. Methods that optimize make use of the frame before in their own way if it is above 0.
+        start, end: the part of the clip to stylize, in seconds or as h:m:s; None: the beginning, the end.
+        fade: positions in the list of styles (0 is the first style) at equal intervals of time: [0,1] fades from the
+            first style to the second over the clip. None: all styles at once, as in a picture.
+        stabilize: the share in [0, 1) of the previous frame, warped along the motion, in each frame; 0: every frame
+            stands alone. Methods that optimize use the previous frame as their starting image if this is above 0.
         flow: see `MotionEstimator`.
-        fps: of a folder of pictures, which has no times of its own.
+        fps: frames per second for a folder of pictures, which has no frame times.
         reader: `auto`, `decord` or `av`, see `read_frames`.
         codec, quality, codec_options: see `Encoding`.
-        batch: frames that go through the networks together; None: as many as the GPU's memory holds, on a CPU one.
+        batch: number of frames that pass through the networks together; None: as many as fit into the GPU's memory, and
+            one on a CPU.
 
     Raises:
         ArgumentError: a value out of its range.
@@ -63,14 +64,18 @@ class Settings:
 
     @property
     def encoding(self) -> "Encoding":
-        """How the clip is written: `codec`, `quality` and `codec_options`."""
+        """`codec`, `quality` and `codec_options` as an `Encoding`."""
         from nstexp.media.video import Encoding
 
         return Encoding(self.codec, self.quality, dict(self.codec_options or {}))
 
     @property
     def rate(self) -> Fraction:
-        """`fps` as a fraction; a number such as 23.976 stands for 24000/1001."""
+        """`fps` as a fraction; a number such as 23.976 stands for 24000/1001.
+
+        Raises:
+            ArgumentError: not a number, or out of the range from 0 (exclusive) to 1000.
+        """
         try:
             rate = Fraction(str(self.fps))
         except (ValueError, ZeroDivisionError):
@@ -88,7 +93,14 @@ def _is_list_of_numbers(values: Any) -> bool:
 
 
 def seconds_of(key: str, value: float | str | None) -> float | None:
-    """Seconds of a number, or of a text such as 90, 1:30 or 00:01:30.5."""
+    """Seconds from a number, or from a text such as 90, 1:30 or 00:01:30.5; None stays None.
+
+    Args:
+        key: the config key of the value, for the error message.
+
+    Raises:
+        ArgumentError: the value is not a time.
+    """
     if value is None:
         return None
     parts = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", str(value).strip())

@@ -367,7 +367,7 @@ def test_what_a_training_expects_of_its_data(make, folders, caplog):
         (large, 24, 8, True, "data.val_px=16: the losses and their layers need 24 px or more"),
         (both, 1, 32, True, "data.crop_px=16: this generator needs a multiple of 32 px"),
         (large, 1, 32, True, "data.val_px=16: this generator needs a multiple of 32 px"),
-        (both, 1, 8, False, "data.style: this method takes no pairs, the pictures of its styles are style="),
+        (both, 1, 8, False, "data.style: this method does not train on pairs, its style pictures are style="),
         (alone, 1, 8, True, "data.style has no value yet: give it one with data.style="),
         (make(None, "b", **SMALL), 1, 8, True, "data.content has no value yet: give it one with data.content="),
     ):

@@ -373,12 +373,12 @@ def test_a_training_that_goes_on_with_other_data_says_so(plain, shards, caplog):
     (Path(plain["content"]) / "00.png").unlink()
     FolderPairs(**plain, **settings).load_state_dict(before)
     (warning,) = warnings()
-    assert warning.startswith("data.content is not what it was before (24 pictures, ")
+    assert warning.startswith("data.content has changed (24 pictures, ")
     assert ", now 23 pictures, " in warning
     caplog.clear()
     ShardPairs(**shards, **TARS | {"workers": 2}).load_state_dict(ShardPairs(**shards, **TARS).state_dict())
     (warning,) = warnings()
-    assert "processes times data.workers is not what it was before (1, now 2)" in warning
+    assert "processes times data.workers has changed (1 before, now 2)" in warning
 
 
 # ------------------------------------------------------------------------------------- what is made to fill the memory
@@ -402,8 +402,8 @@ def test_a_shard_that_unpacks_to_far_more_than_it_is_ends_there(tar, monkeypatch
     problems = []
     assert names(added(tar, name, 30_000_000), Storage(), problems) == []
     (problem,) = problems
-    assert "bomb.tar.gz: the shard is damaged or cannot be read (0.0 MB of it unpack to " in problem
-    assert "which no pictures do" in problem
+    assert "bomb.tar.gz: the shard is damaged or cannot be read (its first 0.0 MB unpack to " in problem
+    assert "too much for pictures" in problem
 
 
 def test_a_member_that_is_larger_than_a_picture_is_left_out_and_named(tar):
@@ -411,7 +411,7 @@ def test_a_member_that_is_larger_than_a_picture_is_left_out_and_named(tar):
     shard = added(tar, "huge.png", 3_000_000, packed=False)
     found = list(members(str(shard), problems, Storage(), largest_bytes=2_000_000))
     assert [name.rsplit("/", 1)[1] for name, _ in found] == EVERY
-    assert problems == [f"{shard}/huge.png: 3 MB are more than a picture of data.max_megapixels has"]
+    assert problems == [f"{shard}/huge.png: 3 MB are too much for a picture of data.max_megapixels"]
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
@@ -447,7 +447,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, pro
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tar.parent, capture_output=True, text=True, timeout=200)
     megabytes, _, problem = done.stdout.partition(" ")
-    assert "which no pictures do" in problem, done.stderr
+    assert "too much for pictures" in problem, done.stderr
     assert int(megabytes) < 400
 
 

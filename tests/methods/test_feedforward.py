@@ -709,7 +709,7 @@ BAD_COMMANDS = {
     "pairs": (
         "cin",
         [ALL, "data.style=paintings"],
-        "data.style: this method takes no pairs, the pictures of its styles are",
+        "data.style: this method does not train on pairs, its style pictures are",
     ),
     "several": ("texture_net", [ALL], "style has 3 pictures, and this network learns one: method=cin learns many"),
     "names": ("cin", [ALL, "style_names=[a,b]"], "style_names=['a', 'b']: give 3 different names, not taken"),

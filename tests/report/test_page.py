@@ -147,7 +147,7 @@ def test_references_are_one_row_where_all_share_them(sweep, tmp_path):
 
 def test_what_was_left_out_is_said(sweep, tmp_path):
     notices = data_of(sweep)["notices"]
-    assert notices[0] == "job 10: still running, or killed; shown is what there is so far"
+    assert notices[0] == "job 10: still running, or killed; the page shows its results so far"
     assert "losses.csv has damaged lines" in notices[1]
     assert notices[2] == "different versions of nstexp: 0.1.0 (jobs 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11), 0.2.0 (job 3)"
     assert len(notices) == 3
@@ -433,7 +433,7 @@ def test_the_filter(page):
     }.items():
         assert page.filter(text) == rows, text
         assert page.texts("#filter-count")[0].startswith(f"{len(rows)} of 12 rows")
-        assert ("no column is called" in page.texts("#filter-count")[0]) == (text == "nothing<5")
+        assert ("no column has the name" in page.texts("#filter-count")[0]) == (text == "nothing<5")
 
 
 def test_the_filter_holds_for_the_charts(page):

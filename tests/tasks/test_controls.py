@@ -346,14 +346,14 @@ class WithoutGuides(GramLoss):
 
 MASKED = [Style(ONE, mask=torch.ones(48, 40)), Style(TWO, mask=torch.zeros(48, 40))]
 REFUSED_SETTINGS = {
-    "project with lbfgs": ({"clamp": "project"}, "clamp=project: L-BFGS has to see the loss and gradient"),
+    "project with lbfgs": ({"clamp": "project"}, "clamp=project does not work with L-BFGS"),
     "unknown clamp": ({"clamp": "always"}, "clamp=always is unknown, choose one of on_save, project"),
-    "normalized with lbfgs": ({"normalize_gradients": True}, "normalize_gradients=true: L-BFGS has to see"),
+    "normalized with lbfgs": ({"normalize_gradients": True}, "normalize_gradients=true does not work with L-BFGS"),
     "unknown guide": ({"guide": "outside"}, "guide=outside is unknown, choose one of simple, inside, all"),
     "no fine steps": ({"fine_steps": 0}, "fine_steps=0: give a whole number, 1 or larger"),
     "too few numbers": ({"levels": 3, "coarse_steps": [4]}, "coarse_steps=[4] has 1 numbers for the 2 coarser"),
     "too many numbers": ({"levels": 1, "coarse_steps": [4]}, "coarse_steps=[4] has 1 numbers for the 0 coarser"),
-    "no steps left": ({"levels": 3, "coarse_steps": [6, 6]}, "coarse_steps=[6, 6] leaves nothing of method.max"),
+    "no steps left": ({"levels": 3, "coarse_steps": [6, 6]}, "coarse_steps=[6, 6] leaves no steps for full size"),
     "a negative number": ({"levels": 3, "coarse_steps": [6, -1]}, "coarse_steps[1]=-1: give a whole number"),
     "a fraction": ({"levels": 2, "coarse_steps": [1.5]}, "coarse_steps[0]=1.5: give a whole number"),
     "one fraction": ({"coarse_steps": 1.5}, "coarse_steps=1.5"),
@@ -371,7 +371,7 @@ def test_a_bad_setting_is_one_sentence_that_names_its_key(case):
     assert "\n" not in str(refused.value)
 
 
-WITH_MASKS_A_PLACE = "with masks each style has a place of its own, leave it out"
+WITH_MASKS_A_PLACE = "does not work with masks: leave style_combine out"
 REFUSED_STYLES = {
     "no style layer": ([Style(ONE, layers=("relu4_1",))], {}, {}, "style_layers=['relu4_1']: give some of"),
     "unknown layer": ([Style(ONE, layers=("relu9_9",))], {}, {}, "style_layers"),
@@ -381,7 +381,7 @@ REFUSED_STYLES = {
         MASKED,
         {"terms": {"own": WithoutGuides(STYLE_LAYERS)}, "weights": {"beta": 1}},
         {},
-        "masks=...: the loss term 'own' does not work by regions",
+        "masks=...: the loss term 'own' does not work with masks",
     ),
     "mean_gram, no blend": (
         [Style(ONE), Style(TWO)],
@@ -426,7 +426,7 @@ def test_a_term_without_blend_or_guides_works_with_one_style_and_with_weighted_l
             assert gatys.stylize(CONTENT, styles, Controls()).isfinite().all()
 
 
-AT_ONE_LAYER = "AdaIN exchanges statistics at one layer; method=gatys takes it"
+AT_ONE_LAYER = "AdaIN exchanges statistics at one layer; use method=gatys for it"
 
 
 @pytest.mark.usefixtures("files")
@@ -438,7 +438,7 @@ AT_ONE_LAYER = "AdaIN exchanges statistics at one layer; method=gatys takes it"
         (
             {"style_combine": "mean_gram"},
             "style_combine=mean_gram",
-            "AdaIN averages by style_weights; method=gatys takes it",
+            "AdaIN averages by style_weights; use method=gatys for it",
         ),
     ],
 )

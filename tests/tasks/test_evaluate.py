@@ -158,8 +158,8 @@ def test_without_measures_only_time_is_taken(nstexp):
         (["task.crop=round"], "task.crop=round is unknown, choose one of none, square"),
         (["task.crop=square", "image_px=null"], "task.crop=square needs a side: set image_px, such as image_px=512"),
         (["task.curve_every_n_steps=-1"], "task.curve_every_n_steps=-1: give a whole number, 0 or larger"),
-        (["task.methods={photo: ['method=gatys']}"], "task.methods: 'photo' cannot name a method here"),
-        (["task.methods={a/b: ['method=gatys']}"], "task.methods: 'a/b' cannot name a method here"),
+        (["task.methods={photo: ['method=gatys']}"], "task.methods: 'photo' cannot be the name of a method"),
+        (["task.methods={a/b: ['method=gatys']}"], "task.methods: 'a/b' cannot be the name of a method"),
         (["task.methods={a: ['method=gatys','seed=3']}"], "task.methods, a: seed=... holds for all methods"),
         (
             ["image_px=null", "task.methods={a: ['method=gatys','image_px=32']}"],

@@ -565,7 +565,7 @@ def test_a_killed_command_goes_on_to_the_very_same_clip(folder, output):
     process.wait()
     assert not Path(output).exists()
     again = subprocess.run([*words, f"output={output}", "run_dir=second"], check=True, capture_output=True, text=True)
-    assert "going on behind frame" in again.stderr
+    assert "going on after frame" in again.stderr
     for a, b in zip(frames_of(whole), frames_of(output), strict=True):
         assert np.array_equal(a, b)
     assert len(Path("second/frames.csv").read_text().splitlines()) == 13

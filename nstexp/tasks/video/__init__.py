@@ -1,4 +1,4 @@
-"""A clip in, a stylized clip out."""
+"""`task=video`: stylize a clip frame by frame."""
 
 from nstexp.tasks.video.task import video
 from nstexp.tasks.video_settings import Settings

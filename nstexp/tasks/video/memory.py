@@ -1,6 +1,6 @@
-"""What work on a clip that goes on later needs beside the frames: the exact state of the method, and the rows so far.
+"""Files with which an interrupted clip can be continued: the exact state of the method, and the rows of frames.csv.
 
-It lies in two files beside the partial output, `<output>.partial.safetensors` and `<output>.partial.csv`.
+They are `<output>.partial.safetensors` and `<output>.partial.csv`, next to the partial output.
 """
 
 import csv
@@ -19,17 +19,17 @@ from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import write_atomically
 
 log = logging.getLogger(__name__)
-SAVE_EVERY_SECONDS = 1.0  # a state is as large as several frames that are not compressed
+SAVE_EVERY_SECONDS = 1.0  # not after every frame, since a state is as large as several uncompressed frames
 
 
 @dataclass(frozen=True)
 class State:
-    """What a frame is made from besides the clip.
+    """Everything besides the clip on which the next frame depends.
 
     Args:
-        number: of that frame.
-        scene: the number of the frame that begins its scene; None: it begins one.
-        tensors: what is kept of the frames before, by name; nothing changes them later.
+        number: the number of the next frame.
+        scene: the number of the first frame of its scene; None: the next frame begins a scene.
+        tensors: results and statistics of earlier frames, by name. They are never changed in place.
     """
 
     number: int = 0
@@ -38,14 +38,14 @@ class State:
 
 
 class Memory:
-    """Keeps the latest state from which the partial output can be gone on from, and the rows of frames.csv.
+    """Stores the state from which the partial output can be continued, and the rows of frames.csv.
 
-    The partial output on the disk always has the frames before that state, and perhaps some more, which are then made
-    again, the very same.
+    The partial output on the disk always contains all frames before that state. It may contain later frames; these are
+    computed again, with identical results.
 
     Args:
-        output: what the partial output will be.
-        identity: of the work; what other work has left is not taken.
+        output: the path of the complete output.
+        identity: identifies the work; files of another work are ignored.
     """
 
     def __init__(self, output: Path, identity: str) -> None:
@@ -53,13 +53,13 @@ class Memory:
         self._table = output.with_name(f"{output.name}.partial.csv")
         self._identity = identity
         self._latest: State | None = None
-        self._waiting: deque[State] = deque()  # until their frames are on the disk
-        self._taken = time.monotonic()
-        self._complained = False
+        self._waiting: deque[State] = deque()  # states whose frames are not yet on the disk
+        self._last_saved = time.monotonic()
+        self._has_warned = False
         self._columns: list[str] = []
 
     def begin(self, done: int) -> State | None:
-        """The state to go on from where frames up to `done` are on the disk; None: it is lost."""
+        """The state from which to continue, if `done` frames are on the disk; None if no usable state is left."""
         if not done:
             self.discard()
             self._save(State())
@@ -68,19 +68,19 @@ class Memory:
         return state if state is not None and state.number <= done else None
 
     def rows(self, count: int) -> list[dict[str, str]]:
-        """The rows of the first `count` frames. Those of others are forgotten: they are made again."""
+        """The rows of the first `count` frames. Later rows are deleted, since their frames are computed again."""
         rows: list[dict[str, str]] = []
         with suppress(OSError, csv.Error, UnicodeDecodeError), self._table.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if None in row.values() or not str(row.get("frame")).isdecimal():
-                    break  # cut off in the middle of writing
+                    break  # this row was not written completely
                 rows += [row] if int(row["frame"]) < count else []
         self._columns = list(rows[0]) if rows else []
         self._replace_table(rows)
         return rows
 
     def add_row(self, row: Mapping[str, Any]) -> None:
-        """Append the row of a frame; the first one fixes the columns."""
+        """Append the row of a frame; the first row determines the columns."""
         new = not self._columns
         self._columns = self._columns or list(row)
         with self._warned_once(), self._table.open("w" if new else "a", newline="", encoding="utf-8") as file:
@@ -90,10 +90,14 @@ class Memory:
             writer.writerow(row)
 
     def add_state(self, state: State, done: int) -> None:
-        """The state behind a frame that was just written; `done`: frames that the writer has taken until now."""
+        """Register the state after the frame that was written last, and save the newest state that is safe to save.
+
+        Args:
+            done: number of frames that the writer has received.
+        """
         self._latest = state
-        if time.monotonic() - self._taken >= SAVE_EVERY_SECONDS:
-            self._taken = time.monotonic()
+        if time.monotonic() - self._last_saved >= SAVE_EVERY_SECONDS:
+            self._last_saved = time.monotonic()
             self._waiting.append(state)
         ready = None
         while self._waiting and self._waiting[0].number < done:  # the last frame may not be on the disk yet
@@ -102,12 +106,12 @@ class Memory:
             self._save(ready)
 
     def keep(self, done: int) -> None:
-        """No more frames come, and `done` of them are on the disk."""
+        """Save the latest state, since no more frames follow in this run and `done` frames are on the disk."""
         if self._latest is not None and self._latest.number <= done:
             self._save(self._latest)
 
     def discard(self) -> None:
-        """Remove the files: the output is complete, or there is none."""
+        """Remove the files, since the output is complete or there is none."""
         for file in (self._states, self._table):
             with suppress(OSError):
                 file.unlink(missing_ok=True)
@@ -131,7 +135,7 @@ class Memory:
 
         scene = "" if state.scene is None else str(state.scene)
         known = {"identity": self._identity, "number": str(state.number), "scene": scene}
-        # Each with memory of its own, which safetensors wants.
+        # safetensors refuses tensors that share memory.
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in state.tensors.items()}
         with self._warned_once():
             write_atomically(self._states, lambda file: save_file(tensors, file, known))
@@ -145,10 +149,10 @@ class Memory:
 
     @contextmanager
     def _warned_once(self) -> Iterator[None]:
-        """A disk that takes no state may still take the clip."""
+        """Log write errors once and go on, since the clip itself may still be written."""
         try:
             yield
         except (OSError, UserError) as error:
-            if not self._complained:
-                log.warning("%s; if this is interrupted, the frames behind may differ slightly", error)
-            self._complained = True
+            if not self._has_warned:
+                log.warning("%s; after an interruption, the next frames may differ slightly", error)
+            self._has_warned = True

@@ -1,4 +1,4 @@
-"""Frames of a clip, one after the other: redrawn by any method, and steadied along the motion."""
+"""Stylize the frames of a clip in order with any method, and smooth them along the motion."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,20 +16,22 @@ from nstexp.methods.base import Clip, Controls, Style, Stylizer
 from nstexp.tasks.color import check_made, finish_colors, prepare_content, prepare_styles
 from nstexp.tasks.request import Color
 
-BEFORE, SHOWN, PLAIN, KEPT = "before", "shown", "plain", "kept."  # names of what a state holds
+# Names of the tensors in a state; KEPT is the prefix of the method's statistics.
+BEFORE, SHOWN, PLAIN, KEPT = "before", "shown", "plain", "kept."
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame of the clip on its way.
+    """A frame of the clip that is to be stylized.
 
     Args:
-        number: in the result.
-        size: of the result, (height, width).
-        motion: since the frame before; None: there is none, or it is not needed.
-        repeated: whether it is the very same picture as the frame before.
-        seconds: since the beginning of the result.
-        place: in the result, from 0 to 1.
+        number: index of the frame in the result, from 0.
+        frame: the decoded frame.
+        size: (height, width) of the result.
+        motion: motion since the previous frame; None for the first and for repeated frames, or if it is not needed.
+        repeated: whether the frame's pixels are identical to those of the previous frame.
+        seconds: time since the beginning of the result.
+        place: position in the result, from 0 to 1.
     """
 
     number: int
@@ -42,16 +44,17 @@ class Shot:
 
     @property
     def begins_scene(self) -> bool:
+        """Whether this is the first frame of the result, or the first after a cut."""
         return self.number == 0 or (self.motion is not None and self.motion.cut)
 
     @cached_property
     def picture(self) -> Tensor:
-        """(3, H, W) in [0, 1] at the size of the result."""
+        """The frame resized to the size of the result, RGB (3, H, W) in [0, 1]."""
         return resize(from_array(self.frame.pixels), self.size)
 
 
 def batches(shots: Iterable[Shot], count: int) -> Iterator[list[Shot]]:
-    """Lists of up to `count` shots of one scene."""
+    """Group consecutive shots of the same scene into lists of up to `count`."""
     batch: list[Shot] = []
     for shot in shots:
         if batch and (len(batch) == count or shot.begins_scene):
@@ -63,14 +66,18 @@ def batches(shots: Iterable[Shot], count: int) -> Iterator[list[Shot]]:
 
 
 class Painter:
-    """Redraws shots in their order and steadies them.
+    """Stylizes shots in order and smooths them over time.
 
-    With g the method's result, k `steadiness`, w the result before, moved along, and c where that can be trusted, a
-    frame is (1 - k c) g + k c w; of methods that optimize it is g, for which they have used w and c themselves.
+    A finished frame is (1 - k c) g + k c w, with the method's result g, `steadiness` k, the previous result warped
+    along the motion w, and its trust map c. For methods that optimize, it is g, since they use w and c by themselves.
 
     Args:
-        styles: at the size of the result.
-        controls: of every frame.
+        method: the method.
+        styles: the styles, with masks of the size of the result.
+        fade: see `Settings.fade`.
+        color, strength: see `Request.color` and `Request.color_strength`.
+        controls: the settings of every frame.
+        steadiness: see `Settings.stabilize`.
     """
 
     def __init__(
@@ -92,23 +99,23 @@ class Painter:
         self.clip = Clip(steadiness) if steadiness else None
         self.controls = replace(controls, recorded=False, clip=self.clip)
         self._scene_styles = None if self.colors_by_scene else styles
-        self._before: np.ndarray | None = None  # the method's result, float32 (H, W, 3)
+        self._before: np.ndarray | None = None  # the method's last result, float32 (H, W, 3)
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
-        self.scene: int | None = None  # the number of the frame that decided about the colors of the styles
+        self.scene: int | None = None  # the number of the frame to which the styles' colors were adapted
 
     def state(self) -> dict[str, Tensor]:
-        """What the next frame depends on besides the clip, by name; nothing changes these tensors later."""
-        kept = {} if self.clip is None else {f"{KEPT}{name}": own for name, own in self.clip.state().items()}
+        """Everything besides the clip on which the next frame depends, by name; see `State.tensors`."""
+        statistics = {} if self.clip is None else {f"{KEPT}{name}": x for name, x in self.clip.state().items()}
         shown, plain = self._shown or (None, None)
         arrays = {BEFORE: self._before, SHOWN: shown, PLAIN: None if plain is shown else plain}
-        return kept | {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        return statistics | {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
 
     def restore(self, state: Mapping[str, Tensor], scene: int | None, content: Tensor | None) -> None:
-        """Go on behind the frames that `state` is of.
+        """Continue after the frame at which `state` was taken.
 
         Args:
-            scene: the number of the frame that began the scene.
-            content: of that frame, (1, 3, H, W); needed if `colors_by_scene`.
+            scene: the number of the first frame of the scene.
+            content: that frame, RGB (1, 3, H, W) in [0, 1]; only needed if `colors_by_scene`.
         """
         if content is not None:
             self.begin_scene(content)
@@ -117,80 +124,93 @@ class Painter:
         self._before = arrays.get(BEFORE)
         self._shown = (arrays[SHOWN], arrays.get(PLAIN, arrays[SHOWN])) if SHOWN in arrays else None
         if self.clip is not None:
-            self.clip.restore({name.removeprefix(KEPT): own for name, own in state.items() if name.startswith(KEPT)})
+            self.clip.restore({name.removeprefix(KEPT): x for name, x in state.items() if name.startswith(KEPT)})
 
     @property
     def shown(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The last picture and, of it, what does not come from the frame before; None: there is none."""
+        """The last finished frame, and the same without the blended previous frame, uint8 (H, W, 3); None before the
+        first frame."""
         return self._shown
 
     def go_on(self, picture: np.ndarray) -> None:
-        """Take this picture, uint8 (H, W, 3), for the result before."""
+        """Use this picture, uint8 (H, W, 3), as the previous result."""
         self._shown = picture, picture
         result = from_array(picture)[None]
         self._before = _as_array(prepare_content(self.color, self.strength, result)[0])
 
     def paint(self, shots: Sequence[Shot]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of every shot the picture, and the picture without what comes from the frame before, uint8 (H, W, 3)."""
-        fresh = [shot for shot in shots if not self._is_known(shot)]
-        results = iter(self._results(fresh)) if fresh else iter(())
+        """For every shot, the finished frame, and the same without the blended previous frame, uint8 (H, W, 3)."""
+        new = [shot for shot in shots if not self._is_unchanged(shot)]
+        results = iter(self._results(new)) if new else iter(())
         painted = []
         for shot in shots:
-            if not self._is_known(shot):
+            if not self._is_unchanged(shot):
                 content, result = next(results)
-                steady = self._steadied(result, shot)
+                smoothed = self._smoothed(result, shot)
                 styles = self._styles_at(shot.place)
                 plain = self._finished(result, content, styles)
-                self._shown = (plain if steady is result else self._finished(steady, content, styles)), plain
+                self._shown = (plain if smoothed is result else self._finished(smoothed, content, styles)), plain
+            assert self._shown is not None  # the first frame of a clip repeats no other
             painted.append(self._shown)
         return painted
 
-    def _is_known(self, shot: Shot) -> bool:
+    def _is_unchanged(self, shot: Shot) -> bool:
+        """Whether the result of the previous frame is also the result of this one."""
         return shot.repeated and self.fade is None
 
     def _results(self, shots: Sequence[Shot]) -> list[tuple[Tensor, Tensor]]:
-        """Of every shot the content and what the method makes of it, (1, 3, H, W) each."""
+        """For every shot, the content and the method's result, both (1, 3, H, W)."""
         contents = torch.stack([shot.picture for shot in shots])
         if shots[0].begins_scene or self._scene_styles is None:
             self.begin_scene(contents[:1])
             self.scene = shots[0].number
         elif self.optimizes and self.clip is not None:
-            self.clip.warped, self.clip.trust = self._moved(shots[0]) or (None, None)
+            self.clip.warped, self.clip.trust = self._warped_before(shots[0]) or (None, None)
         given = prepare_content(self.color, self.strength, contents)
         controls = replace(self.controls, name=f"frame {shots[0].number + 1}")
         styles = self._styles_at(shots[0].place)
         results = self.method.stylize(given, styles, controls).float().cpu()
         check_made(results, given, styles, self.method, controls.name)
-        return list(zip(contents.split(1), results.split(1), strict=True))
+        return list(zip(torch.split(contents, 1), torch.split(results, 1), strict=True))
 
     def begin_scene(self, content: Tensor) -> None:
-        """Forget the frames until now; the content (1, 3, H, W) of the new scene decides about the colors of the style
-        pictures, once, for with every frame they would flicker."""
+        """Forget earlier frames, and adapt the styles' colors to the first frame of the new scene.
+
+        The colors are adapted once per scene, since they would flicker if every frame changed them.
+
+        Args:
+            content: RGB (1, 3, H, W) in [0, 1].
+        """
         if self.clip is not None:
             self.clip.begin_scene()
         self._before = None
         self._scene_styles = prepare_styles(self.color, self.strength, content, self.styles)
 
     def _styles_at(self, place: float) -> Sequence[Style]:
+        """The styles of the scene, with the shares that `fade` gives them at a position from 0 to 1."""
+        styles = self._scene_styles
+        assert styles is not None  # `begin_scene` has set them
         if self.fade is None:
-            return self._scene_styles
+            return styles
         index = min(int(place * (len(self.fade) - 1)), len(self.fade) - 2)
         within = place * (len(self.fade) - 1) - index
         position = self.fade[index] + within * (self.fade[index + 1] - self.fade[index])
-        shares = [max(0.0, 1 - abs(position - number)) for number in range(len(self._scene_styles))]
-        return [replace(s, share=share) for s, share in zip(self._scene_styles, shares, strict=True) if share]
+        shares = [max(0.0, 1 - abs(position - number)) for number in range(len(styles))]
+        return [replace(s, share=share) for s, share in zip(styles, shares, strict=True) if share]
 
-    def _steadied(self, result: Tensor, shot: Shot) -> Tensor:
+    def _smoothed(self, result: Tensor, shot: Shot) -> Tensor:
+        """The method's result (1, 3, H, W), blended with the warped previous result."""
         if self.clip is None:
             return result
-        if self.blends and (moved := self._moved(shot)) is not None:
-            warped, trust = moved
+        if self.blends and (before := self._warped_before(shot)) is not None:
+            warped, trust = before
             result = torch.lerp(result, warped, self.clip.steadiness * trust)
         self._before = _as_array(result[0])
         return result
 
-    def _moved(self, shot: Shot) -> tuple[Tensor, Tensor] | None:
-        """The result before, moved to where this shot has it, (1, 3, H, W), and where that is trusted, (1, 1, H, W)."""
+    def _warped_before(self, shot: Shot) -> tuple[Tensor, Tensor] | None:
+        """The previous result warped to this shot, (1, 3, H, W), and its trust map, (1, 1, H, W); None if there is no
+        previous result in this scene."""
         if self._before is None:
             return None
         if shot.repeated:
@@ -200,6 +220,7 @@ class Painter:
         return _as_batch(shot.motion.from_before(self._before)), torch.from_numpy(shot.motion.trust)[None, None]
 
     def _finished(self, result: Tensor, content: Tensor, styles: Sequence[Style]) -> np.ndarray:
+        """A result with finished colors, uint8 (H, W, 3)."""
         return to_array(finish_colors(self.color, self.strength, result, content, styles)[0])
 
 

@@ -1,4 +1,4 @@
-"""What is counted, shown and recorded while a clip is made."""
+"""Metrics, progress bar and log entries while a clip is stylized."""
 
 import logging
 import time
@@ -22,15 +22,20 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 
 log = logging.getLogger(__name__)
 RESULT, OF_CLIP, PLAIN = "warping_error", "warping_error_of_clip", "warping_error_before_blending"
-COUNTS = ("frame", "begins_scene", "repeated")  # columns of frames.csv that are no measures
+COUNTS = ("frame", "begins_scene", "repeated")  # columns of frames.csv that are not metrics
 
 
 class Record:
-    """What is counted, shown and recorded while a clip is made.
+    """Records the metrics of a clip, shows the progress bar, and writes log entries.
 
     Args:
-        measured: the warping errors that can be measured: of the result, of the clip itself, and without blending.
-        measured_with: how, in words.
+        folder: the run folder.
+        active: the loggers.
+        every_n: frames between two entries in the loggers.
+        total: number of frames in the clip.
+        measured: names of the warping errors to measure: of the result (RESULT), of the clip itself (OF_CLIP), and of
+            the result before blending (PLAIN).
+        measured_with: a description of the measurement.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class Record:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Count the time spent inside, by name; each name in one thread only."""
+        """Add the time of the `with` block to `seconds[name]`. A name may only be used in one thread."""
         begun = time.perf_counter()
         try:
             yield
@@ -59,13 +64,17 @@ class Record:
             self.seconds[name] += time.perf_counter() - begun
 
     def begin(self, done: int) -> None:
-        """The first `done` frames are there."""
+        """Start the clock and the progress bar; the first `done` frames exist already."""
         self.done, self._begun = done, time.perf_counter()
         self._bar = progress(self.total, "video", "frame", initial=done)
 
     def go_on(self, rows: Sequence[Mapping[str, str]], poster: np.ndarray | None) -> None:
-        """Take over the rows of frames.csv, as they were read, of the frames that are not made again, and the picture
-        that stands for the clip so far."""
+        """Take over the record of an interrupted run.
+
+        Args:
+            rows: the rows of frames.csv for frames that are not computed again, as read from the file.
+            poster: the frame that represents the clip so far, uint8 (H, W, 3).
+        """
         self.folder.begin_frames(rows)
         for row in rows:
             numbers = {name: float(value) for name, value in row.items() if value and name not in COUNTS}
@@ -76,15 +85,29 @@ class Record:
             self.save_poster(poster)
 
     def compare_with(self, shown: tuple[np.ndarray, np.ndarray] | None, shot: Shot) -> None:
-        """Measure the next frame against this one: the picture, the picture without what comes from the frame before,
-        and the frame of the clip."""
+        """Set the frame with which the next frame is compared.
+
+        Args:
+            shown: see `Painter.shown`.
+            shot: the same frame of the clip.
+        """
         if shown is not None and self.flicker:
             self._before = {RESULT: shown[0], PLAIN: shown[1], OF_CLIP: to_array(shot.picture)}
 
     def add(self, shot: Shot, seconds: float, picture: np.ndarray, plain: np.ndarray) -> dict[str, Any]:
-        """Count a frame that is ready, and took `seconds` to stylize; returns its row of frames.csv."""
+        """Record a finished frame; returns its row of frames.csv.
+
+        Args:
+            seconds: the time for stylizing the frame.
+            picture: the finished frame, uint8 (H, W, 3).
+            plain: the same without the blended previous frame.
+        """
         self.seconds["stylize"] += seconds
-        row = {"frame": shot.number, "time": round(shot.seconds, 6), "begins_scene": int(shot.begins_scene)}
+        row: dict[str, Any] = {
+            "frame": shot.number,
+            "time": round(shot.seconds, 6),
+            "begins_scene": int(shot.begins_scene),
+        }
         row |= {"repeated": int(shot.repeated), "stylize_seconds": round(seconds, 4)}
         with self.timed("measure"):
             row |= self._flicker(shot, {PLAIN: plain, RESULT: picture})
@@ -102,12 +125,13 @@ class Record:
             loggers.log_numbers(self.loggers, {f"frame/{name}": value for name, value in numbers.items()}, step=frame)
 
     def save_poster(self, picture: np.ndarray) -> None:
-        """A frame, uint8 (H, W, 3), as the picture that stands for the clip in reports and loggers."""
+        """Save a frame, uint8 (H, W, 3), as the picture that represents the clip in reports and loggers."""
         self.poster = picture
         self.folder.save_picture(from_array(picture), "output.png")
 
     def _flicker(self, shot: Shot, now: dict[str, np.ndarray]) -> dict[str, float | None]:
-        """The warping errors between the frame before and this one; None where there are none."""
+        """The warping errors between the previous frame and this one; None at the beginning of a scene, or if no pixel
+        is visible in both frames."""
         if not self.flicker:
             return {}
         now[OF_CLIP] = to_array(shot.picture)
@@ -119,7 +143,7 @@ class Record:
         }
 
     def end(self) -> None:
-        """No more frames; also after a failure."""
+        """Close the progress bar and record the metrics of the clip so far; also called after a failure."""
         self._bar.close()
         if not self.done:
             return
@@ -131,15 +155,15 @@ class Record:
         }
         numbers |= {f"{name}_seconds": round(seconds, 3) for name, seconds in self.seconds.items()}
         means = {name: flicker.mean() for name, flicker in self.flicker.items()}
-        found = {name: mean for name, mean in means.items() if mean is not None}
-        self.folder.record_metrics("output", found | numbers | {"wall_seconds": round(wall, 3)})
-        self.folder.summary.measured_with.update(dict.fromkeys(found, self.measured_with))
+        measured = {name: mean for name, mean in means.items() if mean is not None}
+        self.folder.record_metrics("output", measured | numbers | {"wall_seconds": round(wall, 3)})
+        self.folder.summary.measured_with.update(dict.fromkeys(measured, self.measured_with))
 
     def finished(self, path: Path) -> None:
-        """The clip is complete."""
+        """Record and log the complete clip."""
         self.folder.summary.outputs.append(str(path))
         means = {name: flicker.mean() for name, flicker in self.flicker.items()}
         if means.get(RESULT) is not None:
             without = f", before blending {means[PLAIN]:.5f}" if PLAIN in means else ""
-            log.info("warping error %.5f (of the clip itself %.5f%s)", means[RESULT], means[OF_CLIP], without)
+            log.info("warping error %.5f (of the original clip %.5f%s)", means[RESULT], means[OF_CLIP], without)
         loggers.log_video(self.loggers, "video", path, step=self.done)

@@ -1,4 +1,4 @@
-"""`task=video`: a clip is opened and checked, and its frames are redrawn one after the other."""
+"""The function `video` of task=video: open and check the clip, then stylize its frames in order."""
 
 import hashlib
 import logging
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 
 log = logging.getLogger(__name__)
 LARGEST_BATCH = 16
-BYTES_PER_PIXEL = 2000  # of a network's feature maps at full size, roughly
+BYTES_PER_PIXEL = 2000  # rough size of a network's feature maps, per pixel of the picture
 
 
 def video(
@@ -43,24 +43,25 @@ def video(
     log_every_n_steps: int = 10,
     active_loggers: "Sequence[Logger]" = (),
 ) -> Path:
-    """Redraw a clip; returns the path of the result, which has the clip's frames at the clip's times, and its sound.
+    """Stylize a clip; returns the path of the result, which keeps the times of the frames and the sound.
 
     Args:
-        method: what redraws.
-        folder: where the run writes.
-        request: what the user asks for. `content` is a video file, an animated picture, or a folder of pictures, which
-            are its frames; masks hold for every frame; `output` is a video file, or a folder for one PNG per frame;
-            None: `output` in the run folder, with the clip's own ending.
+        method: the method.
+        folder: the run folder.
+        request: the pictures and settings. `content` is a video file, an animated picture, or a folder of pictures with
+            the frames; masks apply to every frame; `output` is a video file, or a folder for one PNG per frame; None:
+            `output` in the run folder, with the file name extension of the clip.
         settings: see `Settings`.
-        identity: names everything that the result depends on but the files: a partial result of another one is not
-            gone on from.
-        device: where the method computes.
-        measure: the warping error also with video.stabilize=0, which else needs no motion.
-        log_every_n_steps: frames from one line in the loggers to the next.
+        identity: identifies all settings on which the result depends, except the files. A partial result with another
+            identity is not continued.
+        device: the device of the method.
+        measure: measure the warping error even with video.stabilize=0, where motion is otherwise not estimated.
+        log_every_n_steps: frames between two entries in the loggers.
+        active_loggers: the loggers.
 
     Raises:
-        UserError: anything the user can mend, before the work starts where possible.
-        Stopped: ended early; what is done until then is a clip that plays, and the same command goes on from it.
+        UserError: invalid input or settings (raised before the work starts if possible).
+        Stopped: stopped early; the part so far is a playable clip, and the same command continues it.
     """
     name = folder.summary.method or type(method).__name__
     check_learned(request.color, learned_styles(method) is not None)
@@ -68,15 +69,15 @@ def video(
     check_pictures(request.color, styles.pictures)
     _check_fade(settings.fade, styles, request.style_weights)
     if request.background != "white":
-        raise UserError(f"transparency={request.transparency}: clips are redrawn on white, leave it out")
+        raise UserError(f"transparency={request.transparency} is not for clips: leave it out")
     source = _open(request.content, settings, request.max_input_megapixels)
     if source.damage:
         log.warning("%s: %s", source.path, source.damage)
     frames = source.between(seconds_of("start", settings.start), seconds_of("end", settings.end), "video.")
     target = _target(source, request.output, folder)
-    own = target.name if request.output is None else None
+    name_in_folder = target.name if request.output is None else None
     folder.inputs.add([source.path, *source.pictures, *styles.files])
-    folder.check("frames.csv", "output.png", *filter(None, [own]))
+    folder.check("frames.csv", "output.png", *filter(None, [name_in_folder]))
     folder.inputs.protect([target], "output")
     size = size_for_longer_side(source.size, request.image_px)
     painter = _painter(method, styles.at(size), request, settings)
@@ -84,14 +85,17 @@ def video(
     estimator = MotionEstimator(settings.flow, size, device) if needs_motion else None
     record = _record(folder, active_loggers, log_every_n_steps, len(frames), estimator, painter, settings)
     files = [*(source.pictures or [source.path]), *styles.files]
-    whose = f"{identity} {_digest_of_files(files)}"
+    identity = f"{identity} {_digest_of_files(files)}"
     with under("video"):
-        writer = open_writer(target, source, size, frames, settings.encoding, whose, key="output")
-    if own is None:
+        writer = open_writer(target, source, size, frames, settings.encoding, identity, key="output")
+    if request.output is not None:
         say_replaced(request.output, [target])
     batch = _batch_size(settings.batch, painter, size, device)
-    memory = Memory(writer.partial.with_name(target.name), whose)
-    return Work(source, frames, size, settings.reader, batch, painter, estimator, writer, record, memory, own)()
+    memory = Memory(writer.partial.with_name(target.name), identity)
+    work = Work(
+        source, frames, size, settings.reader, batch, painter, estimator, writer, record, memory, name_in_folder
+    )
+    return work()
 
 
 def _painter(method: Stylizer, styles: Sequence[Style], request: Request, settings: Settings) -> Painter:
@@ -110,33 +114,39 @@ def _record(
     settings: Settings,
 ) -> Record:
     measured = [] if estimator is None else [RESULT, OF_CLIP, *([PLAIN] if painter.blends else [])]
-    flow = f"Lai et al. 2018, motion of the clip by {settings.flow}, where it leads there and back"
+    flow = f"Lai et al. 2018, motion of the clip by {settings.flow}, where forward and backward motion agree"
     return Record(folder, active_loggers, every_n, total, measured, flow)
 
 
 def _batch_size(chosen: int | None, painter: Painter, size: tuple[int, int], device: torch.device) -> int:
-    """How many frames go through the networks together."""
+    """The number of frames that pass through the networks together."""
     if painter.one_by_one:
         return 1
     if chosen is not None:
         return chosen
     if device.type != "cuda":
-        return 1  # a CPU gains nothing by more
-    fitting = free_bytes(device) // (2 * BYTES_PER_PIXEL * size[0] * size[1])
-    return max(1, min(LARGEST_BATCH, fitting))
+        return 1  # larger batches are not faster on a CPU
+    most = free_bytes(device) // (2 * BYTES_PER_PIXEL * size[0] * size[1])
+    return max(1, min(LARGEST_BATCH, most))
 
 
-def _open(content: str, settings: Settings, max_megapixels: float) -> Source:
+def _open(content: str | Sequence[str] | None, settings: Settings, max_megapixels: float) -> Source:
+    """Open the clip.
+
+    Raises:
+        UserError: no clip, several clips, or a clip that cannot be read.
+    """
     if not isinstance(content, str | int | float) or content == "":  # a folder named 2024 arrives as a number
         given = "null" if content is None else content
         raise UserError(
-            f"content={given}: give one clip, such as content=clip.mp4; several are a sweep: -m content=a.mp4,b.mp4"
+            f"content={given}: give one clip, such as content=clip.mp4, or several as a sweep: -m content=a.mp4,b.mp4"
         )
     path = Path(str(content)).expanduser()
     return open_source(path, "content", settings.rate, max_megapixels)
 
 
 def _target(source: Source, output: str | None, folder: RunFolder) -> Path:
+    """The path of the result: a video file, or a folder for one PNG per frame."""
     if output is None:
         suffix = source.path.suffix.lower()
         return folder.path / f"output{suffix if suffix in CONTAINERS and not source.pictures else '.mp4'}"
@@ -146,6 +156,7 @@ def _target(source: Source, output: str | None, folder: RunFolder) -> Path:
 
 
 def _check_fade(fade: Sequence[float] | None, styles: Styles, weights: Sequence[float] | None) -> None:
+    """Raise a UserError if video.fade does not fit the styles."""
     if fade is None:
         return
     last = len(styles.pictures) - 1
@@ -154,12 +165,12 @@ def _check_fade(fade: Sequence[float] | None, styles: Styles, weights: Sequence[
     if not all(0 <= position <= last for position in fade):
         raise UserError(f"video.fade={list(fade)}: positions are from 0, the first style, to {last}, the last")
     if weights is not None:
-        raise UserError("video.fade says how much of each style there is: leave style_weights out")
+        raise UserError("video.fade sets the share of each style: leave style_weights out")
     if styles.masks:
-        raise UserError("video.fade goes from style to style everywhere: leave masks out")
+        raise UserError("video.fade does not work with masks: leave masks out")
 
 
 def _digest_of_files(files: Sequence[Path]) -> str:
-    """Changes when one of the files is another or was written again."""
+    """A digest of the files' paths, sizes and modification times."""
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode("utf-8", "surrogateescape")).hexdigest()[:16]
