@@ -310,7 +310,7 @@ class FeedForwardSettings:
         if self.model is not None:
             text("model", self.model, "runs/mine/model.safetensors")
         if not is_number(self.diversity) or self.diversity < 0:
-            raise ArgumentError("diversity", f"={self.diversity}: give a finite number, 0 or larger")
+            raise ArgumentError("diversity", f"={self.diversity}: a weight is a finite number, 0 or larger")
         if not (self.noise is None or isinstance(self.noise, bool)):
             raise ArgumentError(
                 "noise", f"={self.noise}: give true, false, or null (noise only if method.diversity is above 0)"

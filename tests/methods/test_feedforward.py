@@ -695,16 +695,16 @@ def test_another_loss_term_takes_the_place_of_gram(train, method, tmp_path):
 
 def test_noise_without_diversity_is_worth_a_warning(train):
     done = train("texture_net", "style=paintings/sun.jpg", "method.noise=true", "method.max_steps=1")
-    assert "method.noise without method.diversity: the network will learn to disregard the noise" in done.sentences
+    assert "method.noise=true without method.diversity: the network will learn to ignore the noise" in done.sentences
     assert load_generator(done.path)[1].settings["noise_channels"] == 3
     quiet = train("texture_net", "style=paintings/sun.jpg", "method.diversity=1", "method.max_steps=1", into="quiet")
-    assert "disregard" not in quiet.err
+    assert "learn to ignore" not in quiet.err
 
 
 ADD = ("add_style=new/star.jpg", "resume_from=cin/model.safetensors")
 ALL, ONE = "style=paintings", "style=paintings/sun.jpg"
 BAD_COMMANDS = {
-    "no style": ("cin", [], "style has no value yet: the network learns its pictures, such as style=painting.jpg"),
+    "no style": ("cin", [], "style has no value yet: give the pictures to learn, such as style=painting.jpg"),
     "no photos": ("cin", [ALL, NO_CONTENT], "data.content has no value yet: give it one with data.content=photos/"),
     "pairs": (
         "cin",
@@ -752,7 +752,7 @@ BAD_SETTINGS = {
     ),
     "resume from a picture": ("cin", [ALL, "resume_from=photo.png"], "not a file that loads safely"),
     "one draw": (
-        "texture_net", [ONE, "method.noise_draws=1", "method.diversity=1"], "a single picture has nothing to differ",
+        "texture_net", [ONE, "method.noise_draws=1", "method.diversity=1"], "compares several results of each photo",
     ),
     "no draws": ("texture_net", [ONE, "method.noise_draws=0"], "method.noise_draws=0: give a whole number, 1 or"),
     "diversity": ("texture_net", [ONE, "method.diversity=-1"], "method.diversity=-1: a weight is a finite number"),
@@ -766,7 +766,7 @@ BAD_SETTINGS = {
     "steps": ("cin", [ALL, "method.max_steps=0"], "method.max_steps=0: give a whole number, 1 or larger"),
     "tiny picture": (
         "cin", ["style=[photo.png,tiny.png]", "method.style_px=null"],
-        "tiny.png: the layers need a picture of 16 px or more on each side",
+        "tiny.png: the style layers need a picture of 16 px or more on the shorter side",
     ),
 }  # fmt: skip
 

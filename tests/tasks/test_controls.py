@@ -351,8 +351,14 @@ REFUSED_SETTINGS = {
     "normalized with lbfgs": ({"normalize_gradients": True}, "normalize_gradients=true does not work with L-BFGS"),
     "unknown guide": ({"guide": "outside"}, "guide=outside is unknown, choose one of simple, inside, all"),
     "no fine steps": ({"fine_steps": 0}, "fine_steps=0: give a whole number, 1 or larger"),
-    "too few numbers": ({"levels": 3, "coarse_steps": [4]}, "coarse_steps=[4] has 1 numbers for the 2 coarser"),
-    "too many numbers": ({"levels": 1, "coarse_steps": [4]}, "coarse_steps=[4] has 1 numbers for the 0 coarser"),
+    "too few numbers": (
+        {"levels": 3, "coarse_steps": [4]},
+        "coarse_steps=[4] has 1 numbers, but method.levels=3 needs 2",
+    ),
+    "too many numbers": (
+        {"levels": 1, "coarse_steps": [4]},
+        "coarse_steps=[4] has 1 numbers, but method.levels=1 needs 0",
+    ),
     "no steps left": ({"levels": 3, "coarse_steps": [6, 6]}, "coarse_steps=[6, 6] leaves no steps for full size"),
     "a negative number": ({"levels": 3, "coarse_steps": [6, -1]}, "coarse_steps[1]=-1: give a whole number"),
     "a fraction": ({"levels": 2, "coarse_steps": [1.5]}, "coarse_steps[0]=1.5: give a whole number"),
