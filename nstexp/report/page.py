@@ -349,7 +349,7 @@ def _described(job: Job, name: str) -> str | None:
 
 
 def _higher_is_better(job: Job) -> Sequence[str]:
-    """The measures of the job whose higher values are better."""
+    """The measures of the job for which a higher value is better."""
     recorded = job.recorded("higher_is_better")
     return recorded if isinstance(recorded, list) else HIGHER_IS_BETTER
 

@@ -117,7 +117,7 @@ def to_onnx(exported: Export, name: str) -> bytes:
     except (torch.onnx.OnnxExporterError, ImportError) as error:  # ImportError: onnxscript is too old
         raise UserError(
             f"task=export: PyTorch {torch.__version__} cannot export this network with onnxscript "
-            f"{version('onnxscript')} ({_last_line(error)}); another version of either may"
+            f"{version('onnxscript')} ({_last_line(error)}); another version of either may work"
         ) from error
     _tidy(model, exported, name)
     onnx.checker.check_model(model)

@@ -69,7 +69,7 @@ def video(
     check_pictures(request.color, styles.pictures)
     _check_fade(settings.fade, styles, request.style_weights)
     if request.background != "white":
-        raise UserError(f"transparency={request.transparency} is not for clips: leave it out")
+        raise UserError(f"transparency={request.transparency}: clips are always drawn on white, leave it out")
     source = _open(request.content, settings, request.max_input_megapixels)
     if source.damage:
         log.warning("%s: %s", source.path, source.damage)
