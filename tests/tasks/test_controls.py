@@ -377,12 +377,12 @@ def test_a_bad_setting_is_one_sentence_that_names_its_key(case):
     assert "\n" not in str(refused.value)
 
 
-WITH_MASKS_A_PLACE = "does not work with masks: leave style_combine out"
+NOT_WITH_MASKS = "does not work with masks: leave style_combine out"
 REFUSED_STYLES = {
     "no style layer": ([Style(ONE, layers=("relu4_1",))], {}, {}, "style_layers=['relu4_1']: give some of"),
     "unknown layer": ([Style(ONE, layers=("relu9_9",))], {}, {}, "style_layers"),
-    "masks, sum_gram": (MASKED, {}, {"combine": "sum_gram"}, f"style_combine=sum_gram: {WITH_MASKS_A_PLACE}"),
-    "masks, mean_gram": (MASKED, {}, {"combine": "mean_gram"}, f"style_combine=mean_gram: {WITH_MASKS_A_PLACE}"),
+    "masks, sum_gram": (MASKED, {}, {"combine": "sum_gram"}, f"style_combine=sum_gram {NOT_WITH_MASKS}"),
+    "masks, mean_gram": (MASKED, {}, {"combine": "mean_gram"}, f"style_combine=mean_gram {NOT_WITH_MASKS}"),
     "masks, no guides": (
         MASKED,
         {"terms": {"own": WithoutGuides(STYLE_LAYERS)}, "weights": {"beta": 1}},
