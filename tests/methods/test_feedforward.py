@@ -1052,15 +1052,15 @@ def test_weights_and_masks_of_named_styles(redraw, many):
         ({"style": ["a", "b"], "style_weights": [1]}, r"style_weights has 1 numbers for 2 style pictures"),
         (
             {"style": ["a", "b"], "style_combine": "mean_gram"},
-            r"^style_combine=mean_gram does not work with method=cin: networks mix by style_weights; method=gatys t",
+            r"^style_combine=mean_gram does not work with method=cin: a network mixes its styles by style_weights",
         ),
         (
             {"style": "a", "style_layers": [["relu1_1"]]},
-            r"^style_layers does not work with method=cin: a trained network has its sty",
+            r"^style_layers does not work with method=cin: the styles of a trained network are fixed",
         ),
         (
             {"style": "a", "fine_style": "paintings/sea.jpg"},
-            r"^fine_style does not work with method=cin: a trained network has its sty",
+            r"^fine_style does not work with method=cin: the styles of a trained network are fixed",
         ),
         ({"style": "a", "color": "preserve"}, r"this network has learned its styles already: use color=luminance"),
         ({"style": "c", "color": "match"}, r"color=match needs the picture of the style c, which is not on this"),
