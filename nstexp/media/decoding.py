@@ -1,4 +1,4 @@
-"""Image files as Pillow decodes them, and why they cannot be: what they are, their size, the memory, damage."""
+"""Open image files with Pillow, and explain in one clause why a file cannot be read: its kind, size or damage."""
 
 import io
 import re
@@ -7,20 +7,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from nstexp.core.runtime.memory import free_bytes
 
-with suppress(ImportError):  # where there is no wheel of it, damage that Pillow's decoder conceals stays unseen
+with suppress(ImportError):  # without it, damage in JPEG files that Pillow does not report is not noticed
     import simplejpeg
 
-BYTES_PER_PIXEL = 24  # at the peak of reading: the decoder's own copy, Pillow's, and 32-bit floats
-SHARE_OF_MEMORY = 0.5  # for one picture; the work on it needs the other half
+BYTES_PER_PIXEL = 24  # peak while reading: the decoder's buffer, Pillow's copy, and 32-bit floats
+SHARE_OF_MEMORY = 0.5  # part of the free memory that reading one picture may use; stylizing it needs the other half
 MOST_METADATA = 16 * 2**20  # bytes that one text or profile inside a picture may unpack to
-RAW = "a camera's raw file: develop it in a photo program and take the picture that makes"
+RAW = "a camera's raw file: develop it in a photo program and use the picture that the program makes"
 VIDEO = "a video, not a picture"
 DRAWING = "a drawing of lines and shapes, not of pixels: export it as PNG"
-OTHER_KINDS = {  # how files begin -> what they are
+OTHER_KINDS = {  # first bytes of a file -> what the file is
     b"%PDF": "a PDF document: export its page as PNG",
     b"%!PS": DRAWING,
     b"\xc5\xd0\xd3\xc6": DRAWING,
@@ -44,30 +44,30 @@ HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"}
 AVIF_BRANDS = {b"avif", b"avis"}
 IMAGE_BRANDS = {b"mif1", b"msf1"}
 ICON = b"\0\0\1\0"
-LARGEST_ICON = 2**22  # pixels; Pillow decodes the picture inside an icon before it tells its size
-REDUCED, DNG_VERSION, BITS, SAMPLES, SAMPLE_FORMAT = 254, 50706, 258, 277, 339  # tags of TIFF
-# A JPEG with these is decoded as far as it goes, and the rest is gray or belongs elsewhere.
+LARGEST_ICON = 2**22  # pixels; Pillow decodes the picture inside an icon before its size is known
+REDUCED, DNG_VERSION, BITS, SAMPLES, SAMPLE_FORMAT = 254, 50706, 258, 277, 339  # TIFF tags
+# Warnings of libjpeg after which a part of the picture is gray or in the wrong place.
 DAMAGE = re.compile(r"Corrupt JPEG data|Premature end|Inconsistent progression|Unsupported marker")
-HARMLESS = re.compile(r"extraneous bytes before marker 0xd9")  # of the end: some cameras fill up there
+HARMLESS = re.compile(r"extraneous bytes before marker 0xd9")  # padding before the end marker, which some cameras write
 
 
 class Unreadable(Exception):
-    """Why a picture cannot be read: a clause that follows its name."""
+    """A picture cannot be read. The message is a clause to put behind the file's name."""
 
 
 @contextmanager
-def decoding(source: str | Path | bytes, max_megapixels: float, remedy: str = "") -> Iterator[Image.Image]:
-    """Open an image file for decoding; what is wrong with it, also while it is decoded inside, becomes `Unreadable`.
+def decoding(source: str | Path | bytes, max_megapixels: float, remedy: str = "") -> Iterator[ImageFile.ImageFile]:
+    """Open an image file for decoding; errors raised inside the `with` block become `Unreadable`.
 
-    Nothing is decoded before its header says that it is a picture of a size that may be and fits into the memory.
+    The kind and the size of the picture are checked from its header before anything is decoded.
 
     Args:
         source: a path, or the bytes of a file.
-        max_megapixels: limit on width times height; may be infinite. Memory is a limit of its own.
-        remedy: how to raise that limit, for the reason.
+        max_megapixels: limit on width times height; may be infinite. The free memory is a separate limit.
+        remedy: how the user can raise that limit, appended to the message.
 
     Raises:
-        Unreadable: it cannot be read. Its cause is the error behind it.
+        Unreadable: the file cannot be read; the original exception is its cause.
     """
     try:
         start = _checked_start(source)
@@ -84,28 +84,29 @@ def decoding(source: str | Path | bytes, max_megapixels: float, remedy: str = ""
         raise Unreadable(_unidentified(source)) from error
     except MemoryError as error:
         raise Unreadable("there is not enough memory to read it") from error
-    except Exception as error:  # every decoder of Pillow has errors of its own for a damaged file
+    except Exception as error:  # each decoder of Pillow raises its own exception types for damaged files
         raise Unreadable(_reason(error)) from error
 
 
 def upright(image: Image.Image) -> None:
-    """Decode a picture, and turn it as its EXIF orientation says."""
+    """Decode a picture in place and rotate it as its EXIF orientation says."""
     ImageOps.exif_transpose(image, in_place=True)
 
 
-def damage(image: Image.Image) -> str:
-    """What the decoder of JPEG has to say about a file that Pillow has opened, and Pillow does not pass on.
+def damage(image: ImageFile.ImageFile) -> str:
+    """A warning of libjpeg that Pillow does not report, for a JPEG file that Pillow has opened.
 
-    Of other formats, and of a file that is whole: nothing.
+    Returns:
+        The warning if the picture is complete nevertheless; "" for an intact file and for other formats.
 
     Raises:
         Unreadable: a part of the picture is lost.
     """
     if image.format not in ("JPEG", "MPO") or "simplejpeg" not in globals() or image.fp is None:
         return ""
-    image.fp.seek(0)  # Pillow looks for its place again
+    image.fp.seek(0)  # Pillow seeks by itself before it decodes
     try:
-        # At an eighth of the size this takes a tenth of the time of the decoding itself, and reads every bit.
+        # Decoding at an eighth of the size reads every bit in a tenth of the time that full decoding takes.
         simplejpeg.decode_jpeg(image.fp.read(), "Gray", min_height=1, min_width=1, strict=True)
     except ValueError as error:
         if HARMLESS.search(str(error)):
@@ -116,7 +117,7 @@ def damage(image: Image.Image) -> str:
 
 
 def _checked_start(source: str | Path | bytes) -> bytes:
-    """How a file begins; `Unreadable` says what it is, if Pillow would not know, or not take it for what it is."""
+    """The first bytes of a file; `Unreadable` if it is of a kind that Pillow does not recognize or misidentifies."""
     if isinstance(source, bytes):
         start = source[:4096]
     else:
@@ -139,7 +140,7 @@ def _checked_start(source: str | Path | bytes) -> bytes:
 
 
 def _kind_of_media(start: bytes) -> str | None:
-    """What a file of the family of MP4 is by its brands; None: a picture that Pillow reads."""
+    """Name the kind of an MP4-like file by its brands; None if it is a picture that Pillow can read."""
     length = min(int.from_bytes(start[:4], "big"), len(start))
     main, brands = start[8:12], {start[at : at + 4] for at in range(16, length, 4)}
     if main in AVIF_BRANDS or (main in IMAGE_BRANDS and brands & AVIF_BRANDS):
@@ -167,14 +168,14 @@ def _check_size(size: tuple[int, int], max_megapixels: float, remedy: str) -> No
 
 
 def _unidentified(source: str | Path | bytes) -> str:
-    """What a file is that no decoder of Pillow takes."""
+    """Describe a file that no decoder of Pillow accepts."""
     start = source[:4096] if isinstance(source, bytes) else b""
     if not start:
         with open(source, "rb") as file:
             start = file.read(8)
     if start[:4] not in (b"II*\0", b"MM\0*"):
         return "this is not an image file"
-    with suppress(Exception):  # a damaged one
+    with suppress(Exception):  # the directory of the TIFF is damaged
         with open(source, "rb") if not isinstance(source, bytes) else io.BytesIO(source) as file:
             tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
             file.seek(tags.next)
@@ -197,19 +198,19 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if "Decompressed data too large" in text:
         text = f"a text or color profile in it unpacks to more than {MOST_METADATA // 2**20} MB"
-    if isinstance(error, OSError) and error.errno is not None:  # decoders raise OSError too, but without a number
+    if isinstance(error, OSError) and error.errno is not None:  # decoders also raise OSError, but without errno
         return reason or f"the file cannot be read ({text})"
-    if "alloc" in text.lower():  # PyTorch's and libraries' own words
+    if "alloc" in text.lower():  # memory errors of PyTorch and of image libraries
         return f"there is not enough memory to read it ({text[:80]})"
     return f"the image is damaged or truncated ({text})"
 
 
 @contextmanager
 def _limits(pixels: int | None) -> Iterator[None]:
-    """Pillow refuses images over 179 megapixels by itself, whatever limit the user has set, and texts over 1 MB.
+    """Replace the limits of Pillow, which refuses 179 megapixels and texts of 1 MB whatever limit the user has set.
 
     Args:
-        pixels: for pictures inside the picture, such as those of an icon; None: no limit.
+        pixels: limit for pictures inside the file, such as those of an icon; None: no limit.
     """
     before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
     Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = pixels, MOST_METADATA

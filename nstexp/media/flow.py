@@ -1,12 +1,12 @@
-"""Motion between the frames of a clip: optical flow, where it can be trusted, and the flicker that it measures.
+"""Motion between the frames of a clip: optical flow, a mask of where it is reliable, and the flicker of a clip.
 
-Frames are RGB uint8 (H, W, 3) arrays, as they come out of a decoder; flows inside `Motion` are (H, W, 2) arrays, (u, v)
-in pixels to the right and down. The formulas of the papers take tensors, (B, C, H, W).
+Frames are RGB uint8 arrays (H, W, 3), as decoders return them. Flows inside `Motion` are arrays (H, W, 2) of (u, v),
+in pixels to the right and down. The functions that implement formulas of papers take tensors (B, C, H, W).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,21 +17,21 @@ from nstexp.core.errors import UserError, choice
 from nstexp.core.names import FlowName
 from nstexp.core.networks.pretrained import load_tensors, torch_hub_file
 
-Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two frames -> (H, W, 2): where each pixel of the first went
-LONGEST_SIDE_PX = 640  # larger frames are reduced to this for the flow, which is then enlarged
-COLOR_TOLERANCE = 0.05  # a warped frame that is this far from the new one, root mean square, is trusted 1/e of the way
-CUT_BELOW = 0.15  # mean trust of a frame that shows something else than the one before
+Flow = Callable[[np.ndarray, np.ndarray], np.ndarray]  # two frames -> (H, W, 2): how far each pixel of the first moved
+LONGEST_SIDE_PX = 640  # larger frames are scaled down to this for the flow, and the flow is scaled up again
+COLOR_TOLERANCE = 0.05  # RMS difference of a warped frame from the new one at which trust falls to 1/e
+CUT_BELOW = 0.15  # a frame with a mean trust below this begins a new scene
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Backward warping: at every position x what `image` has at x + flow(x), interpolated bilinearly.
+    """Backward warping: the output at x is `image` at x + flow(x), interpolated bilinearly.
 
     Args:
         image: (B, C, H, W).
-        flow: (B, 2, H, W), (u, v) = pixels to the right and down.
+        flow: (B, 2, H, W), (u, v) in pixels to the right and down.
 
     Returns:
-        (B, C, H, W); positions outside the image have the value of its nearest border pixel.
+        (B, C, H, W). Positions that the flow leads outside the image get the value of the nearest border pixel.
     """
     height, width = image.shape[-2:]
     x = flow[:, 0] + torch.arange(width, device=flow.device, dtype=flow.dtype)
@@ -41,12 +41,12 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def reliability(forward: Tensor, backward: Tensor) -> Tensor:
-    """Where the flow can be trusted: (B, 1, H, W) of 1 and, where it cannot, 0, of the frame that `forward` starts at.
+    """Mask of where the flow is reliable: (B, 1, H, W), 1 or 0, on the pixels of the frame that `forward` starts at.
 
-    Ruder et al. 2016. With w the forward flow and w' the backward flow at the place where w leads, a position
-    has no partner (is covered later) if |w + w'|^2 > 0.01 (|w|^2 + |w'|^2) + 0.5, is at a motion boundary if
-    |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002 (differences to the next pixel), and is left out too if w leads outside
-    the frame. The paper's masks, of the later frame, are `reliability(backward, forward)`.
+    Ruder et al. 2016, section 4.1. Let w be the forward flow and w' the backward flow at the place that w leads to. A
+    position is disoccluded if |w + w'|^2 > 0.01 (|w|^2 + |w'|^2) + 0.5, and at a motion boundary if
+    |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002 (forward differences). Positions whose flow leads outside the frame
+    are 0 too. The paper's masks belong to the later frame: `reliability(backward, forward)`.
 
     Args:
         forward, backward: (B, 2, H, W), (u, v) in pixels, from a frame to the next one and back.
@@ -57,18 +57,18 @@ def reliability(forward: Tensor, backward: Tensor) -> Tensor:
 
 
 def warping_error(frames: Tensor, flows: Tensor, masks: Tensor | None = None) -> float:
-    """Flicker of a video: mean squared difference of every frame to the next one, warped back onto it; 0 or larger.
+    """Flicker of a video: mean squared difference of each frame to the next one warped back onto it; at least 0.
 
-    Lai et al. 2018: the mean over visible positions and channels, then over the pairs of frames. A pair in which
-    nothing is visible does not count.
+    Lai et al. 2018: the mean over visible positions and channels, then over the pairs of frames. A pair without a
+    visible position is left out.
 
     Args:
         frames: (T, 3, H, W) in [0, 1].
         flows: (T - 1, 2, H, W), from each frame to the next, see `warp`.
-        masks: (T - 1, 1, H, W), how far each position counts, see `reliability`; None: all positions do.
+        masks: (T - 1, 1, H, W) in [0, 1], weight of each position, see `reliability`; None: all weights are 1.
 
     Raises:
-        UserError: fewer than two frames, or nothing visible in any pair.
+        UserError: there are fewer than two frames, or no pair has a visible position.
     """
     masks = torch.ones_like(flows[:, :1]) if masks is None else masks
     errors = []
@@ -77,7 +77,7 @@ def warping_error(frames: Tensor, flows: Tensor, masks: Tensor | None = None) ->
         if mask.any():
             errors.append(float((mask * squares).sum() / mask.sum()))
     if not errors:
-        raise UserError("warping error: no pair of frames with a visible position in common")
+        raise UserError("warping error: no pair of frames shares a visible position")
     return sum(errors) / len(errors)
 
 
@@ -86,13 +86,14 @@ def warping_error(frames: Tensor, flows: Tensor, masks: Tensor | None = None) ->
 
 @dataclass(frozen=True)
 class Motion:
-    """From the frame before to this one, in pixels of frames of some size (`MotionEstimator`).
+    """The motion from the previous frame to this one, scaled to the frame size that `MotionEstimator` was given.
 
     Args:
-        forward, backward: (H, W, 2) float32, from the frame before to this one, and back.
-        visible: (H, W) uint8, 255 where a pixel of the frame before is still there: `reliability(forward, backward)`.
-        trust: (H, W) float32 in [0, 1], how far what is warped from the frame before belongs here: the paper's mask of
-            this frame, times exp(-d^2 / 0.05^2) with d the difference of the frames along the flow, smoothed.
+        forward, backward: (H, W, 2) float32, in pixels, from the previous frame to this one, and back.
+        visible: (H, W) uint8, 255 where a pixel of the previous frame is still visible:
+            `reliability(forward, backward)`.
+        trust: (H, W) float32 in [0, 1], how far the previous frame, warped, can be relied on here: the mask of Ruder et
+            al. for this frame, times exp(-d^2 / 0.05^2) with d the RMS color difference along the flow, smoothed.
         cut: whether this frame begins another scene.
     """
 
@@ -103,21 +104,22 @@ class Motion:
     cut: bool
 
     def from_before(self, picture: np.ndarray) -> np.ndarray:
-        """What the frame before became, float32 (H, W, 3) in [0, 1], moved to where this frame has it (bicubic)."""
-        return np.clip(_remap(picture, self.backward, smooth=True), 0, 1)
+        """Warp the stylized previous frame, float32 (H, W, 3) in [0, 1], onto this frame (bicubic)."""
+        moved: np.ndarray = np.clip(_remap(picture, self.backward, smooth=True), 0, 1)
+        return moved
 
 
 class MotionEstimator:
-    """Motion from each frame of a clip to the next one.
+    """Estimates the motion from each frame of a clip to the next one.
 
     Args:
         name: `dis` (Kroeger et al. 2016, OpenCV's medium preset), `dis_fast` (its fast preset), or `raft` (Teed & Deng
-            2020, torchvision's small network, whose weights are downloaded once).
-        size: (height, width) that flows and masks are scaled to.
-        device: where `raft` computes; the others know the CPU only.
+            2020, torchvision's small network; its weights are downloaded once).
+        size: (height, width) in pixels that flows and masks are scaled to.
+        device: where `raft` computes; the other methods run on the CPU.
 
     Raises:
-        UserError: an unknown name, or no weights.
+        UserError: the name is unknown, or the weights cannot be downloaded.
     """
 
     def __init__(self, name: FlowName, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
@@ -126,7 +128,7 @@ class MotionEstimator:
         self.size = size
 
     def __call__(self, before: np.ndarray, now: np.ndarray) -> Motion:
-        """Of two frames of equal size, uint8 (H, W, 3)."""
+        """Estimate the motion between two consecutive frames of equal size, uint8 (H, W, 3)."""
         import cv2
 
         before, now = self._reduced(before), self._reduced(now)
@@ -166,15 +168,18 @@ class MotionEstimator:
 
 
 class Flicker:
-    """`warping_error` of a clip whose frames come one by one, rounded to 8 bits as they are saved."""
+    """Accumulates the `warping_error` of a clip frame by frame; the frames are rounded to 8 bits, as saved."""
 
     def __init__(self) -> None:
         self.errors: list[float] = []
 
     def add(self, before: np.ndarray, now: np.ndarray, motion: Motion | None) -> float | None:
-        """Of two frames, uint8 (H, W, 3), and the motion between them; None: nothing is visible in both.
+        """Add two consecutive frames, uint8 (H, W, 3), and the motion between them.
 
-        Without a motion the clip stood still, and the error is that of the pixels where they are.
+        If `motion` is None the scene did not move, and the frames are compared pixel by pixel.
+
+        Returns:
+            The error of this pair; None if no position is visible in both frames.
         """
         import cv2
 
@@ -194,9 +199,9 @@ class Flicker:
 
 
 def _mask(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """`reliability` of (H, W, 2) arrays -> (H, W).
+    """`reliability` for arrays (H, W, 2), as (H, W) of 0 and 1.
 
-    Not by PyTorch, which in the thread of the decoder would take as many threads again as it does for the networks.
+    Written with NumPy: PyTorch would start a second pool of threads for the decoder's thread, beside the networks'.
     """
     height, width = forward.shape[:2]
     x, y = _places(forward)
@@ -208,18 +213,19 @@ def _mask(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     steps[:, :-1] += np.square(forward[:, 1:] - forward[:, :-1]).sum(2)
     lost = gap > 0.01 * (size + back_size) + 0.5
     boundary = steps > 0.01 * size + 0.002
-    return (inside & ~lost & ~boundary).astype(np.float32)
+    reliable: np.ndarray = (inside & ~lost & ~boundary).astype(np.float32)
+    return reliable
 
 
 def _places(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where a flow (H, W, 2) leads, x and y of (H, W)."""
+    """The positions that a flow (H, W, 2) leads to: x and y, (H, W) each."""
     height, width = flow.shape[:2]
     rows, columns = np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32)
     return flow[..., 0] + columns, flow[..., 1] + rows[:, None]
 
 
 def _remap(picture: np.ndarray, flow: np.ndarray, smooth: bool = False) -> np.ndarray:
-    """`warp` of (H, W, 3) arrays."""
+    """`warp` for arrays (H, W, 3)."""
     import cv2
 
     x, y = _places(flow)
@@ -231,9 +237,9 @@ def _dis(fast: bool) -> Flow:
     import cv2
 
     preset = cv2.DISOPTICAL_FLOW_PRESET_FAST if fast else cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
-    algorithm = cv2.DISOpticalFlow_create(preset)
-    smallest = 16  # px; OpenCV fails on smaller ones
-    narrowest = 48  # px; of frames from 40 px on, it makes other flows each time, by what was in memory before
+    algorithm: Any = cv2.DISOpticalFlow_create(preset)  # type: ignore[attr-defined]  # missing in OpenCV's stubs
+    smallest = 16  # px; OpenCV fails on smaller frames
+    narrowest = 48  # px; on narrower frames its result depends on uninitialized memory
 
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         height, width = first.shape[:2]
@@ -247,7 +253,7 @@ def _dis(fast: bool) -> Flow:
 
 
 def _raft(device: torch.device | str) -> Flow:
-    from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
+    from torchvision.models.optical_flow import Raft_Small_Weights, raft_small  # type: ignore[import-untyped]
 
     file = torch_hub_file(Raft_Small_Weights.C_T_V2.url, "the flow raft", "use the flow dis, which needs none")
     network = raft_small()
@@ -257,10 +263,13 @@ def _raft(device: torch.device | str) -> Flow:
     @torch.inference_mode()
     def flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         height, width = first.shape[:2]
-        sides = [max(128, -(-side // 8) * 8) for side in (height, width)]  # of its pyramid of correlations
+        sides = [
+            max(128, -(-side // 8) * 8) for side in (height, width)
+        ]  # the least that its correlation pyramid takes
         padding = (0, sides[1] - width, 0, sides[0] - height)
         pair = [torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 127.5 - 1 for frame in (first, second)]
-        found = network(*(F.pad(frame, padding, mode="replicate").to(device) for frame in pair))[-1]
-        return found[0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()
+        flows: list[Tensor] = network(*(F.pad(frame, padding, mode="replicate").to(device) for frame in pair))
+        estimate: np.ndarray = flows[-1][0, :, :height, :width].permute(1, 2, 0).cpu().contiguous().numpy()
+        return estimate
 
     return flow

@@ -1,4 +1,4 @@
-"""Image files in and out. In memory an image is sRGB, float32 in [0, 1], (3, H, W); nothing else leaves this module."""
+"""Read and write image files. In memory an image is sRGB, float32 in [0, 1], (3, H, W)."""
 
 import logging
 from pathlib import Path
@@ -17,9 +17,9 @@ from nstexp.media.decoding import Unreadable, damage, decoding, upright
 from nstexp.media.paths import WITH_ALPHA, WRITABLE
 
 log = logging.getLogger(__name__)
-STRIP_PIXELS = 2**22  # are converted at a time, so that a large picture is in memory once and not in every form
+STRIP_PIXELS = 2**22  # converted at a time, so that a large picture is not in memory in several forms at once
 REMEDY = " for one input image (raise it with max_input_megapixels=...)"
-ANIMATED = ("GIF", "WEBP", "AVIF", "PNG")  # Pillow's names of formats
+ANIMATED = ("GIF", "WEBP", "AVIF", "PNG")  # Pillow's names of the formats that can be animated
 
 
 def load_image(
@@ -27,17 +27,17 @@ def load_image(
 ) -> Tensor:
     """Read one image of any mode as sRGB in [0, 1], (3, H, W).
 
-    Of an animation the first frame is taken. EXIF orientation is applied, colors are converted by the profile in the
-    file, transparency is composited over `background`, 16-bit and CMYK data are converted.
+    The first frame of an animation is used. EXIF orientation is applied, colors are converted with the profile in the
+    file, transparency is composited over `background`, and 16-bit and CMYK data are converted.
 
     Args:
         path: the file.
-        max_input_megapixels: limit on its size in the header; another one is the memory that is free.
-        background: a color as Pillow names it.
-        as_data: the pixels are numbers and no colors, so that a profile does not change them.
+        max_input_megapixels: limit on width times height, in millions of pixels; the free memory is a separate limit.
+        background: a color name or code that Pillow knows.
+        as_data: whether the pixels are data instead of colors, so that a color profile is ignored.
 
     Raises:
-        UserError: not an image, truncated, damaged, empty, or too large.
+        UserError: the file is not an image, or it is truncated, damaged, empty or too large.
     """
     return load_with_alpha(path, max_input_megapixels, background, as_data)[0]
 
@@ -45,13 +45,13 @@ def load_image(
 def load_with_alpha(
     path: str | Path, max_input_megapixels: float = 200.0, background: str = "white", as_data: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """An image as of `load_image`, and its opacity in [0, 1], (1, H, W), if any of it is transparent."""
+    """Read an image like `load_image`, and its opacity in [0, 1], (1, H, W); None if that is 1 everywhere."""
     try:
         with decoding(Path(path), max_input_megapixels, REMEDY) as image:
             if complaint := damage(image):
-                log.warning("%s: the file is damaged, look whether the picture is (%s)", path, complaint)
-            if image.format in ANIMATED and image.is_animated:
-                log.info("%s: an animation of %d frames, of which the first is taken", path, image.n_frames)
+                log.warning("%s: the file is damaged, check whether the picture is complete (%s)", path, complaint)
+            if image.format in ANIMATED and getattr(image, "is_animated", False):
+                log.info("%s: an animation of %d frames; the first one is used", path, getattr(image, "n_frames", 1))
             upright(image)
             if as_data:
                 image.info.pop("icc_profile", None)
@@ -61,14 +61,14 @@ def load_with_alpha(
 
 
 def save_image(image: Tensor, path: str | Path) -> None:
-    """Write an RGB image (3, H, W), or one with its opacity (4, H, W), clamped to [0, 1], as 8 bits a channel.
+    """Write an RGB image (3, H, W), or RGB with opacity (4, H, W), in [0, 1] (other values are clamped), as 8 bits.
 
-    The format follows the file name; where it has no transparency the image is composited over white. The file says
-    that its colors are sRGB, where the format has a place for that. It appears complete or not at all: it is written
-    beside its place and renamed.
+    The suffix of the file name decides the format. If the format has no transparency, the image is composited over
+    white. The file is tagged as sRGB where the format allows it. The file appears complete or not at all: it is
+    written under a temporary name and renamed.
 
     Raises:
-        UserError: unknown suffix, folder not writable, disk full.
+        UserError: the suffix is unknown, the folder is not writable, or the disk is full.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -81,7 +81,7 @@ def save_image(image: Tensor, path: str | Path) -> None:
 
 
 def save_options(suffix: str) -> dict[str, Any]:
-    """What Pillow's `save` is told for files with this ending (lower case), besides what is to be in them."""
+    """Keyword arguments for Pillow's `save`, for files with this suffix (lower case): quality and the sRGB tag."""
     if suffix == ".png":
         mark = PngImagePlugin.PngInfo()
         mark.add(b"sRGB", bytes([profiles.INTENT]))
@@ -93,11 +93,11 @@ def save_options(suffix: str) -> dict[str, Any]:
 
 
 def opaque_rgb(image: Image.Image, background: str = "white", name: str = "") -> Image.Image:
-    """A picture as 8-bit RGB in sRGB, composited over `background`; not for modes of more than 8 bits (`is_deep`).
+    """Convert a picture to 8-bit RGB in sRGB, composited over `background`; not for modes above 8 bits (`is_deep`).
 
     Args:
-        image: a decoded picture of another mode.
-        background: a color as Pillow names it.
+        image: a decoded picture of any other mode.
+        background: a color name or code that Pillow knows.
         name: of the picture, for warnings.
     """
     convert = profiles.conversion(image, name)
@@ -112,15 +112,15 @@ def opaque_rgb(image: Image.Image, background: str = "white", name: str = "") ->
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture has gray levels that `opaque_rgb` would clip at 255."""
+    """Whether a picture has more than 8 bits a channel, so that `opaque_rgb` would clip its levels at 255."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
 def to_tensors(image: Image.Image, background: str = "white", name: str = "") -> tuple[Tensor, Tensor | None]:
-    """A decoded picture of any mode as sRGB in [0, 1] (3, H, W), and its opacity (1, H, W), None where it is 1.
+    """Convert a decoded picture to sRGB in [0, 1], (3, H, W), and its opacity (1, H, W); None if that is 1 everywhere.
 
     Args:
-        image: upright.
+        image: of any mode, with its EXIF orientation already applied.
         background: see `load_image`.
         name: of the picture, for warnings.
     """
@@ -144,12 +144,12 @@ def _converted(image: Image.Image, convert: profiles.Conversion | None) -> Image
         return image if image.mode == "RGB" else image.convert("RGB")
     if image.mode == convert.mode:
         return convert(image)
-    # A profile of grays takes the one channel of a gray picture, whose other forms have three that are equal.
+    # A gray profile converts one channel. A gray picture that is stored as RGB has three equal channels: use one.
     return convert(image.getchannel("R") if (image.mode, convert.mode) == ("RGB", "L") else image.convert(convert.mode))
 
 
 def _deep_gray(image: Image.Image, name: str) -> Tensor:
-    """Gray of 16 or 32 bits (H, W), as RGB in [0, 1]."""
+    """Convert a gray picture of 16 or 32 bits to RGB in [0, 1], (3, H, W)."""
     gray = np.asarray(image, dtype=np.float32)
     if not np.isfinite(gray).all():
         raise ValueError("some pixels are not finite numbers")
@@ -163,13 +163,13 @@ def _deep_gray(image: Image.Image, name: str) -> Tensor:
 
 
 def _white_point(gray: np.ndarray, mode: str, name: str) -> float:
-    """Modes "I" and "F" do not say their white: the smallest usual one that holds all values."""
+    """The level of white: modes "I" and "F" do not define it, so the smallest usual level that no pixel exceeds."""
     usual = (65535.0,) if mode.startswith("I;16") else (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
     brightest = float(gray.max(initial=0))
     white = next((level for level in usual if brightest <= level), brightest)
     if mode == "F" and white > 1:
         held = f"32-bit floating-point numbers from {gray.min():g} to {brightest:g}"
         if not white / 2 <= brightest <= usual[-1]:
-            raise Unreadable(f"the file holds {held}, and nothing says which is white: scale them to 0 ... 1")
-        log.warning("%s: the file holds %s, and %g is taken for white", name, held, white)
+            raise Unreadable(f"the file holds {held}, and does not say which value is white: scale them to 0 ... 1")
+        log.warning("%s: the file holds %s; %g is used as white", name, held, white)
     return white

@@ -1,4 +1,4 @@
-"""The files below a folder, in a list that is kept, so that a shared disk with a million is not searched every time."""
+"""List the files below a folder, and cache the list: searching a million files on a shared disk takes minutes."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ from nstexp.core.text import printable
 
 log = logging.getLogger(__name__)
 
-LEAST_FILES = 10_000  # fewer are searched faster than their list is worth
-FRESH_S = 2.0  # of a folder changed less than this before it was read, later changes may have the same time
-WAIT_S = 600.0
-UNREAD = 2**63  # later than any change, so that such a list is not kept
-# What systems and programs leave beside the user's files, in lower case; they also use names that begin with a dot.
+LEAST_FILES = 10_000  # lists of fewer files are not cached, because searching is fast
+FRESH_S = 2.0  # a folder that changed this shortly before it was read may change again with the same timestamp
+WAIT_S = 600.0  # longest wait for another process to finish its list
+UNREAD = 2**63  # a timestamp later than any change, so that a list with an unreadable folder is not cached
+# Names (lower case) that operating systems and programs create beside the user's files; others begin with a dot.
 CLUTTER = {
     "__macosx",
     "@eadir",
@@ -36,31 +36,31 @@ CLUTTER = {
 
 
 def is_input(name: str) -> bool:
-    """Whether what is found under this name in a folder or an archive can be meant as an input.
+    """Whether a name in a folder or an archive can be an input file of the user.
 
-    What begins with a dot cannot, nor what systems leave beside the user's files (`CLUTTER`), nor anything below such a
-    folder. What the user names is taken whatever its name.
+    Names that begin with a dot are not inputs, nor are files of the operating system (`CLUTTER`), nor anything below a
+    folder of such a name. A path that the user gives explicitly is not checked with this.
 
     Args:
-        name: of a file or a folder, or a path that begins where the user points to.
+        name: of a file or a folder, or a path relative to what the user gave.
     """
     parts = name.replace("\\", "/").split("/")
     return not any((part[:1] == "." and part not in (".", "..")) or part.lower() in CLUTTER for part in parts)
 
 
 def list_files(folder: Path, suffixes: Sequence[str], lists: str | Path | None = None) -> list[Path]:
-    """Files with one of these suffixes in a folder and the folders below it, sorted; links to folders are not followed.
+    """List the files with one of these suffixes in a folder and below it, sorted; links to folders are not followed.
 
-    Names that are no inputs (`is_input`) are left out.
+    Names that are no inputs (`is_input`) are left out. A folder that cannot be read is left out with a warning, and the
+    list is then not cached.
 
     Args:
         folder: where to search.
-        suffixes: lower case, with their dots; those of the files may be in any case.
-        lists: the folder where lists of 10,000 files and more are kept. A list is used as long as every folder it
-            covers has the time of change that it had (a file that comes, goes or gets another name changes that): a
-            look at the folders is all it takes. Processes that start together wait for the first one's list.
-
-    A folder that cannot be read is left out, with a warning; a list without it is not kept.
+        suffixes: in lower case, with their dots; the case of the file names does not matter.
+        lists: folder that caches lists of 10,000 files and more; None: no cache. A cached list is used while every
+            folder below `folder` has the modification time that it had when it was listed. Adding, removing or renaming
+            a file changes that time, so only the folders are checked. Processes that start together wait for the
+            first one to write the list.
     """
     if lists is None:
         return _search(folder, suffixes)[0]
@@ -76,12 +76,12 @@ def list_files(folder: Path, suffixes: Sequence[str], lists: str | Path | None =
 
 
 def digest_of_names(paths: Iterable[str | Path]) -> str:
-    """A short name for a list of files: the same for the same names in the same order, in whichever folders."""
+    """A short digest of a list of file names, in order, regardless of their folders."""
     return _digest(map(os.path.basename, paths))
 
 
 def _search(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], dict[str, int]]:
-    """The files, and every folder's time of change (ns). Files that are not links are not looked at one by one."""
+    """The files, and the modification time (ns) of every folder. Only links need a system call for each file."""
     found: list[str] = []
     times: dict[str, int] = {}
     waiting = [str(folder)]
@@ -108,17 +108,17 @@ def _search(folder: Path, suffixes: Sequence[str]) -> tuple[list[Path], dict[str
 
 
 def _read(place: Path, folder: Path) -> list[Path] | None:
-    """The kept list, unless it is damaged or a folder has changed."""
+    """The cached list; None if it is missing or damaged, or a folder has changed."""
     try:
         kept = json.loads(place.read_text())
         if any(os.stat(folder / name).st_mtime_ns != changed for name, changed in kept["folders"].items()):
             return None
         if _digest(kept["files"]) != kept["digest"]:
-            raise ValueError("its digest is another one")
+            raise ValueError("its digest does not match")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s: the list of files cannot be used (%s), and is made anew", place, error)
+        log.warning("%s: the list of files cannot be used (%s), and is made again", place, error)
         return None
     log.info("%s: %d files, as listed in %s", folder, len(kept["files"]), place)
     return [folder / name for name in kept["files"]]
@@ -129,21 +129,21 @@ def _write(place: Path, folder: Path, found: Sequence[Path], times: dict[str, in
     kept = {"folder": os.path.realpath(folder), "digest": _digest(names), "folders": times, "files": names}
     try:
         write_atomically(place, lambda temporary: temporary.write_text(json.dumps(kept)))
-        log.info("%s: %d files, listed in %s for the next time", folder, len(found), place)
+        log.info("%s: %d files, listed in %s for later runs", folder, len(found), place)
     except UserError as error:
         log.warning("the list of files is not kept: %s", error)
 
 
 @contextmanager
 def _alone(lists: Path) -> Iterator[None]:
-    """One process at a time; where disks know no locks, or another process takes too long, without waiting."""
-    from filelock import FileLock  # few commands need it
+    """Let one process at a time in. Do not wait where the disk has no locks or another process takes too long."""
+    from filelock import FileLock  # imported here because few commands need it
 
     lock = FileLock(lists / ".lock")
     try:
         lists.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=WAIT_S)
-    except (OSError, NotImplementedError) as error:  # filelock's own Timeout is an OSError
+    except (OSError, NotImplementedError) as error:  # filelock.Timeout is an OSError
         log.debug("%s: no lock (%s)", lists, error)
     try:
         yield

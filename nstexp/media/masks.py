@@ -1,4 +1,4 @@
-"""Masks from files: which style applies where, as weights that sum to 1 at every pixel."""
+"""Load masks from image files: one weight per style at every pixel, with a sum of 1."""
 
 import logging
 from collections.abc import Sequence
@@ -14,22 +14,24 @@ from nstexp.media.images import load_image
 
 log = logging.getLogger(__name__)
 
-ASPECT_TOLERANCE = 0.03
-COVERED = 5 / 255  # darker is black: JPEG leaves a few levels of noise there
+ASPECT_TOLERANCE = 0.03  # relative difference between the aspect ratios of mask and picture
+COVERED = 5 / 255  # weights below this count as black, because JPEG leaves a few levels of noise in black areas
 
 
 def load_masks(paths: Sequence[Path], size: tuple[int, int], max_input_megapixels: float = 200.0) -> Tensor:
-    """Masks (N, H, W) in [0, 1] that sum to 1 at every pixel; white means that the mask applies, gray partly.
+    """Load masks (N, H, W) in [0, 1] that sum to 1 at every pixel; the mask applies where its picture is white.
 
-    Where the pictures sum to another value they are divided by it: two that are white in one place share it equally.
+    Where the pictures do not sum to 1, they are divided by their sum: two masks that are both white share the pixel
+    equally.
 
     Args:
-        paths: one picture of any size each; colors count by their luminance.
-        size: (height, width) to resize them to.
+        paths: one picture per mask, of any size; colors are converted to luminance.
+        size: (height, width) in pixels to resize the masks to.
         max_input_megapixels: see `load_image`.
 
     Raises:
-        UserError: not an image, another aspect than `size`, or a part of the picture that every mask leaves black.
+        UserError: a file is not an image, its aspect ratio differs from that of `size`, or every mask is black in
+            some part of the picture.
     """
     masks = torch.cat([_load_mask(path, size, max_input_megapixels) for path in paths])
     for path, mask in zip(paths, masks, strict=True):
@@ -44,7 +46,7 @@ def load_masks(paths: Sequence[Path], size: tuple[int, int], max_input_megapixel
         )
     overlap = float((coverage > 1 + COVERED).double().mean())
     if overlap > 0.01:  # more than soft or anti-aliased edges
-        log.info("masks overlap on %.2g %% of the picture: there each counts by its part of their sum", 100 * overlap)
+        log.info("masks overlap on %.2g %% of the picture: there each one gets its share of their sum", 100 * overlap)
     return masks.div_(coverage)
 
 
@@ -52,10 +54,10 @@ def _load_mask(path: Path, size: tuple[int, int], max_input_megapixels: float) -
     image = load_image(path, max_input_megapixels, as_data=True)
     height, width = image.shape[-2:]
     ratio = (height * size[1]) / (width * size[0])
-    # A small size is rounded to whole pixels: one pixel on the shorter side may be more than that.
+    # Small sizes are rounded to whole pixels: one pixel on the shorter side may exceed the tolerance.
     if 1 - min(ratio, 1 / ratio) > max(ASPECT_TOLERANCE, 1 / min(size)) + 1e-9:
         raise UserError(
-            f"masks: {path} is {width}x{height} px, another aspect than the picture's {size[1]}x{size[0]} px "
+            f"masks: {path} is {width}x{height} px, but the picture has another aspect ratio, {size[1]}x{size[0]} px "
             f"(they may differ by {ASPECT_TOLERANCE:.0%})"
         )
     return resize(luminance(image), size)

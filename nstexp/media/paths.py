@@ -1,4 +1,4 @@
-"""Where pictures are: what the user typed as existing files, and names for results. Nothing here imports torch."""
+"""Find the image files that the user named, and name result files. Imports no torch."""
 
 import os
 from collections.abc import Sequence
@@ -12,24 +12,27 @@ from nstexp.core.text import printable
 from nstexp.media import samples
 from nstexp.media.listing import list_files
 
-READABLE = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif")
-READABLE += (".heic", ".heif")  # with pillow-heif, which the error about the first of them names
+# .heic and .heif need pillow-heif; the error message for a HEIC file says so.
+READABLE = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".jp2", ".avif"),
+    *(".heic", ".heif"),
+)
 WITH_ALPHA = (".png", ".webp", ".tif", ".tiff")
-MOST_BYTES = 200  # of a name; systems allow 255
+MOST_BYTES = 200  # longest file name that results get; file systems allow 255 bytes
 CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".wmv", ".flv", ".3gp", ".ogv")
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
 def find_images(spec: str | Path | Sequence[str | Path], key: str, lists: str | Path | None = None) -> list[Path]:
-    """Turn what the user typed into existing image files, in a stable order.
+    """Find the image files that the user named, in a stable order.
 
     Args:
         spec: a file, a folder (searched recursively), a built-in name such as `sample:astronaut`, or a list of these.
-        key: what the user knows the value as, for the error message.
-        lists: where the lists of large folders are kept, see `list_files`.
+        key: the config key that holds `spec`, named in error messages.
+        lists: folder that caches the file lists of large folders, see `list_files`.
 
     Raises:
-        UserError: nothing there, an empty list, or a folder without images.
+        UserError: `spec` is empty, names nothing that exists, or names a folder without images.
     """
     if spec is None or (isinstance(spec, Sequence) and not spec):  # Path("") would be the current folder
         raise UserError(f"{key} is empty: give at least one image, such as {key}=photo.jpg")
@@ -49,7 +52,15 @@ def find_images(spec: str | Path | Sequence[str | Path], key: str, lists: str | 
 
 
 def check_exists(spec: str, key: str) -> None:
-    """Raise a UserError where `spec` is neither a file, a folder nor a built-in image; `key` as of `find_images`."""
+    """Check that `spec` names a file, a folder or a built-in image.
+
+    Args:
+        spec: what the user typed.
+        key: the config key that holds `spec`, named in the error message.
+
+    Raises:
+        UserError: it names none of these.
+    """
     if samples.is_builtin(spec):
         samples.find(spec)
     elif not is_there(spec):
@@ -60,31 +71,35 @@ def check_exists(spec: str, key: str) -> None:
 
 
 def is_there(name: str) -> bool:
-    """Whether a file or folder has this name."""
+    """Whether a file or folder of this name exists."""
     try:
         return Path(name).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, or ~ without a home
+    except (OSError, ValueError, RuntimeError):  # the name is too long, has a zero byte, or ~ without a home
         return False
 
 
 def is_clip(spec: str) -> bool:
-    """Whether a file is called like a clip."""
+    """Whether a file name ends like that of a video."""
     return Path(spec).suffix.lower() in CLIPS
 
 
 def as_list(spec: Any) -> list[str]:
-    """One or several names as a list; the command line reads a name such as 2024 as a number."""
+    """Turn one name or several into a list of strings; the command line reads a name such as 2024 as a number."""
     if spec is None:
         return []
     several = isinstance(spec, Sequence) and not isinstance(spec, str)
-    return [str(each) for each in (spec if several else [spec])]
+    return [str(name) for name in (spec if several else [spec])]
 
 
 def check_writable(path: Path, key: str) -> None:
-    """Fail before the work starts, not after it, when `path` (a file to be) cannot be written.
+    """Check that the file `path` can be written, so that a run fails before the work instead of after it.
+
+    Args:
+        path: the file to write; it need not exist.
+        key: the config key that holds `path`, named in the error message.
 
     Raises:
-        UserError: unknown suffix, a folder of that name, or the folder around it is not writable.
+        UserError: the suffix is unknown, a folder has this name, or the folder around it is not writable.
     """
     if path.suffix.lower() not in WRITABLE:
         raise UserError(f"{key}={path}: cannot write '{path.suffix}' files, use one of {', '.join(WRITABLE)}")
@@ -92,8 +107,11 @@ def check_writable(path: Path, key: str) -> None:
 
 
 def unique_names(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
-    """The files' names without endings, numbered where they are the same or `taken`; where only the case differs, too,
-    for on some disks that is the same file. Very long ones lose their end, so that something can be put behind them."""
+    """Result names for `paths`: their stems, numbered (`_2`, `_3`) where they repeat or are `taken`.
+
+    Names that differ only in case count as the same, because some file systems do not tell them apart. Names longer
+    than 200 bytes are cut, so that a suffix still fits.
+    """
     names = list(taken)
     used = {name.casefold() for name in names}
     for stem in map(_shortened, (path.stem for path in paths)):

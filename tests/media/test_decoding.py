@@ -108,9 +108,9 @@ def test_floating_point_numbers_beyond_1_say_what_is_taken_for_white(tmp_path, c
     load_image(tmp_path / "a.tif")
     assert not caplog.records
     load_image(tmp_path / "b.tif")
-    assert "32-bit floating-point numbers from 0 to 255, and 255 is taken for white" in caplog.text
+    assert "32-bit floating-point numbers from 0 to 255; 255 is used as white" in caplog.text
     for name in ("c", "d"):
-        assert "nothing says which is white: scale them to 0 ... 1" in refused(tmp_path / f"{name}.tif")
+        assert "does not say which value is white: scale them to 0 ... 1" in refused(tmp_path / f"{name}.tif")
 
 
 def test_the_limit_follows_the_memory_that_is_free(tmp_path, monkeypatch):
@@ -218,7 +218,10 @@ def test_bytes_before_the_end_are_only_told(tmp_path, caplog):
     data = jpeg()
     (tmp_path / "a.jpg").write_bytes(data[:-2] + bytes(8) + data[-2:])
     assert load_image(tmp_path / "a.jpg").shape == (3, 240, 320)
-    assert "a.jpg: the file is damaged, look whether the picture is (Corrupt JPEG data: 4 extraneous" in caplog.text
+    assert (
+        "a.jpg: the file is damaged, check whether the picture is complete (Corrupt JPEG data: 4 extraneous"
+        in caplog.text
+    )
 
 
 def test_without_the_decoder_of_jpeg_pictures_are_read_as_before(tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def test_the_second_time_no_folder_is_searched(pictures, tmp_path, monkeypatch, 
     caplog.set_level(logging.INFO)
     assert find(pictures, tmp_path / "lists") == EVERY
     (kept,) = (tmp_path / "lists").glob("*.json")
-    assert f"{pictures}: 5 files, listed in {kept} for the next time" in caplog.text
+    assert f"{pictures}: 5 files, listed in {kept} for later runs" in caplog.text
     looked = []
     stat = os.stat
     monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} is searched"))

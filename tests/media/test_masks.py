@@ -87,7 +87,7 @@ def test_rounding_of_a_small_picture_is_no_other_aspect(tmp_path, size, longer_p
 def test_another_aspect_is_refused_with_both_sizes(tmp_path):
     path = save(tmp_path / "wide.png", np.full((50, 100), 255))
     with pytest.raises(
-        UserError, match=r"^masks: .*wide\.png is 100x50 px, another aspect than .* 80x60 px"
+        UserError, match=r"^masks: .*wide\.png is 100x50 px, but the picture has another aspect ratio, 80x60 px"
     ) as refused:
         load_masks([path], (60, 80), 1.0)
     assert "\n" not in str(refused.value)

@@ -836,7 +836,7 @@ def test_an_animation_is_a_clip_and_as_a_photo_its_first_frame(folder, nstexp, n
     assert len(results()) == 3
     photo = nstexp(f"content={name}", "output=still.png")
     assert photo.code == 0, photo.err
-    assert f"{name}: an animation of 3 frames, of which the first is taken" in photo.err
+    assert f"{name}: an animation of 3 frames; the first one is used" in photo.err
     assert np.array_equal(np.array(Image.open("still.png")), results()[0])
 
 

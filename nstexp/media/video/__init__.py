@@ -1,4 +1,4 @@
-"""Video in and out: exact frames and times, the sound untouched, interrupted work goes on where it stopped."""
+"""Read and write video: exact frames and times, unchanged sound, and interrupted work that continues later."""
 
 from nstexp.media.video.encoder import Encoding
 from nstexp.media.video.pictures import Colors

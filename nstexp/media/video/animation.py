@@ -1,4 +1,4 @@
-"""Animated WebP and AVIF as clips, by Pillow: FFmpeg reads the one not at all, and the other without transparency."""
+"""Read animated WebP and AVIF as clips with Pillow: FFmpeg cannot read WebP, and loses the transparency of AVIF."""
 
 import math
 from collections.abc import Iterator
@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 FORMATS = ("WEBP", "AVIF")  # Pillow's names
 SUFFIXES = (".webp", ".avif", ".avifs")
 MILLISECOND = Fraction(1, 1000)
-UNTOLD = 100  # milliseconds that browsers show a frame of no duration
+UNTOLD = 100  # milliseconds that browsers show a frame without a duration
 
 
 def open_animation(path: Path, key: str, max_input_megapixels: float) -> Source | None:
-    """What an animated picture holds; None: it is none of these, or of one frame.
+    """Describe an animated WebP or AVIF file as a clip; None if the file is of another kind or has one frame.
+
+    Args:
+        path: the file.
+        key: the config key that holds the path, named in error messages.
+        max_input_megapixels: limit on the size of one frame, in millions of pixels.
 
     Raises:
-        UserError: it is damaged, or larger than `max_input_megapixels`.
+        UserError: the file is damaged, or its frames are too large.
     """
     from nstexp.media.decoding import Unreadable, decoding
 
@@ -55,13 +60,13 @@ def open_animation(path: Path, key: str, max_input_megapixels: float) -> Source 
 
 
 def read_animation(source: Source, frames: range) -> Iterator[Frame]:
-    """The frames with these indices, transparency composited over white."""
+    """Yield the frames with these indices, with transparency composited over white."""
     from nstexp.core.pixels import to_array
     from nstexp.media.decoding import Unreadable, decoding
     from nstexp.media.images import to_tensors
 
     try:
-        with decoding(source.path, math.inf) as image:  # measured when opened
+        with decoding(source.path, math.inf) as image:  # `open_animation` has checked the size
             for index, frame in enumerate(_decoded(image)):
                 if index >= frames.stop:
                     return
@@ -72,8 +77,8 @@ def read_animation(source: Source, frames: range) -> Iterator[Frame]:
 
 
 def _decoded(image: "Image.Image") -> "Iterator[Image.Image]":
-    """Each frame in turn; its duration is known once it is decoded."""
-    for number in range(image.n_frames):
+    """Yield the frames in order, decoded, because the duration of a frame is known only after decoding."""
+    for number in range(getattr(image, "n_frames", 1)):
         image.seek(number)
         image.load()
         yield image

@@ -1,4 +1,4 @@
-"""Where the output goes: errors of the disk as sentences, one writer at a time, and never over the clip itself."""
+"""Protect the output: clear messages for disk errors, one writer at a time, and no overwriting of the input clip."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from nstexp.media.video.source import Source
 
 @contextmanager
 def explained(name: str, kept: Path | None = None) -> Iterator[None]:
-    """Turn what writing raises into a UserError that begins with `name` and says that `kept` holds the work so far."""
+    """Turn errors of writing into a UserError that begins with `name` and says that `kept` holds the work so far."""
     import av
 
     try:
@@ -26,17 +26,20 @@ def explained(name: str, kept: Path | None = None) -> Iterator[None]:
 
 
 def refuse_inputs(output: Path, others: Sequence[Path], source: Source, name: str) -> None:
-    """Writing `output` replaces and removes it and `others`, so none may be the clip, nor a folder around it.
+    """Check that neither `output` nor `others`, which writing replaces, is the input clip or a folder that holds it.
 
     Args:
-        name: of the output, with which the error message begins.
+        output: the file or folder to write.
+        others: temporary files and folders that the writer uses.
+        source: the input clip.
+        name: of the output; the error message begins with it.
 
     Raises:
-        UserError: one of them is.
+        UserError: one of them is the input clip, or holds it.
     """
     inputs = (source.path, *source.pictures)
     known = {_inode(file) for file in inputs}
-    # Both where a picture lies and where a link leads: a folder must keep either.
+    # Both the folder of a picture and, if the picture is a link, the folder of its target must stay.
     places = {os.path.join(os.path.realpath(place), "") for file in inputs for place in (file, file.parent)}
     for path in (output, *others, _lock_file(output)):
         if not path.exists():
@@ -48,14 +51,15 @@ def refuse_inputs(output: Path, others: Sequence[Path], source: Source, name: st
 
 
 def claim(output: Path, name: str) -> Claim:
-    """Keep other runs from writing the same output.
+    """Lock the output, so that no other run writes it at the same time.
 
     Args:
-        name: of it, with which the error message begins.
+        output: the file or folder to write.
+        name: of the output; the error message begins with it.
 
     Raises:
-        UserError: another run writes it.
-        OSError: the folder cannot be written.
+        UserError: another run is writing the output.
+        OSError: the folder is not writable.
     """
     return Claim(_lock_file(output), f"{name}: another run is writing it, wait for it or choose another name")
 
@@ -65,5 +69,5 @@ def _lock_file(output: Path) -> Path:
 
 
 def _inode(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+    status = path.stat()
+    return status.st_dev, status.st_ino

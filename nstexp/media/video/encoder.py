@@ -1,11 +1,11 @@
-"""RGB frames into packets of any codec, one at a time, with the colors converted and tagged explicitly."""
+"""Encode RGB frames one by one with any codec of FFmpeg, with explicit color conversion and color tags."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.codeccontext import VideoCodecContext
     from av.video.format import VideoFormat
+    from av.video.stream import VideoStream
 
-BY_CONTAINER = {"webm": "libvpx-vp9", "avi": "mpeg4"}  # by FFmpeg's name of the format; elsewhere H.264
-# No encoder may hold frames back or reorder them, so that each is on the disk soon after it came.
+BY_CONTAINER = {"webm": "libvpx-vp9", "avi": "mpeg4"}  # FFmpeg's name of the format -> encoder; others: H.264
+# Encoders must not delay or reorder frames, so that each frame is on the disk soon after it was added.
 LOW_DELAY = {
     "libx264": {"preset": "medium", "rc-lookahead": "0", "x264-params": "force-cfr=1"},
     "libx265": {"preset": "medium", "x265-params": "rc-lookahead=0:frame-threads=1:b-adapt=0:log-level=none"},
@@ -30,11 +31,11 @@ LOW_DELAY = {
     "libvpx-vp9": {"lag-in-frames": "0", "deadline": "good", "cpu-used": "2", "row-mt": "1"},
     "libsvtav1": {"preset": "8", "svtav1-params": "pred-struct=1"},
 }
-# Primaries and transfer that go with a matrix where a stream does not tell them (H.273 numbers).
+# Matrix -> the usual primaries and transfer function, for streams that do not tell them (ITU-T H.273 numbers).
 USUAL_COLORS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9, 14), 10: (9, 14)}
-LAMBDA = 118  # FF_QP2LAMBDA, the unit of global_quality
-MPEG4_TICKS = 65535  # in a second, at most
-FASTEST = {"libsvtav1": 240}  # frames per second
+LAMBDA = 118  # FF_QP2LAMBDA of FFmpeg: global_quality per quantizer step
+MPEG4_TICKS = 65535  # most ticks in a second that MPEG-4 allows
+FASTEST = {"libsvtav1": 240}  # highest frame rate that an encoder takes, in frames per second
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ class Encoding:
     """How to encode a video.
 
     Args:
-        codec: an encoder of FFmpeg; None: VP9 for webm, MPEG-4 for avi, else H.264.
-        quality: crf of codecs that have it, lower is better; a sixth of it is the quantizer of the older ones.
-        codec_options: of the encoder, and `pix_fmt`.
+        codec: name of an FFmpeg encoder; None: VP9 for webm, MPEG-4 for avi, else H.264.
+        quality: CRF of the encoder, lower is better; encoders without CRF get a sixth of it as their quantizer.
+        codec_options: options of the encoder, by name, and `pix_fmt` (FFmpeg's name of a pixel format).
 
     Raises:
-        ArgumentError: options without a name or without a value.
+        ArgumentError: an option has no name or no value.
     """
 
     codec: str | None = None
@@ -57,15 +58,20 @@ class Encoding:
     def __post_init__(self) -> None:
         for name, value in self.codec_options.items():
             if not isinstance(name, str):
-                raise ArgumentError("codec_options", f"={dict(self.codec_options)}: {name} is no name of an option")
+                raise ArgumentError(
+                    "codec_options", f"={dict(self.codec_options)}: {name} is not the name of an option"
+                )
             if value is None:
                 raise ArgumentError(f"codec_options.{name}", "=null: give a value, or leave it out")
 
     def codec_for(self, format_name: str) -> str:
-        """The encoder for a container (FFmpeg's name of its format).
+        """The name of the encoder to use in a container.
+
+        Args:
+            format_name: FFmpeg's name of the container format.
 
         Raises:
-            ArgumentError: no such encoder, or the container cannot hold what it makes.
+            ArgumentError: there is no such encoder, or the container cannot hold its output.
         """
         import av
 
@@ -81,20 +87,27 @@ class Encoding:
                 "another one of FFmpeg",
             )
         with av.open(os.devnull, "w", format=format_name) as container:
-            # AVI has no place for when a frame is shown, which H.264 and its successors rely on.
+            # AVI does not store when a frame is shown, and H.264 and its successors need that.
             late = format_name == "avi" and av.Codec(codec, "w").canonical_name in ("h264", "hevc", "av1")
             if late or codec not in container.supported_codecs:
-                raise ArgumentError("codec", f"={codec}: {format_name} files cannot hold it, but those in .mkv can")
+                raise ArgumentError("codec", f"={codec}: {format_name} files cannot hold it, but .mkv files can")
         return codec
 
 
 def reorders() -> ArgumentError:
-    """The error about an encoder whose packets come in another order than its frames."""
+    """The error to raise when an encoder returns packets in another order than its frames."""
     return ArgumentError("codec_options", ": leave out what reorders frames, such as bf")
 
 
 class Encoder:
-    """A video stream of `container` and the conversion of RGB frames to it; frames are numbered at a constant rate.
+    """Adds a video stream to a container and encodes RGB frames for it. Frames are numbered at a constant rate.
+
+    Args:
+        container: the output, opened for writing.
+        codec: name of an FFmpeg encoder.
+        encoding: quality and options of the encoder.
+        size: (height, width) of the frames in pixels.
+        source: the clip that frame rate, pixel aspect and colors are taken from.
 
     Raises:
         ArgumentError: the encoder refuses the options.
@@ -107,21 +120,22 @@ class Encoder:
         from av.video.reformatter import VideoReformatter
 
         if codec == "libsvtav1":
-            os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes to stderr by itself
+            os.environ.setdefault("SVT_LOG", "1")  # errors only, because it writes to stderr directly
         options = {key: str(value) for key, value in encoding.codec_options.items()}
         known = av.CodecContext.create(codec, "w")
-        self.pixel_format = options.pop("pix_fmt", None) or _pixel_format(known.codec.video_formats)
+        self.pixel_format = options.pop("pix_fmt", "") or _pixel_format(known.codec.video_formats)
         options = _merged(_quality(known, encoding.quality) | LOW_DELAY.get(codec, {}), options)
-        # The true times are set on the packets: some codecs know no others than multiples of 1/rate.
+        # Some codecs support only multiples of 1/rate, so the exact times are set on the packets instead.
         rate = _coded_rate(known.codec, source.rate)
         self._time_base = 1 / rate
         self._reformatter = VideoReformatter()
         try:
             self.padding = _padding(self.pixel_format, size)
             height, width = size[0] + self.padding[0], size[1] + self.padding[1]
-            self.stream = container.add_stream(
+            stream = container.add_stream(
                 codec, rate, options, width=width, height=height, time_base=self._time_base, pix_fmt=self.pixel_format
             )
+            self.stream = cast("VideoStream", stream)
             context = self.stream.codec_context
             context.max_b_frames = 0
             context.sample_aspect_ratio = source.aspect
@@ -134,8 +148,13 @@ class Encoder:
         if unused := set(context.options) & set(encoding.codec_options):
             raise ArgumentError("codec_options", f": {codec} has no option {', '.join(sorted(unused))}")
 
-    def encode(self, pixels: np.ndarray | None, number: int = 0) -> "list[Packet]":
-        """Encode frame `number`, RGB uint8 (H, W, 3); None: what is left. A packet's pts is the number of its frame."""
+    def encode(self, pixels: np.ndarray | None, number: int = 0) -> "list[Packet[VideoStream]]":
+        """Encode one frame; the packets may belong to earlier frames.
+
+        Args:
+            pixels: RGB uint8 (H, W, 3); None ends the stream and returns the packets that are left.
+            number: of the frame; it becomes the pts of its packet.
+        """
         import av
 
         if pixels is None:
@@ -159,27 +178,30 @@ class Encoder:
 
 @contextmanager
 def _same_priority() -> Iterator[None]:
-    """SVT-AV1 gives all threads of the process real-time priority where it may (as root): they, and every process that
-    they start, would leave others no time at all."""
-    if not hasattr(os, "sched_setscheduler"):  # only Linux lets it
+    """Restore the priority of this process's threads afterwards.
+
+    SVT-AV1 run as root gives all threads of the process real-time priority. They, and the processes that they start,
+    would then starve all others.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # SVT-AV1 does so only on Linux
         yield
         return
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     yield
     for thread in os.listdir("/proc/self/task"):
-        with suppress(OSError):  # it has ended, or may not be changed
+        with suppress(OSError):  # the thread has ended, or may not be changed
             if os.sched_getscheduler(int(thread)) != policy:
                 os.sched_setscheduler(int(thread), policy, parameters)
 
 
-def _pixel_format(supported: "Sequence[VideoFormat]") -> str:
-    """4:2:0 where the encoder can, which everything plays; full range for those that know nothing else."""
+def _pixel_format(supported: "Sequence[VideoFormat] | None") -> str:
+    """4:2:0 if the encoder supports it, because all players do; the first format of encoders for full range only."""
     names = [layout.name for layout in supported or ()]
     return "yuv420p" if not names or ("yuv420p" in names and not names[0].startswith("yuvj")) else names[0]
 
 
 def _coded_rate(codec: "Codec", rate: Fraction) -> Fraction:
-    """Close to `rate`, as far as the encoder can."""
+    """The frame rate closest to `rate` that the encoder supports."""
     rate = min(simple_rate(rate), Fraction(FASTEST.get(codec.name, 2**31)))
     if codec.canonical_name == "mpeg4":
         return 1 / (1 / min(rate, Fraction(MPEG4_TICKS))).limit_denominator(MPEG4_TICKS)
@@ -195,22 +217,24 @@ def _quality(codec: "CodecContext", quality: float) -> dict[str, str]:
 
 
 def _merged(defaults: dict[str, str], chosen: dict[str, str]) -> dict[str, str]:
-    """The user's options win, and one like x264-params, a list in itself, goes behind the default one."""
+    """Options of the user replace default ones; those that are lists themselves, such as x264-params, are appended."""
     lists = {key: f"{defaults[key]}:{chosen[key]}" for key in chosen if key.endswith("-params") and key in defaults}
     return defaults | chosen | lists
 
 
 def _padding(pixel_format: str, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns to add for a format that halves its chroma."""
+    """Rows and columns to add, because a format with halved chroma needs even sizes."""
     import av
 
     layout = av.VideoFormat(pixel_format, 2, 2)
     smallest = {c.height for c in layout.components}, {c.width for c in layout.components}
-    return tuple(side % 2 if 1 in sizes else 0 for side, sizes in zip(size, smallest, strict=True))
+    rows, columns = (side % 2 if 1 in sizes else 0 for side, sizes in zip(size, smallest, strict=True))
+    return rows, columns
 
 
 def _tag(context: "VideoCodecContext", colors: Colors) -> Colors:
-    """Write the colors of the source, in limited range where the format has a choice, into the stream."""
+    """Tag the stream with the colors of the source, in limited range unless the format is full range; return them."""
+    assert context.pix_fmt is not None and context.format is not None  # the stream was created with a pixel format
     usual = USUAL_COLORS[colors.matrix]
     colors = replace(
         colors,

@@ -1,4 +1,4 @@
-"""A clip as a folder of PNG files."""
+"""Write a clip as a folder of PNG files."""
 
 import json
 import logging
@@ -17,29 +17,29 @@ from nstexp.media.video.source import Frame, Source
 
 logger = logging.getLogger(__name__)
 
-MARK = ".nstexp.json"  # in a folder that is ours to replace
-UNFINISHED = ".writing-"  # how the name of a picture begins until it is whole
+MARK = ".nstexp.json"  # file that marks a folder as an output of nstexp, which may be replaced
+UNFINISHED = ".writing-"  # prefix of the names of pictures that are not complete yet
 
 
 class FolderWriter:
-    """Writes PNG files into `<path>.partial`, which is renamed at the end, see `open_writer`.
+    """Writes PNG files into `<path>.partial`, which is renamed to `path` at the end, see `open_writer`.
 
-    They are numbered from 000001.png by their position in `frames`, or have the names of the pictures that the clip
-    consists of.
+    The files have the names of the pictures of the clip if it is a folder of pictures with different names; else they
+    are numbered from 000001.png by their position in `frames`.
     """
 
     def __init__(self, path: Path, source: Source, frames: range, identity: str, key: str = "path") -> None:
         self.name = f"{key}={path}"  # in error messages
         self.path, self._place = path, path_behind(path)
         self.partial = self._place.with_name(f"{path.name}.partial")
-        # A folder that is not yet, or no longer, needed.
+        # A folder that is being set up or removed.
         self._temporary = self._place.with_name(f"{UNFINISHED}{path.name}")
         refuse_inputs(self._place, (self.partial, self._temporary), source, self.name)
         self._source, self._frames = source, frames
         if path.exists() and not _is_ours(path):
             raise UserError(f"{self.name}: holds other files than an earlier output, choose another name")
         if is_read_only(path):
-            raise UserError(f"{self.name}: the folder that is there is read-only, choose another name")
+            raise UserError(f"{self.name}: this folder exists and is read-only, choose another name")
         stems = [source.pictures[index].stem for index in frames] if source.pictures else []
         numbers = [f"{number:06d}" for number in range(1, len(frames) + 1)]
         self._names = [f"{stem}.png" for stem in (stems if len(set(stems)) == len(frames) else numbers)]
@@ -60,6 +60,7 @@ class FolderWriter:
         self._left = self.partial / self._names[self.done - 1] if self.done else None
 
     def last_picture(self) -> np.ndarray | None:
+        """See `Writer.last_picture`."""
         from PIL import Image
 
         if self._left is None:
@@ -68,6 +69,7 @@ class FolderWriter:
             return np.array(image)
 
     def add(self, frame: Frame) -> None:
+        """See `Writer.add`."""
         from PIL import Image
 
         position = self._frames.index(bisect_left(self._source.times, frame.time))
@@ -75,7 +77,7 @@ class FolderWriter:
         with self._guard:
             self._check_not_ended()
             if position < self.done:
-                raise ValueError(f"the frame at {frame.time} does not follow those that are written")
+                raise ValueError(f"the frame at {frame.time} is not later than those that are written")
             try:
                 write_atomically(
                     self.partial / self._names[position], lambda file: picture.save(file, compress_level=1)
@@ -85,6 +87,7 @@ class FolderWriter:
             self.done = position + 1
 
     def finish(self) -> Path:
+        """See `Writer.finish`."""
         with self._guard:
             self._check_not_ended()
             self._ended = True
@@ -96,6 +99,7 @@ class FolderWriter:
             return self.path
 
     def keep(self) -> Path | None:
+        """See `Writer.keep`."""
         with self._guard:
             self._ended = True
             if self._claim.held and not self.done:
@@ -109,8 +113,8 @@ class FolderWriter:
             raise RuntimeError(f"{self.path} was finished or kept before")
 
     def _begin(self, identity: str) -> None:
-        """Make the partial folder, or a new one in place of one that belongs to other work."""
-        if self._temporary.exists():  # a process has died
+        """Create the partial folder, or continue with an existing one of the same work."""
+        if self._temporary.exists():  # left by a process that was killed
             _remove(self._temporary)
         if self.partial.exists():
             if self._is_of(identity):
@@ -118,17 +122,17 @@ class FolderWriter:
                     file.unlink()
                 return
             logger.warning("%s: was left by work with other settings, this work starts over", self.partial)
-            # Not in its place: a folder of which only some pictures are left would look like unfinished work.
+            # Moved away first: a folder that lost only some of its pictures would look like unfinished work.
             os.replace(self.partial, self._temporary)
             _remove(self._temporary)
         self._temporary.mkdir()
         (self._temporary / MARK).write_text(json.dumps({"identity": identity, "names": self._names}))
-        os.replace(self._temporary, self.partial)  # with its mark, or not at all
+        os.replace(self._temporary, self.partial)  # so that the folder never exists without its mark
 
     def _is_of(self, identity: str) -> bool:
-        """Whether the partial folder was left by work with these settings."""
+        """Whether the partial folder was left by work with the same settings."""
         try:
-            return json.loads((self.partial / MARK).read_text())["identity"] == identity
+            return bool(json.loads((self.partial / MARK).read_text())["identity"] == identity)
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{self.name}: {self.partial} is in the way, remove it") from None
 
@@ -143,12 +147,12 @@ class FolderWriter:
                 os.replace(self._temporary, self._place)
             raise
         if replaces:
-            with suppress(OSError):  # the output is complete, the next writer tries again
+            with suppress(OSError):  # the output is complete; the next writer removes the rest
                 _remove(self._temporary)
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder is empty or holds nothing but what a FolderWriter has put there."""
+    """Whether a folder is empty or holds only files that a FolderWriter wrote."""
     if not folder.is_dir():
         return False
     names = {file.name for file in folder.iterdir()}
@@ -158,12 +162,12 @@ def _is_ours(folder: Path) -> bool:
         mark = json.loads((folder / MARK).read_text())
     except (OSError, ValueError):
         return False
-    written = mark.get("names", names) if isinstance(mark, dict) else ()  # older versions have not listed them
+    written = mark.get("names", names) if isinstance(mark, dict) else ()  # older versions did not list the names
     return all(name in {*written, MARK} and name.endswith((".png", MARK)) for name in names)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder of ours; one that holds anything else stays, which raises OSError."""
+    """Remove a folder of nstexp; if it holds other files it stays, and OSError is raised."""
     if folder.is_symlink():
         folder.unlink()
         return

@@ -1,24 +1,38 @@
-"""Animated GIF from a video file, frame by frame, each with a palette of its own."""
+"""Write an animated GIF from a video file, frame by frame, with one palette per frame."""
 
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from nstexp.media.video.source import decode, open_container, video_stream
 
-UNIT = Fraction(1, 100)  # of time in a GIF, in seconds
-SHORTEST = 2  # of these; browsers show what is shorter for a tenth of a second
-LONGEST = 65535  # what a GIF has room for
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.filter import Graph
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+UNIT = Fraction(1, 100)  # unit of time in a GIF, in seconds
+SHORTEST = 2  # units; browsers show shorter frames for a tenth of a second
+LONGEST = 65535  # units; the delay of a frame has 16 bits
 
 
 def write_gif(video: Path, path: Path, times: Sequence[Fraction], end: Fraction) -> int:
-    """Convert `video`, whose frames are shown at `times` until `end` in seconds; how many frames the GIF has.
+    """Convert a video file to a GIF. Frames less than 1/50 s after the previous one are left out.
 
-    A frame less than 1/50 s behind the one before is left out.
+    Args:
+        video: the file to convert.
+        path: the GIF to write.
+        times: when each frame of `video` is shown, in seconds.
+        end: when the last frame ends, in seconds.
+
+    Returns:
+        The number of frames in the GIF.
     """
     import av
 
-    chosen: dict[int, int] = {}  # number of the frame: when it is shown
+    chosen: dict[int, int] = {}  # index of the frame -> when it is shown, in units
     last = -SHORTEST
     for number, time in enumerate(times):
         if round(time / UNIT) - last >= SHORTEST:
@@ -30,7 +44,11 @@ def write_gif(video: Path, path: Path, times: Sequence[Fraction], end: Fraction)
         av.open(str(path.absolute()), "w", "gif", container_options=options) as output,
     ):
         coded = video_stream(source)
-        stream = output.add_stream("gif", 100, width=coded.width, height=coded.height, pix_fmt="pal8", time_base=UNIT)
+        assert coded is not None  # the partial file of a writer always has a video stream
+        stream = cast(
+            "VideoStream",
+            output.add_stream("gif", 100, width=coded.width, height=coded.height, pix_fmt="pal8", time_base=UNIT),
+        )
         palettes = _palette_graph(coded)
         for number, frame in enumerate(decode(source, coded)):
             if number not in chosen:
@@ -44,12 +62,17 @@ def write_gif(video: Path, path: Path, times: Sequence[Fraction], end: Fraction)
     return len(chosen)
 
 
-def _palette_graph(stream):
-    """split -> palettegen -> paletteuse, which forgets each palette after one frame."""
+def _palette_graph(stream: "VideoStream") -> "Graph":
+    """split -> palettegen -> paletteuse; `new=1` makes paletteuse take a new palette for every frame."""
     import av
 
     graph = av.filter.Graph()
-    begin = graph.add_buffer(width=stream.width, height=stream.height, format=stream.pix_fmt, time_base=UNIT)
+    begin = graph.add_buffer(
+        width=stream.width,
+        height=stream.height,
+        format=stream.pix_fmt,  # type: ignore[arg-type]  # PyAV also takes the name of a format
+        time_base=UNIT,
+    )
     split, use, sink = graph.add("split"), graph.add("paletteuse", "new=1"), graph.add("buffersink")
     make = graph.add("palettegen", "stats_mode=single")
     begin.link_to(split)
@@ -61,7 +84,8 @@ def _palette_graph(stream):
     return graph
 
 
-def _pull(graph, stream, output) -> None:
+def _pull(graph: "Graph", stream: "VideoStream", output: "OutputContainer") -> None:
+    """Encode the frames that the graph has ready."""
     import av
 
     while True:
@@ -69,4 +93,4 @@ def _pull(graph, stream, output) -> None:
             frame = graph.pull()
         except (av.BlockingIOError, av.EOFError):
             return
-        output.mux(stream.encode(frame))
+        output.mux(stream.encode(cast("VideoFrame", frame)))

@@ -1,4 +1,4 @@
-"""Frames of a clip one after another, by decord where it reads the file rightly, else by PyAV."""
+"""Read the frames of a clip in order: with decord if it reads the file correctly, else with PyAV."""
 
 import logging
 import math
@@ -15,29 +15,30 @@ from nstexp.media.video.animation import read_animation
 from nstexp.media.video.pictures import UPRIGHT, Orientation, Pictures, has_alpha
 from nstexp.media.video.source import Frame, Source, decode, open_container, shown_at, video_stream
 
-if TYPE_CHECKING:  # PyAV takes a moment to import and most commands never need it
+if TYPE_CHECKING:  # importing PyAV takes time, and most commands do not need it
     from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
 
 logger = logging.getLogger(__name__)
 _Decoded: TypeAlias = "tuple[VideoFrame, Fraction | None]"
 
-# Where decord 0.6 was found to be exact to the frame: from the beginning always, behind a seek only in H.264.
+# Containers in which decord 0.6 is exact to the frame: always from the beginning, and after a seek only for H.264.
 DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 
 def read_frames(source: Source, frames: range, reader: Reader = "auto", begin: int | None = None) -> Iterator[Frame]:
-    """Yield the frames with these indices in order; one that cannot be decoded is left out, which a warning says.
+    """Yield the frames with these indices in order. Frames that cannot be decoded are left out, with a warning.
 
     Args:
         source: the clip.
-        frames: indices, without a step; the file is not decoded before the keyframe that the first one needs.
-        reader: "decord", "av" (PyAV), or "auto": decord where it reads this file rightly, else PyAV.
-        begin: the index of `frames` to go on with, whose pixels are then the very same as without it: the two readers
-            round colors in different ways, so the choice of one does not depend on it. None: the first.
+        frames: indices with a step of 1; decoding starts at the keyframe before the first one.
+        reader: "decord", "av" (PyAV), or "auto": decord if it reads this file correctly, else PyAV.
+        begin: the index in `frames` to continue with. It does not change the pixels: the two readers round colors
+            differently, so the choice between them depends on `frames` alone. None: the first index.
 
     Raises:
-        UserError: unknown reader, decord was asked for and cannot read this file, or a damaged picture in a folder.
+        UserError: the reader is unknown, decord was asked for and cannot read this file, or a picture in a folder is
+            damaged.
     """
     choice("reader", reader, get_args(Reader))
     wanted = frames if begin is None else frames[frames.index(begin) :]
@@ -76,7 +77,7 @@ def _indexed_pixels(source: Source, frames: range, wanted: range, reader: str) -
 
 
 class _NotWithDecord(Exception):
-    pass
+    """Decord cannot read a file correctly; the message says why."""
 
 
 def _read_decord(source: Source, frames: range, wanted: range) -> Iterator[tuple[int, np.ndarray]]:
@@ -89,30 +90,30 @@ def _read_decord(source: Source, frames: range, wanted: range) -> Iterator[tuple
             reader.skip_frames(index)
         for index in wanted:
             if keyframes.differ_by(source.times[index]):
-                raise ValueError("another kind of picture")
+                raise ValueError("size or colors change")
             pixels = reader.next().asnumpy()
             if pixels.shape != (*source.size, 3) or (index == wanted.start and not _same(pixels, source, index)):
-                raise ValueError("another picture")
+                raise ValueError("a wrong picture")
             yield index, pixels
-    except Exception as error:  # decord's own, or StopIteration where it misses frames
-        raise _NotWithDecord(f"decord fails at frame {index}") from error  # its own text is about its own code
+    except Exception as error:  # an error of decord, or StopIteration if it misses frames
+        raise _NotWithDecord(f"decord fails at frame {index}") from error  # decord's message would not help users
 
 
 class _Keyframes:
-    """The keyframes of a clip, of whose size and colors decord knows those of the first alone."""
+    """The size and color format of the keyframes of a clip; decord assumes those of the first one throughout."""
 
     def __init__(self, source: Source) -> None:
         self._kinds = self._decoded(source)
         self._time, self._kind = self._first = next(self._kinds, (math.inf, ()))
 
     def differ_by(self, time: int) -> bool:
-        """Whether one of those until a time is of another kind than the first."""
+        """Whether a keyframe up to this time differs from the first one."""
         while self._time <= time and self._kind == self._first[1]:
             self._time, self._kind = next(self._kinds, (math.inf, ()))
         return self._time <= time
 
     @staticmethod
-    def _decoded(source: Source) -> Iterator[tuple[float, tuple]]:
+    def _decoded(source: Source) -> Iterator[tuple[float, tuple[Any, ...]]]:
         with open_container(source.path) as container:
             stream = video_stream(container, source.stream)
             stream.codec_context.skip_frame = "NONKEY"
@@ -122,10 +123,10 @@ class _Keyframes:
 
 
 def _open_decord(source: Source, start: int) -> Any:
-    """A decord.VideoReader that is known to read this file rightly, else _NotWithDecord."""
+    """A decord.VideoReader that reads this file correctly; raises _NotWithDecord if there is none."""
     try:
         import decord
-    except Exception as error:  # not installed, or its library does not load here
+    except Exception as error:  # it is not installed, or its library does not load
         raise _NotWithDecord("decord is not installed") from error
     if source.damage or source.counted:
         raise _NotWithDecord("the file is damaged" if source.damage else "its frames carry no times")
@@ -139,15 +140,15 @@ def _open_decord(source: Source, start: int) -> Any:
         raise _NotWithDecord("transparency")
     if source.converted:
         raise _NotWithDecord("its colors are not those of usual screens")
-    # decord knows turns alone, and those of one container.
+    # decord applies rotations but no mirrors, and rotations only in MP4.
     if source.orientation != UPRIGHT and not (source.orientation.turns_only and "mp4" in source.container):
-        raise _NotWithDecord("decord does not turn it as players do")
+        raise _NotWithDecord("decord does not rotate it as players do")
     if source.stream != 0:
-        raise _NotWithDecord("its film is not the first stream")
+        raise _NotWithDecord("its video is not the first stream")
     decord.logging.set_level(decord.logging.QUIET)
     try:
         # One thread: with more, decord holds hundreds of decoded frames.
-        # It fills in for frames it cannot decode, unless told to tolerate fewer than one.
+        # Below one frame of fault tolerance, decord raises an error instead of filling in frames it cannot decode.
         reader = decord.VideoReader(str(source.path.absolute()), num_threads=1, fault_tol=1e-9)
         shown = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
     except Exception as error:
@@ -155,17 +156,17 @@ def _open_decord(source: Source, start: int) -> Any:
     if len(shown) != len(source):
         raise _NotWithDecord(f"decord finds {len(shown)} frames, not {len(source)}")
     expected = (np.array(source.times) - source.times[0]) * float(source.time_base)
-    # decord's seconds are float32.
+    # Seconds in decord are float32.
     tolerance = float(source.time_base) + np.abs(shown) * 2.0**-22
     if (np.abs(shown - shown[0] - expected) > tolerance).any():
-        raise _NotWithDecord("decord finds other timestamps")
+        raise _NotWithDecord("decord finds different timestamps")
     return reader
 
 
 def _same(pixels: np.ndarray, source: Source, index: int) -> bool:
-    """Whether this is frame `index` as PyAV reads it, up to the rounding of colors."""
+    """Whether these pixels are frame `index` as PyAV reads it, up to the rounding of colors."""
     expected = next(_read_av(source, range(index, index + 1)), None)
-    return expected is not None and np.abs(pixels.astype(np.int16) - expected[1]).mean() < 3
+    return expected is not None and bool(np.abs(pixels.astype(np.int16) - expected[1]).mean() < 3)
 
 
 def _read_av(source: Source, frames: range) -> Iterator[tuple[int, np.ndarray]]:
@@ -192,8 +193,10 @@ def _read_av(source: Source, frames: range) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame", Fraction | None]]:
-    """Frames with their indices and, behind a change of size, the width of their pixels over the height; beginning at
-    or before `start`, at a keyframe as near as can be found."""
+    """Yield (index, frame, aspect) from a keyframe at or shortly before `start`.
+
+    `aspect` is the width of a pixel over its height if it has changed since the first frame, else None.
+    """
     import av
 
     for seconds_back in (None,) if source.counted else (1, 8, 64, None):  # None: from the beginning of the file
@@ -214,7 +217,7 @@ def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame"
             )
             first = next(found, None)
             if seconds_back is not None and (first is None or first[0] > start):
-                continue  # the keyframe found is shown after `start`
+                continue  # this keyframe is shown after `start`
             if first is not None:
                 yield first
                 yield from found
@@ -222,7 +225,7 @@ def _frames_from(source: Source, start: int) -> Iterator[tuple[int, "VideoFrame"
 
 
 def _with_aspects(source: Source, frames: Iterator["VideoFrame"], coded: "VideoCodecContext") -> Iterator[_Decoded]:
-    """Frames and how wide their pixels are, where these have changed with their number; None: as in the clip."""
+    """Yield (frame, aspect): width over height of its pixels if that changed with the frame size, else None."""
     aspects: dict[tuple[int, int], Fraction | None] = {}
     for frame in frames:
         now = coded.sample_aspect_ratio
@@ -233,13 +236,25 @@ def _with_aspects(source: Source, frames: Iterator["VideoFrame"], coded: "VideoC
 def _with_indices(
     source: Source, frames: Iterator[_Decoded], seeked: bool
 ) -> Iterator[tuple[int, "VideoFrame", Fraction | None]]:
+    """Add the index in `source.times` to every frame.
+
+    Args:
+        source: the clip.
+        frames: as `_with_aspects` yields them.
+        seeked: whether decoding started behind the beginning, so that the first frames may be incomplete.
+    """
     last = -1
     for frame, aspect in frames:
-        # Behind a seek, frames that are shown before their keyframe may lack what they refer to.
+        # After a seek, frames that are shown before their keyframe may refer to frames that were not decoded.
         if seeked and not frame.key_frame:
             continue
         seeked = False
-        index = last + 1 if source.counted else bisect_left(source.times, shown_at(frame))
+        if source.counted:
+            index = last + 1
+        else:
+            time = shown_at(frame)
+            assert time is not None  # else the frames would be counted
+            index = bisect_left(source.times, time)
         if last < index < len(source):
             yield index, frame, aspect
             last = index
@@ -256,5 +271,7 @@ def _read_pictures(source: Source, frames: range) -> Iterator[Frame]:
     from nstexp.media.images import load_image
 
     for index in frames:
-        picture = load_image(source.pictures[index], max_input_megapixels=float("inf"))  # measured when opened
+        picture = load_image(
+            source.pictures[index], max_input_megapixels=float("inf")
+        )  # `open_source` has checked the sizes
         yield Frame(index, to_array(picture))

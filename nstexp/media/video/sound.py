@@ -1,21 +1,22 @@
-"""The sound of a clip on its way into another file: packets copied as they are, or recoded where that file must."""
+"""Put the sound of a clip into another file: copy the packets, or recode them if the container requires it."""
 
 import io
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from nstexp.media.video.source import Source, open_container, packets
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.packet import Packet
 
 COPY = "copy"
-IDENTITY = "NSTEXP_IDENTITY"  # tag of a partial file; Matroska writes the names of tags in capitals
-ENCODERS = {"webm": "libopus", "avi": "libmp3lame"}  # by FFmpeg's name of the container; elsewhere AAC
+IDENTITY = "NSTEXP_IDENTITY"  # tag of partial files; in capitals, because Matroska writes tag names so
+ENCODERS = {"webm": "libopus", "avi": "libmp3lame"}  # FFmpeg's name of the container -> encoder; others: AAC
 TECHNICAL = {
     IDENTITY.lower(),
     "duration",
@@ -29,15 +30,15 @@ TECHNICAL = {
 
 
 class Sound:
-    """Audio streams of `source`, muxed into `output` in step with its video.
+    """Muxes the audio streams of `source` into `output`, in step with the video.
 
     Args:
         source: the clip.
-        output: gets one audio stream for each entry of `plan` that is not None; nothing may be muxed into it before.
-        plan: what to do with each audio stream: COPY, an encoder's name, or None, as `plan_sound` returns it.
+        output: gets one audio stream for each entry of `plan` that is not None. Nothing may be muxed into it before.
+        plan: what to do with each audio stream: COPY, the name of an encoder, or None, as `plan_sound` returns it.
         start: packets before this time of the source, in seconds, are left out.
-        stop: those from here on also.
-        shift: seconds of the source that are 0 in the output.
+        stop: packets from this time on are left out, too.
+        shift: time of the source, in seconds, that becomes 0 in the output.
     """
 
     def __init__(
@@ -59,64 +60,76 @@ class Sound:
         self._next = next(self._packets, None)
 
     def mux_until(self, seconds: Fraction | float) -> None:
-        """Mux what begins before this time of the source."""
-        while self._next is not None and self._next.pts * self._next.time_base < seconds:
+        """Mux all packets that begin before this time of the source, in seconds."""
+        while self._next is not None and _begin(self._next) < seconds:
             self._output.mux(self._tracks[self._next.stream_index].feed(self._next, self._shift))
             self._next = next(self._packets, None)
 
     def finish(self) -> None:
-        """Mux the rest and close the source."""
+        """Mux the remaining packets and close the source."""
         self.mux_until(math.inf)
         for track in self._tracks.values():
             self._output.mux(track.flush())
         self.close()
 
     def close(self) -> None:
+        """Close the source; packets that were not muxed are dropped."""
         if self._input is not None:
             self._input.close()
 
-    def _wanted(self) -> Iterator["Packet"]:
+    def _wanted(self) -> Iterator["Packet[AudioStream]"]:
         if self._input is None or not self._tracks:
             return
         for packet in packets(self._input, *(self._input.streams[index] for index in self._tracks)):
             if not packet.size:
-                continue  # PyAV's mark for the end of a stream
+                continue  # PyAV marks the end of a stream with an empty packet
             if packet.pts is None:
                 packet.pts = packet.dts
             if packet.pts is not None and self._start <= packet.pts * packet.time_base < self._stop:
                 yield packet
 
 
+def _begin(packet: "Packet[AudioStream]") -> Fraction:
+    """When a packet begins, in seconds of the source."""
+    assert packet.pts is not None and packet.time_base is not None  # `Sound` leaves out packets without a time
+    return packet.pts * packet.time_base
+
+
 class _Copy:
+    """A track whose packets are copied."""
+
     def __init__(self, output: "OutputContainer", stream: "AudioStream") -> None:
         self._stream = output.add_stream_from_template(stream, opaque=True)
         self._stream.metadata.update(kept_tags(stream.metadata))
 
-    def feed(self, packet: "Packet", shift: Fraction) -> list["Packet"]:
+    def feed(self, packet: "Packet[AudioStream]", shift: Fraction) -> list["Packet[AudioStream]"]:
+        assert packet.pts is not None
         ticks = rounded(shift / packet.time_base)
         packet.pts -= ticks
         packet.dts = packet.pts if packet.dts is None else packet.dts - ticks
         packet.stream = self._stream
         return [packet]
 
-    def flush(self) -> list["Packet"]:
+    def flush(self) -> list["Packet[AudioStream]"]:
         return []
 
 
 class _Recode:
+    """A track that is decoded and encoded again."""
+
     def __init__(self, output: "OutputContainer", stream: "AudioStream", encoder: str) -> None:
         import av
 
-        # Opus knows five rates; 48 kHz is the one that every encoder here takes.
+        # Opus supports five sample rates; only 48 kHz is supported by all encoders in use.
         rate = 48000 if encoder == "libopus" else stream.rate
-        self._stream = output.add_stream(encoder, rate=rate, layout=stream.layout.name)
+        self._stream = cast("AudioStream", output.add_stream(encoder, rate=rate, layout=stream.layout.name))
         self._stream.bit_rate = 96000 * max(1, stream.layout.nb_channels)
         self._stream.metadata.update(kept_tags(stream.metadata))
         encoding = self._stream.codec_context
         encoding.open()
         self._resampler = av.AudioResampler(encoding.format, encoding.layout, rate, encoding.frame_size or None)
 
-    def feed(self, packet: "Packet", shift: Fraction) -> list["Packet"]:
+    def feed(self, packet: "Packet[AudioStream]", shift: Fraction) -> list["Packet[AudioStream]"]:
         import av
 
         try:
@@ -124,19 +137,19 @@ class _Recode:
         except av.FFmpegError:
             return []
         for frame in frames:
-            if frame.pts is not None:
+            if frame.pts is not None and frame.time_base is not None:
                 frame.pts -= rounded(shift / frame.time_base)
         return [coded for frame in frames for coded in self._encode(frame)]
 
-    def flush(self) -> list["Packet"]:
+    def flush(self) -> list["Packet[AudioStream]"]:
         return [*self._encode(None), *self._stream.encode(None)]
 
-    def _encode(self, frame) -> list["Packet"]:
+    def _encode(self, frame: "AudioFrame | None") -> list["Packet[AudioStream]"]:
         return [coded for part in self._resampler.resample(frame) for coded in self._stream.encode(part)]
 
 
 def plan_sound(source: Source, format_name: str) -> list[str | None]:
-    """What becomes of each audio stream in a container of this format (FFmpeg's name): COPY, an encoder, or None."""
+    """What to do with each audio stream in a container of this format (FFmpeg's name): COPY, an encoder, or None."""
     if not source.audio:
         return []
     choices = (COPY, ENCODERS.get(format_name, "aac"))
@@ -148,7 +161,7 @@ def plan_sound(source: Source, format_name: str) -> list[str | None]:
 
 
 def _works(stream: "AudioStream", how: str, format_name: str) -> bool:
-    """Whether a file of this format can begin with this stream; the lists of FFmpeg alone promise too much."""
+    """Whether a file of this format can hold this stream, by trying; FFmpeg's lists of codecs promise too much."""
     import av
 
     if stream.codec_context is None:
@@ -163,10 +176,10 @@ def _works(stream: "AudioStream", how: str, format_name: str) -> bool:
 
 
 def kept_tags(metadata: dict[str, str]) -> dict[str, str]:
-    """Tags such as title and language, without those that a muxer writes by itself."""
+    """Tags such as title and language, without those that muxers write themselves."""
     return {key: value for key, value in metadata.items() if key.lower() not in TECHNICAL}
 
 
 def rounded(value: Fraction) -> int:
-    """To the nearest integer, halves up: the same fraction is always rounded the same way, unlike with round()."""
+    """Round to the nearest integer, halves up; round() would round halves to the even integer."""
     return math.floor(value + Fraction(1, 2))

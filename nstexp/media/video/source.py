@@ -1,4 +1,4 @@
-"""Clips in: what a video file, an animated picture or a folder of pictures holds."""
+"""Open clips: describe what a video file, an animated picture or a folder of pictures holds."""
 
 import logging
 import re
@@ -10,34 +10,36 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
 
 from nstexp.core.errors import ArgumentError, UserError
 from nstexp.media.video.pictures import HDR, UPRIGHT, Colors, Orientation, is_skewed, to_sdr
 
-if TYPE_CHECKING:  # PyAV takes a moment to import and most commands never need it
-    from av.codec.context import CodecContext
+if TYPE_CHECKING:  # importing PyAV takes time, and most commands do not need it
     from av.container import InputContainer
     from av.packet import Packet
+    from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 logger = logging.getLogger(__name__)
 
-DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")  # tags of codecs; without HDR as of others, nothing else has it
-# Matrices (H.273 table 4) that swscale does not know.
+# Codec tags of Dolby Vision. Without an HDR transfer function its colors can be decoded by Dolby's software only.
+DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
+# Matrices (ITU-T H.273, table 4) that swscale does not support.
 OTHER_MATRICES = {8: "YCgCo", 11: "Y'D'zD'x", 12: "chromaticity-derived", 13: "chromaticity-derived", 14: "ICtCp"}
 OTHER_MATRICES |= {15: "IPT-PQ-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}
-TO_SDR = "libplacebo=colorspace=bt709:color_primaries=bt709:color_trc=bt709:format=yuv420p"  # a filter of FFmpeg
+TO_SDR = "libplacebo=colorspace=bt709:color_primaries=bt709:color_trc=bt709:format=yuv420p"  # FFmpeg filter
 
 
 class Frame(NamedTuple):
-    """One picture of a clip and when it is shown."""
+    """One picture of a clip, and the time at which it is shown."""
 
-    time: int  # in Source.time_base
-    pixels: np.ndarray  # RGB uint8 (H, W, 3), rotated as shown, transparency composited over white
+    time: int  # in units of Source.time_base
+    pixels: np.ndarray  # RGB uint8 (H, W, 3), rotated as players show it, transparency composited over white
 
 
 @dataclass(frozen=True)
@@ -51,41 +53,43 @@ class Source:
     time_base: Fraction  # in seconds
     rate: Fraction  # average frames per second, > 0
     aspect: Fraction  # width of a pixel over its height, as shown
-    colors: Colors  # of the frames as they are read, with `converted` those of BT.709
+    colors: Colors  # of the frames as they are read; those of BT.709 if `converted` is not empty
     pixel_format: str  # FFmpeg's name
     audio: tuple[str, ...] = ()  # codec names of the audio streams
-    damage: str | None = None  # what of the file cannot be read, a clause
+    damage: str | None = None  # clause that says which part of the file cannot be read
     container: str = ""  # FFmpeg's name of the format
-    codec: str = ""
-    counted: bool = False  # the file's own times are of no use: frames are counted and evenly spaced
-    pictures: tuple[Path, ...] = ()  # of a folder of pictures
-    animation: bool = False  # a picture that Pillow reads
-    stream: int = 0  # which of the file's streams
+    codec: str = ""  # FFmpeg's name
+    counted: bool = False  # the timestamps in the file are unusable: frames are counted and evenly spaced
+    pictures: tuple[Path, ...] = ()  # files of a folder of pictures
+    animation: bool = False  # whether it is an animated picture, which Pillow reads
+    stream: int = 0  # index of the video stream in the file
     orientation: Orientation = UPRIGHT
-    coded_aspect: Fraction | None = None  # of the first frame's pixels, where the codec tells it
-    converted: str = ""  # what of the file's colors had no place in SDR, in words
+    coded_aspect: Fraction | None = None  # pixel aspect of the first frame, if the codec stores it
+    converted: str = ""  # colors of the file that SDR cannot represent, in words
 
     @property
     def seconds(self) -> float:
+        """Duration of the clip."""
         return float((self.end - self.times[0]) * self.time_base)
 
     def __len__(self) -> int:
         return len(self.times)
 
     def until(self, index: int) -> int:
-        """When frame `index` gives way to the next one, or to the end."""
+        """When frame `index` ends: at the start of the next frame, or at the end of the clip; in `time_base` units."""
         return self.times[index + 1] if index + 1 < len(self.times) else self.end
 
     def between(self, start: float | None, end: float | None, prefix: str = "") -> range:
-        """Indices of the frames with start <= time < end, in seconds from the first frame; None is no limit.
+        """Indices of the frames with start <= time < end.
 
-        A start behind the time of the last frame gives that frame, which is still shown.
+        A start between the last frame and the end of the clip gives the last frame, which is still shown then.
 
         Args:
-            prefix: what the user writes before `start` and `end`, for the error message.
+            start, end: seconds from the first frame; None: no limit.
+            prefix: of the config keys `start` and `end` in error messages.
 
         Raises:
-            UserError: the two leave no frame.
+            UserError: a value is out of range, or no frame lies between the two.
         """
         for argument, value in (("start", start), ("end", end)):
             if value is not None and not value >= 0:  # also for nan
@@ -95,15 +99,15 @@ class Source:
         if start is not None and start >= self.seconds:
             raise UserError(f"{prefix}start={start}: {self.path} lasts only {self.seconds:g} seconds")
         first = min(self._first_at(start or 0), len(self) - 1)
-        # Compared before it is converted: a float may be infinite.
+        # Compared before the conversion to a fraction, because a float may be infinite.
         chosen = range(first, len(self) if end is None or end >= self.seconds else self._first_at(end))
         if not chosen:
-            first = f"{prefix}start={start or 0}"
-            raise UserError(f"{prefix}end={end}: no frame of {self.path} begins between {first} and it")
+            begin = f"{prefix}start={start or 0}"
+            raise UserError(f"{prefix}end={end}: no frame of {self.path} begins between {begin} and this time")
         return chosen
 
     def _first_at(self, seconds: float) -> int:
-        # 1.001 seconds typed by a user mean the frame at 1001/1000, which binary fractions miss by a hair.
+        # A user who types 1.001 means the frame at 1001/1000, from which the binary fraction differs slightly.
         ticks = Fraction(seconds).limit_denominator(10**6) / self.time_base
         return bisect_left(self.times, self.times[0] + ticks)
 
@@ -111,17 +115,18 @@ class Source:
 def open_source(
     path: str | Path, key: str = "path", fps: Fraction = Fraction(25), max_input_megapixels: float = 200.0
 ) -> Source:
-    """Find out what a clip holds, without decoding more of it than one frame where its container tells the rest.
+    """Describe a clip. Only its first frame is decoded if the container tells the rest.
 
     Args:
-        path: a video file, an animated picture (GIF, PNG, WebP, AVIF), or a folder of pictures, which are taken in
-            natural order.
-        key: what the user knows the path as, for the error message.
+        path: a video file, an animated picture (GIF, PNG, WebP, AVIF), or a folder of pictures, which are used in
+            natural order (2 before 10).
+        key: the config key that holds the path, named in error messages.
         fps: frames per second of a folder of pictures.
-        max_input_megapixels: limit for one frame, a guard against files that unpack to gigabytes.
+        max_input_megapixels: limit on the size of one frame, in millions of pixels, because a small file may unpack to
+            gigabytes.
 
     Raises:
-        UserError: nothing there, or nothing in it that can be shown.
+        UserError: there is no such file or folder, or it holds nothing that can be shown.
     """
     from nstexp.media.video.animation import open_animation
 
@@ -147,26 +152,27 @@ def open_source(
         first = next(decode(container, stream), None)
         if first is None:
             raise UserError(f"{key}={path}: not one frame of its video can be decoded ({coded.codec.long_name})")
-        if of_codec:  # what was found while the file was opened may be of a later part
+        if of_codec:  # the value that PyAV found while opening the file may belong to a later part
             aspect = coded.sample_aspect_ratio
         colors, converted = _colors(first, coded.codec_tag, path, key)
         orientation = Orientation.of(first)
         if is_skewed(first):
-            logger.warning("%s: is turned by less than a right angle, it is shown at the nearest one", path)
+            logger.warning("%s: is rotated by less than a right angle, it is shown at the nearest one", path)
         if first.interlaced_frame:
             logger.warning(
-                "%s: is interlaced, and its lines will be redrawn as they are; without them: ffmpeg -i %s -vf bwdif "
-                "-c:a copy progressive.mp4",
+                "%s: is interlaced, and its lines will be stylized as they are; to remove them first: ffmpeg -i %s "
+                "-vf bwdif -c:a copy progressive.mp4",
                 path,
                 path.name,
             )
         audio = tuple(s.codec_context.name if s.codec_context else "unknown" for s in container.streams.audio)
         scanned = _scan(path, key, stream.index)
-        seconds = (scanned["end"] - scanned["times"][0]) * stream.time_base
+        time_base = _time_base(stream)
+        seconds = (scanned["end"] - scanned["times"][0]) * time_base
         return Source(
             path=path,
             size=orientation.size(first.height, first.width),
-            time_base=stream.time_base,
+            time_base=time_base,
             rate=_rate(stream, len(scanned["times"]) / seconds),
             aspect=orientation.aspect(aspect or Fraction(1)),
             colors=colors,
@@ -181,10 +187,10 @@ def open_source(
 
 
 def _colors(first: "VideoFrame", codec_tag: str, path: Path, key: str) -> tuple[Colors, str]:
-    """Colors of a clip as it is read, by its first frame, and what of them is converted for that.
+    """The colors of a clip after reading, from its first frame, and the colors in the file that SDR cannot represent.
 
     Raises:
-        UserError: nothing here can convert them.
+        UserError: the colors cannot be converted.
     """
     import av
 
@@ -211,13 +217,17 @@ def _colors(first: "VideoFrame", codec_tag: str, path: Path, key: str) -> tuple[
 def open_container(path: Path, key: str = "path") -> "InputContainer":
     """Open a media file with PyAV; the caller closes it.
 
+    Args:
+        path: the file.
+        key: the config key that holds the path, named in error messages.
+
     Raises:
-        UserError: not a media file, or no permission to read it.
+        UserError: the file is not a media file, or there is no permission to read it.
     """
     import av
 
     try:
-        # Absolute, for FFmpeg takes the a of a:b.mp4 for a protocol; tags in old files are seldom UTF-8.
+        # Absolute, because FFmpeg takes the `a` in a:b.mp4 for a protocol. Tags in old files are seldom UTF-8.
         return av.open(str(path.absolute()), metadata_errors="replace")
     except PermissionError as error:
         raise UserError(f"{key}={path}: no permission to read the file") from error
@@ -225,15 +235,19 @@ def open_container(path: Path, key: str = "path") -> "InputContainer":
         raise UserError(f"{key}={path}: this is not a video file, or it is cut off or damaged at its header") from error
 
 
+@overload
+def video_stream(container: "InputContainer", index: int) -> "VideoStream": ...
+@overload
+def video_stream(container: "InputContainer", index: None = None) -> "VideoStream | None": ...
 def video_stream(container: "InputContainer", index: int | None = None) -> "VideoStream | None":
-    """The stream with this index; None: the first video stream that is no cover."""
+    """The stream with this index, or the first video stream that is not a cover picture; None if there is none."""
     if index is not None:
-        return container.streams[index]
+        return cast("VideoStream", container.streams[index])
     return next(iter(_no_covers(container)), None)
 
 
 def _no_covers(container: "InputContainer") -> "list[VideoStream]":
-    """The video streams that are not marked as covers or previews, those that no decoder here knows behind the rest."""
+    """The video streams that are not marked as covers or previews; those that FFmpeg cannot decode come last."""
     from av.stream import Disposition
 
     covers = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -242,21 +256,21 @@ def _no_covers(container: "InputContainer") -> "list[VideoStream]":
 
 
 def _film(path: Path, key: str) -> int | None:
-    """The index of the stream to show: the first of more than one picture, for a cover may not be marked as one."""
+    """Index of the video stream to show: the first with several pictures, because a cover may not be marked as one."""
     with open_container(path, key) as container:
         streams = _no_covers(container)
         counts = {stream.index: stream.frames for stream in streams}
-        if len(streams) > 1 and not all(counts.values()):  # the header does not tell
+        if len(streams) > 1 and not all(counts.values()):  # the header does not count the frames
             counts = Counter(packet.stream_index for packet in packets(container, *streams) if packet.size)
         several = [stream.index for stream in streams if counts[stream.index] > 1]
         return next(iter([*several, *(stream.index for stream in streams)]), None)
 
 
-def packets(container: "InputContainer", *streams: Any) -> Iterator["Packet"]:
-    """Packets of these streams, going on behind damaged places."""
+def packets(container: "InputContainer", *streams: Any) -> Iterator["Packet[Any]"]:
+    """Yield the packets of these streams, skipping damaged places."""
     import av
 
-    for _ in range(100):  # an error that lasts must not become an endless loop
+    for _ in range(100):  # limited, because a permanent error would repeat forever
         try:
             yield from container.demux(*streams)
             return
@@ -265,7 +279,7 @@ def packets(container: "InputContainer", *streams: Any) -> Iterator["Packet"]:
 
 
 def decode(container: "InputContainer", stream: "VideoStream") -> Iterator["VideoFrame"]:
-    """Frames in the order they are shown, without those that cannot be decoded."""
+    """Yield the frames in the order in which they are shown, without those that cannot be decoded."""
     import av
 
     decoder = _with_transparency(stream)
@@ -274,19 +288,20 @@ def decode(container: "InputContainer", stream: "VideoStream") -> Iterator["Vide
             yield from packet.decode() if decoder is None else decoder.decode(packet if packet.size else None)
 
 
-def _with_transparency(stream: "VideoStream") -> "CodecContext | None":
-    """The decoder of VP8 or VP9 with transparency, which FFmpeg's own leave out; None: it is not needed."""
+def _with_transparency(stream: "VideoStream") -> "VideoCodecContext | None":
+    """The decoder for VP8 or VP9 with transparency, which FFmpeg's built-in decoders drop; None if not needed."""
     import av
 
     decoder = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name if stream.codec_context else "")
     if decoder is None or stream.metadata.get("alpha_mode") != "1":
         return None
-    with suppress(ValueError):  # it was not built in
-        return av.CodecContext.create(decoder, "r")
+    with suppress(ValueError):  # this FFmpeg was built without it
+        return cast("VideoCodecContext", av.CodecContext.create(decoder, "r"))
+    return None
 
 
 def _checked_stream(container: "InputContainer", path: Path, key: str) -> "VideoStream":
-    # FFmpeg shows a text file as a film of a terminal, and a photo as a film of one frame.
+    # FFmpeg reads a text file as a video of a terminal, and a photo as a video of one frame.
     if container.format.name == "tty":
         raise UserError(f"{key}={path}: this is a text file, not a video")
     if container.format.name.endswith("_pipe") or container.format.name == "image2":
@@ -305,64 +320,78 @@ def _checked_stream(container: "InputContainer", path: Path, key: str) -> "Video
 
 
 def _rate(stream: "VideoStream", measured: Fraction) -> Fraction:
-    """The average rate, as the file gives it where that agrees with its timestamps."""
+    """The average frame rate: that in the header if it agrees with the timestamps, else the measured one."""
     told = stream.average_rate
     return told if told and abs(told / measured - 1) < 0.01 else simple_rate(measured)
 
 
+def _time_base(stream: "Stream") -> Fraction:
+    """Unit of the timestamps of a stream, in seconds."""
+    assert stream.time_base is not None  # FFmpeg sets it for every stream that it opens
+    return stream.time_base
+
+
 def simple_rate(rate: Fraction) -> Fraction:
-    """Close to `rate`, which may be an hour per frame, and of numbers that fit into 32 bits."""
+    """A fraction near `rate` (> 0, down to an hour per frame) whose numerator and denominator fit into 32 bits."""
     larger = max(rate, 1 / rate)
     larger = larger.limit_denominator(1001) if larger < 10**6 else Fraction(min(round(larger), 2**31 - 1))
     return larger if rate >= 1 else 1 / larger
 
 
 def _scan(path: Path, key: str, index: int) -> dict[str, Any]:
-    """The fields of Source about time and damage: from the packets alone, where these tell."""
+    """The fields of Source about time and damage, from the packets alone if they carry usable times."""
     with open_container(path, key) as container, complaints() as complained:
         stream = video_stream(container, index)
         told = [(p.pts, p.duration or 0, p.is_discard) for p in packets(container, stream) if p.size]
-        found = [(pts, duration) for pts, duration, hidden in told if not hidden]
-        announced = stream.frames - (len(told) - len(found))  # hidden: what the file itself cuts off
-        usual = 1 / ((stream.average_rate or 25) * stream.time_base)
-        # VP8 has packets for frames that are never shown, and in AVI there is no place for when H.264 is shown.
+        shown = [(pts, duration) for pts, duration, hidden in told if not hidden]
+        announced = stream.frames - (len(told) - len(shown))  # without the hidden frames, which an edit list cuts off
+        usual = 1 / ((stream.average_rate or 25) * _time_base(stream))
+        # VP8 has packets for frames that are never shown, and AVI does not store when frames of H.264 are shown.
         codec, form = stream.codec_context.name, container.format.name
-        label, time_base = stream.metadata.get("DURATION", ""), stream.time_base
+        label, time_base = stream.metadata.get("DURATION", ""), _time_base(stream)
         unsure = codec == "vp8" or (form == "avi" and codec in ("h264", "hevc"))
     counted = False
-    if unsure or not found or any(pts is None for pts, _ in found) or len(dict(found)) < len(found):
-        found, counted = _scan_decoding(path, key, index, usual)
-    found.sort()
-    end = found[-1][0] + max(1, found[-1][1] or round(usual))
-    damage = _missing(announced, len(found), label, float(end * time_base))
+    frames = [(pts, duration) for pts, duration in shown if pts is not None]
+    if unsure or not shown or len(frames) < len(shown) or len(dict(frames)) < len(frames):
+        frames, counted = _scan_decoding(path, key, index, usual)
+    frames.sort()
+    end = frames[-1][0] + max(1, frames[-1][1] or round(usual))
+    damage = _missing(announced, len(frames), label, float(end * time_base))
     if complained and not damage:
         damage = "its container is damaged, so frames may be missing"
-    times = tuple(pts for pts, _ in found)
+    times = tuple(pts for pts, _ in frames)
     return {"times": times, "end": end, "damage": damage, "counted": counted, "container": form, "codec": codec}
 
 
 def _scan_decoding(path: Path, key: str, index: int, usual: Fraction) -> tuple[list[tuple[int, int]], bool]:
-    """(time, duration) of all frames, and whether the times are made up from their count."""
+    """(time, duration) of all frames by decoding them, and whether the times were computed from the frame count.
+
+    Args:
+        path: the file.
+        key: the config key that holds the path, named in error messages.
+        index: of the video stream.
+        usual: duration of a frame at the average rate, in units of the stream.
+    """
     with open_container(path, key) as container:
         stream = video_stream(container, index)
-        found = [(shown_at(frame), frame.duration or 0) for frame in decode(container, stream)]
-    if not found:
+        frames = [(shown_at(frame), frame.duration or 0) for frame in decode(container, stream)]
+    if not frames:
         raise UserError(f"{key}={path}: not one frame of its video can be decoded")
-    times = [time for time, _ in found]
-    if None not in times and all(a < b for a, b in pairwise(times)):
-        return found, False
-    first = next((time for time in times if time is not None), 0)
-    return [(first + round(n * usual), round(usual)) for n in range(len(found))], True
+    timed = [(time, duration) for time, duration in frames if time is not None]
+    if len(timed) == len(frames) and all(a < b for (a, _), (b, _) in pairwise(timed)):
+        return timed, False
+    first = timed[0][0] if timed else 0
+    return [(first + round(n * usual), round(usual)) for n in range(len(frames))], True
 
 
 @contextmanager
 def complaints() -> Iterator[list[Any]]:
-    """Errors that FFmpeg has logged so far; those of damaged containers never become exceptions."""
+    """Collect the errors that FFmpeg logs inside; damage of containers is logged but never raised."""
     import av
 
     before = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)  # or a second look at the same file finds nothing
+    av.logging.set_skip_repeated(False)  # else reading the same file again logs nothing
     try:
         with av.logging.Capture() as logs:
             yield logs
@@ -372,7 +401,7 @@ def complaints() -> Iterator[list[Any]]:
 
 
 def _missing(announced: int, found: int, label: str, end_seconds: float) -> str | None:
-    """What the header announces, in frames or as Matroska's label of a stream, and the file does not hold."""
+    """A clause about frames or time that the header (or Matroska's duration label) announces and the file lacks."""
     if announced > found:
         return f"{announced - found} of its {announced} frames are missing"
     if match := re.match(r"(\d+):(\d+):([\d.]+)", label):
@@ -384,7 +413,7 @@ def _missing(announced: int, found: int, label: str, end_seconds: float) -> str 
 
 
 def shown_at(frame: "VideoFrame") -> int | None:
-    """When a frame is shown, in units of its stream; None where the file does not say."""
+    """When a frame is shown, in units of its stream; None if the file does not say."""
     return frame.dts if frame.pts is None else frame.pts
 
 
@@ -401,7 +430,8 @@ def _open_folder(folder: Path, key: str, fps: Fraction, max_input_megapixels: fl
         raise UserError(f"{key}={folder}: the folder holds no picture ({', '.join(paths.READABLE)})")
     if fps <= 0:
         raise ArgumentError("fps", f"={fps}: give frames per second, more than 0")
-    size = tuple(images.load_image(pictures[0], max_input_megapixels).shape[1:])
+    height, width = images.load_image(pictures[0], max_input_megapixels).shape[1:]
+    size = height, width
     for picture in pictures:
         if (other := _picture_size(picture, max_input_megapixels)) != size:
             raise UserError(
@@ -423,7 +453,7 @@ def _open_folder(folder: Path, key: str, fps: Fraction, max_input_megapixels: fl
 
 
 def _picture_size(path: Path, max_input_megapixels: float) -> tuple[int, int]:
-    """(height, width) as shown, from the header alone."""
+    """(height, width) as shown, from the header of the file alone."""
     from PIL import Image
 
     from nstexp.media import images
@@ -431,6 +461,8 @@ def _picture_size(path: Path, max_input_megapixels: float) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation
-            return image.size if turned else image.size[::-1]
-    except Exception:  # whatever Pillow has against it, load_image says it in one sentence
-        return tuple(images.load_image(path, max_input_megapixels).shape[1:])
+            width, height = image.size
+            return (width, height) if turned else (height, width)
+    except Exception:  # load_image raises a clear error for files that Pillow cannot read
+        height, width = images.load_image(path, max_input_megapixels).shape[1:]
+        return height, width

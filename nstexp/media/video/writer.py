@@ -1,4 +1,4 @@
-"""Clips out. Every frame is encoded once, into a partial file that plays while it grows and from which work goes on."""
+"""Write clips. Each frame is encoded once, into a partial file that is playable and from which work can continue."""
 
 import io
 import logging
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# FFmpeg's names of the formats
+# Suffix of the file -> FFmpeg's name of the format.
 FORMATS = {
     ".mp4": "mp4",
     ".m4v": "mp4",
@@ -44,9 +44,9 @@ FORMATS = {
 }
 CONTAINERS = tuple(FORMATS)
 MILLISECOND = Fraction(1, 1000)  # the unit of time in Matroska
-TRIAL_FRAMES = 8  # enough for an encoder to reorder some
-AVI_GAP = 60000  # frames without a picture that FFmpeg writes between two
-# A cluster for every packet and no waiting for the other stream: only the very last frame is not yet in the file.
+TRIAL_FRAMES = 8  # enough to see whether an encoder reorders frames
+AVI_GAP = 60000  # most frames without a picture that FFmpeg writes between two others
+# One cluster per packet, and no waiting for the other stream, so that only the last frame is not yet in the file.
 GROWING = {
     "flush_packets": "1",
     "cluster_size_limit": "1",
@@ -56,36 +56,42 @@ GROWING = {
 
 
 class Writer(Protocol):
-    """Where frames go. `add`, `finish` and `keep` may come from different threads."""
+    """Takes the frames of a clip. `add`, `finish` and `keep` may be called from different threads."""
 
-    partial: Path  # what is there until `finish`
-    done: int  # positions in `frames` that need no more work: that of the last frame on the disk + 1
+    @property
+    def partial(self) -> Path:
+        """The unfinished output, which exists until `finish`."""
+
+    @property
+    def done(self) -> int:
+        """Positions in `frames` that need no more work: the position of the last frame on the disk, plus 1."""
 
     def last_picture(self) -> np.ndarray | None:
-        """The last frame that an earlier writer has left, as it was encoded, RGB uint8 (H, W, 3); None: there is none.
+        """The last frame of an interrupted writer, as it was encoded, RGB uint8 (H, W, 3); None if there is none.
 
-        It is at position `done` - 1 until the first `add`.
+        Until the first `add` its position is `done` - 1.
         """
 
     def add(self, frame: Frame) -> None:
-        """Append a frame of the agreed size; its time is one of the source's, later than the last one's.
+        """Append a frame of the agreed size; its time is a time of the source, later than that of the frame before.
 
         Raises:
-            UserError: the disk does not take it.
-            RuntimeError: behind `finish` or `keep`.
+            UserError: the disk is full, or cannot be written.
+            RuntimeError: `finish` or `keep` was called before.
         """
 
     def finish(self) -> Path:
-        """All frames are there: the output appears under its name, and the partial one goes.
+        """Complete the output under its final name and remove the partial output.
 
         Raises:
-            UserError: the disk does not take it, or there is no frame; `keep` is still to be called.
+            UserError: the disk is full or cannot be written, or no frame was added. `keep` must be called afterwards.
         """
 
     def keep(self) -> Path | None:
-        """Stop early: the partial output, which plays and from which open_writer goes on; None if it has no frame.
+        """Stop early, and return the partial output, which is playable and from which `open_writer` continues.
 
-        It never raises, may be called again, and leaves the output of `finish` alone.
+        Returns None if it holds no frame. This method never raises, may be called several times, and does not change
+        the output of `finish`.
         """
 
 
@@ -98,24 +104,24 @@ def open_writer(
     identity: str,
     key: str = "path",
 ) -> Writer:
-    """Begin to write `frames` of `source`, changed but with their times and their sound, or go on with it.
+    """Start to write `frames` of `source`, with its times and its sound but other pixels, or continue earlier work.
 
     Args:
-        path: a file ending in one of CONTAINERS, or a folder (no ending) for numbered PNG files.
-        source: the clip that the frames, their times, the sound, the colors and the tags come from.
-        size: (height, width) of the frames to be written.
-        frames: indices of the frames in `source`, without a step.
-        encoding: how; a folder and a GIF take nothing from it.
-        identity: a digest of what the frames depend on. What an earlier, interrupted writer with the same one left
-            beside `path` is kept.
-        key: what the user knows `path` as, for error messages.
+        path: a file with one of the suffixes in CONTAINERS, or a folder (no suffix) for numbered PNG files.
+        source: the clip that times, sound, colors and tags are taken from.
+        size: (height, width) in pixels of the frames that will be added.
+        frames: indices of the frames in `source`, with a step of 1.
+        encoding: how to encode; not used for folders and GIFs.
+        identity: digest of everything that the frames depend on. Frames that an interrupted writer with the same
+            identity left beside `path` are kept.
+        key: the config key that holds `path`, named in error messages.
 
     Raises:
-        UserError: the output cannot be written there, another run writes it, or the encoding does not suit it.
+        UserError: the output cannot be written there, another run is writing it, or the encoding does not suit it.
     """
     path = Path(path).expanduser()
     if path.name in ("", ".."):
-        raise UserError(f"{key}={path}: this is no name of a file or a folder to be made, add one")
+        raise UserError(f"{key}={path}: this is not the name of a file or a folder that can be created, add a name")
     if not path.suffix:
         return FolderWriter(path, source, frames, identity, key)
     if path.suffix.lower() not in FORMATS:
@@ -128,7 +134,7 @@ def open_writer(
 
 
 class VideoWriter:
-    """Writes a video file or a GIF, see `open_writer`."""
+    """Writes a video file or a GIF, see `open_writer` and `Writer`."""
 
     def __init__(
         self,
@@ -148,20 +154,25 @@ class VideoWriter:
         refuse_inputs(self._place, (self.partial, self._aside, self._temporary), source, self.name)
         self._source, self._size, self._frames, self._identity = source, size, frames, identity
         self._format = FORMATS[path.suffix.lower()]
-        if self._format == "gif":  # nothing is lost before the palettes are chosen
+        if self._format == "gif":  # the partial file is lossless, because the palettes are chosen from it at the end
             encoding = Encoding("ffv1", codec_options={"pix_fmt": "bgr0"})
             self._codec = "ffv1"
         else:
             self._codec = encoding.codec_for(self._format)
         self._encoding = encoding
         self._tags: dict[str, str] = {}
-        self._sound_starts, self._sound_units = [], []
+        self._sound_starts: list[Fraction] = []  # in seconds
+        self._sound_units: list[int] = []  # ticks per second
         if source.container:
             with open_container(source.path) as container:
                 self._tags = kept_tags(container.metadata)
-                sound = [stream for stream in container.streams.audio if stream.start_time is not None]
-                self._sound_starts = [stream.start_time * stream.time_base for stream in sound]  # in seconds
-                self._sound_units = [stream.time_base.denominator for stream in sound]
+                sound = [
+                    (stream.start_time, stream.time_base)
+                    for stream in container.streams.audio
+                    if stream.start_time is not None and stream.time_base is not None
+                ]
+                self._sound_starts = [start * time_base for start, time_base in sound]
+                self._sound_units = [time_base.denominator for _, time_base in sound]
         self._check_even_times()
         header = self._trial()
         self._sound_plan = self._planned_sound()
@@ -180,23 +191,27 @@ class VideoWriter:
 
     @property
     def done(self) -> int:
+        """See `Writer.done`."""
         return self._written[-1] + 1 if self._written else 0
 
     def last_picture(self) -> np.ndarray | None:
+        """See `Writer.last_picture`."""
         return self._last_picture
 
     def add(self, frame: Frame) -> None:
+        """See `Writer.add`."""
         if frame.pixels.shape != (*self._size, 3):
             raise ValueError(f"a frame of shape {frame.pixels.shape} for a video of {self._size}")
         position = self._frames.index(bisect_left(self._source.times, frame.time))
         with self._guard:
             self._check_not_ended()
             if position < self.done:
-                raise ValueError(f"the frame at {frame.time} does not follow those that are written")
+                raise ValueError(f"the frame at {frame.time} is not later than those that are written")
             with explained(self.name, self.partial if self._written else None):
                 self._mux(self._encoder.encode(frame.pixels, position))
 
     def finish(self) -> Path:
+        """See `Writer.finish`."""
         with self._guard:
             self._check_not_ended()
             self._ended = True
@@ -220,10 +235,11 @@ class VideoWriter:
             return self.path
 
     def keep(self) -> Path | None:
+        """See `Writer.keep`."""
         with self._guard:
             if not self._ended:
                 self._ended = True
-                with suppress(Exception):  # what is on the disk already plays
+                with suppress(Exception):  # the frames that are on the disk are playable anyway
                     self._mux(self._encoder.encode(None))
             if self._claim.held:
                 with suppress(Exception):
@@ -239,16 +255,16 @@ class VideoWriter:
             raise RuntimeError(f"{self.path} was finished or kept before")
 
     def _check_even_times(self) -> None:
-        """An AVI file counts frames: two may not fall on one number, nor many numbers on none."""
+        """AVI numbers its frames: no two frames may get the same number, and gaps between numbers are limited."""
         if self._format != "avi":
             return
         shift = self._window()[0]
         numbers = [rounded((self._seconds(n) - shift) * self._source.rate) for n in range(len(self._frames))]
         if any(not 0 < b - a <= AVI_GAP for a, b in pairwise(numbers)):
-            raise UserError(f"{self.name}: AVI files know no frames at uneven times, use .mkv or .mp4")
+            raise UserError(f"{self.name}: AVI files cannot hold frames at uneven times, use .mkv or .mp4")
 
     def _planned_sound(self) -> list[str | None]:
-        """What becomes of each audio stream; anything but a copy is logged."""
+        """What to do with each audio stream, see `plan_sound`; streams that are not copied are logged."""
         if self._format == "gif":
             if self._source.audio:
                 logger.info("%s: a GIF has no sound", self.path)
@@ -261,13 +277,16 @@ class VideoWriter:
                 logger.warning("%s: cannot hold sound in %s, it is recoded with %s", self.path, codec, how)
         return plan
 
-    # The partial file. Its first frame is at 0 unless it could not be read, its times are milliseconds.
+    # The partial file. Its times are milliseconds, and its first frame is at 0 unless that frame could not be read.
 
-    def _open_partial(self, header: tuple) -> None:
-        """Begin a partial file with the frames of the one that is there.
+    def _open_partial(self, header: tuple[Any, ...]) -> None:
+        """Start a partial file with the frames of an existing one.
 
-        The old one waits aside, for Windows renames no file that is open. Where it still is aside, a process has died
-        while it copied, and what lies in its place is not all of it.
+        The existing file is first renamed to `_aside`, because Windows cannot replace an open file. If `_aside` already
+        exists, a process was killed while it copied the frames, and the file under the usual name is incomplete.
+
+        Args:
+            header: of the video stream, from `_trial`.
         """
         old = self._aside if self._aside.exists() else self.partial
         if old.exists() and not _is_ours(old):
@@ -283,7 +302,7 @@ class VideoWriter:
                     for position, packet in zip(kept, _as_encoded(container), strict=False):
                         packet.pts = position
                         self._mux([packet])
-            self._aside.unlink(missing_ok=True)  # else the next writer would take it for all there is
+            self._aside.unlink(missing_ok=True)  # else the next writer would continue from it instead
         except BaseException:
             self._written = []
             with suppress(Exception):
@@ -296,7 +315,7 @@ class VideoWriter:
             raise
 
     def _begin_partial(self) -> None:
-        self._sound = None
+        self._sound: Sound | None = None
         self._container, self._encoder = self._new_partial(str(self.partial.absolute()))
         if any(self._encoder.padding):
             layout, height, width = self._encoder.pixel_format, *self._size
@@ -305,7 +324,7 @@ class VideoWriter:
         copied = [COPY if how == COPY else None for how in plan]
         begin, end = self._seconds(0), self._end(len(self._frames) - 1)
         self._sound = Sound(self._source, self._container, copied, begin, end, shift=begin)
-        self._container.start_encoding()  # so that there is a file that tells whose it is
+        self._container.start_encoding()  # writes the identity, so that the file can be recognized
 
     def _new_partial(self, file: Any) -> "tuple[OutputContainer, Encoder]":
         import av
@@ -318,39 +337,40 @@ class VideoWriter:
             container.close()
             raise
 
-    def _complete_frames(self, path: Path, header: tuple) -> list[int]:
-        """Positions of the frames that an earlier partial file has; the last one becomes `last_picture`."""
+    def _complete_frames(self, path: Path, header: tuple[Any, ...]) -> list[int]:
+        """Positions of the complete frames in an earlier partial file; the last frame becomes `last_picture`."""
         with complaints() as complained:
             try:
                 old = open_container(path)
-            except UserError:  # stopped before its first frame
+            except UserError:  # the writer was stopped before its first frame
                 return []
             with old:
-                if stranger := self._stranger(old, header):
-                    logger.warning("%s: was left by %s, this work starts over", self.partial, stranger)
+                if origin := self._foreign_origin(old, header):
+                    logger.warning("%s: was left by %s, this work starts over", self.partial, origin)
                     return []
                 positions: list[int] = []
-                group: list[Packet] = []  # since the last keyframe
+                group: list[Packet[VideoStream]] = []  # since the last keyframe
                 for packet in _nonempty(old):
-                    behind = positions[-1] + 1 if positions else 0
-                    position = self._position_at(packet.pts, behind)
-                    # A hole is a frame that the clip has lost, unless this file is damaged: then it is done again.
-                    if position is None or (position > behind and complained):
+                    following = positions[-1] + 1 if positions else 0
+                    position = self._position_at(packet.pts, following)
+                    # A gap is a frame that could not be read from the clip. In a damaged file it may also be a frame
+                    # that was lost here, so work continues before the gap.
+                    if position is None or (position > following and complained):
                         break
                     positions.append(position)
                     group = [packet] if packet.is_keyframe else [*group, packet]
-                last = self._decode_last(video_stream(old), group)
+                last = self._decode_last(_only_stream(old), group)
                 return [position for position in positions if last is not None and position <= last]
 
-    def _stranger(self, old: "InputContainer", header: tuple) -> str | None:
-        """Who has left a partial file that this writer cannot go on from."""
+    def _foreign_origin(self, old: "InputContainer", header: tuple[Any, ...]) -> str | None:
+        """What wrote a partial file from which this writer cannot continue; None if it can."""
         if old.metadata.get(IDENTITY) != self._identity:
             return "work with other settings"
         stream = video_stream(old)
         return "another version of the encoder" if stream is None or _header(stream) != header else None
 
-    def _decode_last(self, stream: "VideoStream", group: "list[Packet]") -> int | None:
-        """Decode the last frame that is whole; returns its position."""
+    def _decode_last(self, stream: "VideoStream", group: "list[Packet[VideoStream]]") -> int | None:
+        """Decode the last complete frame in the packets since the last keyframe; its position, or None."""
         import av
 
         last = None
@@ -364,23 +384,23 @@ class VideoWriter:
         self._last_picture = Pictures()(last)[:height, :width]
         return self._position_at(last.pts, 0)
 
-    def _trial(self) -> tuple:
-        """`_header` of a stream as this writer would begin it now, read from a file of black frames in memory.
+    def _trial(self) -> tuple[Any, ...]:
+        """`_header` of a stream with this writer's settings, from black frames that are encoded into memory.
 
         Raises:
-            UserError: the encoder fails, or reorders frames.
+            ArgumentError: the encoder fails, or reorders frames.
         """
         import av
 
         memory = io.BytesIO()
         container, encoder = self._new_partial(memory)
         black = np.zeros((*self._size, 3), np.uint8)
-        order = []
+        order: list[int] = []
         try:
             with container:
                 for number in (*range(TRIAL_FRAMES), None):
                     coded = encoder.encode(None if number is None else black, number or 0)
-                    order += [packet.pts for packet in coded]
+                    order += map(_position, coded)
                     if any(a >= b for a, b in pairwise(order)):
                         raise reorders()
                     container.mux(coded)
@@ -389,12 +409,13 @@ class VideoWriter:
             raise ArgumentError("codec_options", problem) from error
         memory.seek(0)
         with av.open(memory) as fresh:
-            return _header(video_stream(fresh))
+            return _header(_only_stream(fresh))
 
-    def _mux(self, coded: "list[Packet]") -> None:
-        """Write packets whose pts are positions in `frames`, and the sound until they end."""
+    def _mux(self, coded: "list[Packet[VideoStream]]") -> None:
+        """Write packets, whose pts are positions in `frames`, and the sound up to their end."""
+        assert self._sound is not None  # `_begin_partial` came first
         for packet in coded:
-            position = packet.pts
+            position = _position(packet)
             if self._written and position <= self._written[-1]:
                 raise reorders()
             begin = self._milliseconds(position)
@@ -415,16 +436,18 @@ class VideoWriter:
     # The finished file
 
     def _remux(self, path: Path) -> None:
-        """Copy the frames of the partial file and the sound of the clip, both with the times of the clip."""
+        """Copy the frames of the partial file and the sound of the clip into `path`, with the times of the clip."""
         import av
 
-        time_base = self._source.time_base if self._format != "avi" else 1 / self._source.rate  # AVI counts frames
+        time_base = self._source.time_base if self._format != "avi" else 1 / self._source.rate  # AVI numbers its frames
         shift, start, stop = self._window()
         options = {}
         if self._format == "avi":
-            options["avoid_negative_ts"] = "disabled"  # or the run-in of the sound moves the video by a frame
+            options["avoid_negative_ts"] = (
+                "disabled"  # else the priming samples of the sound shift the video by a frame
+            )
         if self._format in ("mp4", "mov"):
-            # A stream that begins late is held back in units of the whole film, milliseconds if they are not told.
+            # The delay of a stream that begins late is stored in ticks of the whole file, by default milliseconds.
             fine = math.lcm(time_base.denominator, *self._sound_units)
             options |= {"movflags": "+faststart", "movie_timescale": str(fine if fine < 2**31 else 90000)}
         with (
@@ -432,7 +455,7 @@ class VideoWriter:
             av.open(str(path.absolute()), "w", format=self._format, container_options=options) as new,
         ):
             new.metadata.update(self._tags)
-            stream = new.add_stream_from_template(video_stream(old), opaque=True)
+            stream = new.add_stream_from_template(_only_stream(old), opaque=True)
             stream.time_base = time_base
             sound = Sound(self._source, new, self._sound_plan, start, stop, shift)
             for position, packet in zip(self._written, _nonempty(old), strict=True):
@@ -444,13 +467,13 @@ class VideoWriter:
             sound.finish()
 
     def _window(self) -> tuple[Fraction, Fraction | float, Fraction | float]:
-        """What becomes 0, and between which times of the source its sound is taken; all in seconds."""
+        """Times of the source, in seconds: the one that becomes 0, and the start and end of the sound to copy."""
         last = len(self._frames) - 1
         to_the_end = self._frames.stop >= len(self._source)
         stop = math.inf if to_the_end else self._end(last)
         if self._frames.start:
             return self._seconds(0), self._seconds(0), stop
-        # Streams of broadcasts begin anywhere. A start before 0 is the run-in of a codec and stays.
+        # Recorded broadcasts begin at any time. A start before 0 comes from the priming samples of a codec and stays.
         return max(Fraction(0), min([self._seconds(0), *self._sound_starts])), -math.inf, stop
 
     def _write_gif(self, path: Path) -> None:
@@ -458,52 +481,69 @@ class VideoWriter:
         times = [self._seconds(position) - begin for position in self._written]
         count = write_gif(self.partial, path, times, self._end(self._written[-1]) - begin)
         if count < len(times):
-            logger.info("%s: %d of %d frames, for a GIF shows 50 a second at most", self.path, count, len(times))
+            logger.info("%s: %d of %d frames, because a GIF shows at most 50 a second", self.path, count, len(times))
 
     # Times of positions in `frames`
 
     def _seconds(self, position: int) -> Fraction:
+        """When the frame at this position begins, in seconds of the source."""
         return self._source.times[self._frames[position]] * self._source.time_base
 
     def _end(self, position: int) -> Fraction:
+        """When the frame at this position ends, in seconds of the source."""
         return self._source.until(self._frames[position]) * self._source.time_base
 
     def _milliseconds(self, position: int) -> int:
+        """When the frame at this position begins in the partial file."""
         return rounded((self._seconds(position) - self._seconds(0)) / MILLISECOND)
 
     def _position_at(self, milliseconds: int | None, first: int) -> int | None:
-        """The first position from `first` on that has this time; None: there is none."""
+        """The first position from `first` on that has this time; None if there is none."""
         if milliseconds is None:
             return None
-        found = bisect_left(range(len(self._frames)), milliseconds, lo=first, key=self._milliseconds)
-        return found if found < len(self._frames) and self._milliseconds(found) == milliseconds else None
+        position = bisect_left(range(len(self._frames)), milliseconds, lo=first, key=self._milliseconds)
+        at_end = position >= len(self._frames)
+        return None if at_end or self._milliseconds(position) != milliseconds else position
 
 
-def _nonempty(container: "InputContainer") -> "Iterator[Packet]":
-    return (packet for packet in packets(container, video_stream(container)) if packet.size)
+def _only_stream(container: "InputContainer") -> "VideoStream":
+    """The video stream of a partial file."""
+    stream = video_stream(container)
+    assert stream is not None  # every partial file has one
+    return stream
 
 
-def _as_encoded(container: "InputContainer") -> "Iterator[Packet]":
-    """Packets as an encoder makes them: of H.264 and its successors, Matroska has stored them in another form."""
+def _position(packet: "Packet[VideoStream]") -> int:
+    """The position in `frames` that an encoded packet belongs to."""
+    assert packet.pts is not None  # the encoder numbers every frame
+    return packet.pts
+
+
+def _nonempty(container: "InputContainer") -> "Iterator[Packet[VideoStream]]":
+    return (packet for packet in packets(container, _only_stream(container)) if packet.size)
+
+
+def _as_encoded(container: "InputContainer") -> "Iterator[Packet[VideoStream]]":
+    """Packets in the form in which an encoder returns them; Matroska stores H.264 and its successors differently."""
     import av
 
-    codec = video_stream(container).codec_context.name
+    codec = _only_stream(container).codec_context.name
     if codec not in ("h264", "hevc", "vvc"):
         yield from _nonempty(container)
         return
-    start_codes = av.BitStreamFilterContext(f"{codec}_mp4toannexb", video_stream(container))
+    start_codes = av.BitStreamFilterContext(f"{codec}_mp4toannexb", _only_stream(container))
     for packet in _nonempty(container):
         yield from start_codes.filter(packet)
 
 
-def _header(stream: "VideoStream") -> tuple:
-    """What must be equal for packets of two encoders to follow each other."""
+def _header(stream: "VideoStream") -> tuple[Any, ...]:
+    """Properties of a stream that must be equal for the packets of two encoders to form one stream."""
     context = stream.codec_context
     return context.name, context.width, context.height, context.extradata
 
 
 def _is_ours(partial: Path) -> bool:
-    """Whether a file was left by a writer; one that does not open was stopped before its first frame."""
+    """Whether a file was left by a writer; a file that does not open was left before its first frame."""
     try:
         with open_container(partial) as container:
             return IDENTITY in container.metadata
