@@ -1,6 +1,6 @@
-"""From the words of a command to checked objects: everything that knows how configurations are written.
+"""Turn the words of a command into a checked configuration and into objects.
 
-Words are completed and quoted (`bare_words`, `quoting`, `options`), Hydra composes them (`composing`), keys and values
-are checked (`keys`, `early`, `trust`), what is wrong becomes one sentence (`refusals`), and objects are made (`build`).
-Nothing here imports torch, so that a wrong command is answered at once.
+`bare_words`, `quoting` and `options` complete and quote the words, Hydra composes the configuration (`composing`),
+`keys`, `early` and `trust` check keys and values, `refusals` writes error messages, and `build` creates the objects.
+Nothing here imports torch, so that a wrong command fails at once.
 """

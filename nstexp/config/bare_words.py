@@ -1,5 +1,7 @@
-"""Words of the command line without a key: `photo.jpg painting.jpg` are content and style. What cannot be meant so is
-told how to write it. Nothing here imports torch."""
+"""Words of the command line without a key: in `photo.jpg painting.jpg`, the first is the content, the second the style.
+
+A word that can be neither a picture nor key=value is refused with a message that says what to write. Imports no torch.
+"""
 
 import re
 import shlex
@@ -11,28 +13,29 @@ from nstexp.config.quoting import exists
 from nstexp.core.errors import UserError
 from nstexp.media.samples import learned_styles
 
-# Options of Hydra's that take a value.
+# Options of Hydra that take a value.
 WITH_VALUE = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
     "--experimental-rerun", "--info", "-i",
 )  # fmt: skip
-KEYED = re.compile(r"\s*[+~]{0,2}[\w./@$-]*\s*=", re.ASCII)  # begins key=value
-SPACED = re.compile(r"\s*([^\s=]+)(\s+=\s*|=)")  # of one word: 'content = photo.jpg'
-ORDER = ("content", "style")
-MOST_SHOWN = 5
+KEYED = re.compile(r"\s*[+~]{0,2}[\w./@$-]*\s*=", re.ASCII)  # a word that begins like key=value
+SPACED = re.compile(r"\s*([^\s=]+)(\s+=\s*|=)")  # a word with spaces inside: 'content = photo.jpg'
+ORDER = ("content", "style")  # the keys of the first and the second word without a key
+MOST_SHOWN = 5  # words in an error message
 
 
 def with_keys(words: Sequence[str], known: frozenset[str]) -> list[str]:
-    """The words, with content= and style= in front of those that are pictures without a key.
+    """Add content= and style= to pictures without a key.
 
     Args:
-        words: as the user typed them, behind the shell.
-        known: the keys at the top of the configuration.
+        words: as the user typed them, after the shell has split and unquoted them.
+        known: the keys at the top level of the configuration.
 
     Raises:
-        UserError: a word that is neither key=value nor a picture, or a picture too many.
+        UserError: a word is neither key=value nor a picture, or there are too many pictures without a key.
     """
-    found, bare = [], []  # bare: places in `found`
+    found: list[str] = []
+    bare: list[int] = []  # indices in `found` of the words without a key
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -53,18 +56,19 @@ def with_keys(words: Sequence[str], known: frozenset[str]) -> list[str]:
 
 
 def _has_key(word: str, known: frozenset[str]) -> bool:
-    """Whether the word sets or removes something; a picture may have = in its name."""
+    """Whether a word sets or removes a key; the name of a picture may also contain =."""
     if word.startswith("~") and "=" not in word:
         return not word.startswith("~/") and not exists(word)
     match = KEYED.match(word)
     if match is None:
         return False
-    key = re.match(r"[\w]*", match[0].strip().lstrip("+~"))[0]
+    first = re.match(r"\w*", match[0].strip().lstrip("+~"))
+    key = first[0] if first else ""
     return key in known or not exists(word)
 
 
 def _refuse_dashes(word: str, following: str | None, known: frozenset[str]) -> None:
-    """Raise where an option of that name can only be a key or a picture."""
+    """Raise a UserError for an option that must be meant as a key or a picture, else check it."""
     name, equals, value = word.partition("=")
     key = name.lstrip("-").replace("-", "_")
     if key.partition(".")[0] in known and name not in WITH_VALUE:
@@ -76,7 +80,7 @@ def _refuse_dashes(word: str, following: str | None, known: frozenset[str]) -> N
 
 
 def _apart(word: str, rest: Sequence[str], known: frozenset[str]) -> str | None:
-    """What to write for `content = photo.jpg` or `content photo.jpg`, where that is what begins here."""
+    """What to write instead of `content = photo.jpg` or `content photo.jpg`; None if neither begins here."""
     following = rest[0]
     if re.fullmatch(r"[+\w.]+", word) and following.startswith("="):
         value = following[1:] or (rest[1] if len(rest) > 1 else "...")
@@ -94,13 +98,13 @@ def _is_bare(word: str, known: frozenset[str]) -> bool:
 
 
 def _assigned(found: list[str], bare: Sequence[int]) -> list[str]:
-    """The words, with keys for those at the places of `bare`."""
+    """Add keys to the words at the indices `bare`."""
     names = [found[place] for place in bare]
     for name in names:
         if not _looks_like_a_picture(name):
             raise UserError(
-                f"{shlex.quote(name)} is neither key=value nor a picture that is there: write "
-                "content=photo.jpg style=painting.jpg, or --help for all there is"
+                f"{shlex.quote(name)} is neither key=value nor an existing picture: write "
+                "content=photo.jpg style=painting.jpg, or --help for all keys"
             )
     given = {word.lstrip("+").partition("=")[0].strip() for word in found if "=" in word}
     free = [key for key in ORDER if key not in given]
@@ -117,7 +121,7 @@ def _too_many(names: Sequence[str], free: Sequence[str]) -> str:
         return f"{shown}: without a key it is not clear what this is, write content=... style=... with every picture"
     several = "content=FOLDER" if len(names) > MOST_SHOWN else _typed("content", f"[{','.join(names[:-1])}]")
     return (
-        f"{shown}: without keys one photo and one painting can be given; for several photos write "
+        f"{shown}: without keys, only one photo and one painting can be given; for several photos write "
         f"{several} {_typed('style', names[-1])}"
     )
 
@@ -132,4 +136,5 @@ def _learned() -> frozenset[str]:
 
 
 def _typed(key: str, value: str) -> str:
+    """key=value as the user must type it at a shell."""
     return shlex.quote(f"{key}={value}")

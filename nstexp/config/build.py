@@ -1,6 +1,6 @@
-"""Objects from configurations: Hydra's instantiate, with the place of the settings in front of what is wrong with them.
+"""Create objects from a configuration with Hydra, and name the config key of a wrong setting in the error message.
 
-A constructor that refuses an argument names the argument. The place of the object's settings is known here, so that
+A constructor that refuses an argument names only the argument. Here the place of the settings is known, so that
 `form=x is unknown` becomes `loss.gram.form=x is unknown`. The same holds for factories, which are called later.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nstexp.config import trust
@@ -25,19 +25,19 @@ log = logging.getLogger(__name__)
 
 
 class Factory:
-    """A node with `_partial_`: calls its target with the node's settings and with what it is given.
+    """Stands for a table with `_partial_: true`: calls its target with the settings and further arguments.
 
     Args:
-        path: where the settings are.
-        target: what is called.
-        settings: of the node.
+        path: place of the settings in the configuration.
+        target: full name of the class or function to call.
+        args, settings: arguments from the configuration.
     """
 
     def __init__(self, path: str, target: str, /, *args: Any, **settings: Any) -> None:
         self.path, self.target, self.args, self.settings = path, target, args, settings
 
     def __call__(self, *args: Any, **more: Any) -> Any:
-        # Found now, not before: importing what is behind a factory that nobody calls can take seconds.
+        # Imported only now, because importing the target of a factory that is never called may take seconds.
         make = _located(self.path, self.target)
         try:
             return make(*self.args, *args, **{**self.settings, **more})
@@ -52,7 +52,7 @@ class Factory:
 
 
 def prepared(config: DictConfig) -> DictConfig:
-    """A copy of a whole configuration, from whose parts `build` makes objects."""
+    """A copy of a whole configuration in a form from which `build` can create objects."""
     config = deepcopy(config)
     OmegaConf.set_struct(config, False)
     _keep_literal(config)
@@ -68,16 +68,16 @@ def prepared(config: DictConfig) -> DictConfig:
 
 
 def build(config: Any, **given: Any) -> Any:
-    """The object that a part of a `prepared` configuration describes, with all objects inside it.
+    """Create the object that a part of a `prepared` configuration describes, with all objects inside it.
 
     Args:
-        given: arguments that no configuration holds.
+        config: the part.
+        given: further arguments.
 
     Raises:
-        UserError: settings that do not work, named by their place in the configuration, or a name that no
-            configuration may name (`trust`).
+        UserError: a setting does not work, or a name is not allowed (`trust`); the message names the config key.
     """
-    whole = OmegaConf.is_config(config)  # what a resolver makes of a text is a plain table
+    whole = OmegaConf.is_config(config)  # resolvers return plain tables
     key = str(config._get_full_key(None)) if whole else ""
     trust.check_tables(OmegaConf.to_container(config, resolve=True) if whole else config, key)
     try:
@@ -87,7 +87,7 @@ def build(config: Any, **given: Any) -> Any:
 
 
 def _sentence(error: InstantiationException, config: Any) -> str:
-    """What to tell the user: Hydra wraps what a constructor raises into words about classes."""
+    """The message for the user; Hydra's own message wraps the error of a constructor in internal details."""
     place = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
     cause: BaseException | None = error
     while cause is not None:
@@ -107,15 +107,22 @@ def _on_one_line(error: BaseException) -> str:
 
 
 def _written_at(place: str, config: Any) -> str:
-    """Where the user finds an object's settings: with `settings: ${video}`, those of task.settings are at video."""
+    """The place where the user wrote an object's settings: with `settings: ${video}`, task.settings is at video."""
     root, path = config._get_root() if isinstance(config, DictConfig) else OmegaConf.create({}), ""
     for key in place.split("."):
         parent = OmegaConf.select(root, path) if path else root
         path = f"{path}.{key}" if path else key
         if isinstance(parent, DictConfig) and key in parent and OmegaConf.is_interpolation(parent, key):
-            points_to = re.fullmatch(r"\$\{([\w.]+)\}", parent._get_node(key)._value())
+            points_to = re.fullmatch(r"\$\{([\w.]+)\}", _raw_value(parent, key))
             path = _written_at(points_to[1], config) if points_to else path
     return path
+
+
+def _raw_value(table: DictConfig, key: str) -> str:
+    """An interpolation as it is written."""
+    node = table._get_node(key)
+    assert isinstance(node, Node)
+    return str(node._value())
 
 
 def _located(path: str, target: str) -> Any:
@@ -123,13 +130,15 @@ def _located(path: str, target: str) -> Any:
         return trust.located(target, f"{path}._target_")
     except UserError:
         raise
-    except Exception as error:  # whatever an import raises
+    except Exception as error:  # imports may raise anything
         raise UserError(f"{path}: {_on_one_line(error)}") from error
 
 
 def _keep_literal(config: Any) -> None:
-    """Put a Path in the place of every text that holds a literal ${, as a file's name can: Hydra resolves texts again
-    before it builds objects of them, and would look for a key of that name."""
+    """Replace every text that contains a literal ${, as file names may, by a Path.
+
+    Hydra resolves texts again before it creates objects, and would search for a key of that name.
+    """
     keys = list(config) if isinstance(config, DictConfig) else range(len(config))
     for key in keys:
         node = config._get_node(key)
@@ -137,13 +146,13 @@ def _keep_literal(config: Any) -> None:
             if not (node._is_none() or node._is_missing() or node._is_interpolation()):
                 _keep_literal(node)
         elif isinstance(node._value(), str) and "${" in node._value():
-            with contextlib.suppress(OmegaConfBaseException):  # it is said where the value is used
+            with contextlib.suppress(OmegaConfBaseException):  # reported where the value is used
                 if isinstance(config[key], str) and "${" in config[key]:
                     config[key] = Path(config[key])
 
 
 def _nodes(config: Any) -> Iterator[DictConfig]:
-    """Every table with a `_target_`, the inner ones first. What a `${...}` points to is met where it stands."""
+    """Yield every table with a `_target_`, inner ones first, without following `${...}`."""
     if isinstance(config, DictConfig) and not config._is_none() and not config._is_missing():
         for key in list(config):
             if not OmegaConf.is_interpolation(config, key) and not OmegaConf.is_missing(config, key):

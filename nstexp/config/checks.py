@@ -1,9 +1,8 @@
-"""Checks that classes and functions of nstexp make of single arguments, read from their source: they are made before
-torch is imported, which takes seconds.
+"""Check single arguments of nstexp's classes and functions by reading their source, before torch is imported.
 
-A constructor with the line `number("pixel_scale", pixel_scale, above=0)` refuses a wrong value with a sentence of
-`core.errors`. The same call, made of the value in the configuration, gives the same sentence at once. What cannot be
-read for certain, such as a check that depends on something, is left to the constructor.
+Importing torch takes seconds. A constructor with the line `number("pixel_scale", pixel_scale, above=0)` refuses a wrong
+value with a message of `core.errors`. The same call with the value in the configuration gives the same message at once.
+Checks that cannot be read for certain, such as those under a condition, are left to the constructor.
 """
 
 import ast
@@ -12,19 +11,21 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
-from nstexp.config.signatures import Definition, assigned, definition, fields_of, has_one_base, is_dataclass
+from nstexp.config.signatures import Definition, assigned, base_name, definition, fields_of, is_dataclass
 from nstexp.core import errors
 from nstexp.core.errors import ArgumentError
 
-ONE = {check.__name__: check for check in (errors.choice, errors.flag, errors.name_list, errors.number, errors.text)}
-ONE["whole"] = errors.whole
-SEVERAL = {  # of these each keyword is an argument with its value
+ONE: dict[str, Callable[..., Any]] = {  # functions that check one argument
+    check.__name__: check
+    for check in (errors.choice, errors.flag, errors.name_list, errors.number, errors.text, errors.whole)
+}
+SEVERAL: dict[str, Callable[..., Any]] = {  # functions that check every keyword argument with this check
     "flags": errors.flag,
     "multiples_of_8": errors.multiple_of_8,
     "wholes": errors.whole,
 }
-OWN = "nstexp"  # what other packages check is no concern of `core.errors`
-MOST_STEPS = 4  # from one function to another that it gives its arguments to
+OWN = "nstexp"  # the only package whose source is read
+MOST_STEPS = 4  # most calls that are followed from one function to another
 BRANCHES = ast.BoolOp | ast.IfExp | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: lambda a, b: a + b,
@@ -36,7 +37,7 @@ OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 class Unsure(Exception):
-    """A source does not say a value plainly."""
+    """An expression in the source has no plain value."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class Check:
     """One check of one argument.
 
     Args:
-        argument: of the class or function that a configuration names.
+        argument: name of the argument that is checked.
         make: raises an ArgumentError for a wrong value.
-        optional: whether None is right, whatever the check says.
+        optional: whether None is accepted, whatever the check says.
     """
 
     argument: str
@@ -59,12 +60,12 @@ class _Scope:
     """A function whose body is read.
 
     Args:
-        module: where it is.
-        base: name of its class's base, if it is a method of a class with a single one.
-        arguments: what its parameters are called by those who configure the outermost function.
-        rest: name of its `**rest`, where that holds arguments of the outermost one, too.
+        module: full name of its module.
+        base: name of the only base of its class; None if it is not a method of such a class.
+        arguments: name of a parameter -> name of the argument of the outermost function that it holds.
+        rest: name of its `**rest` parameter, if that holds arguments of the outermost function.
         fields: whether the arguments are attributes of `self`.
-        steps: how many functions further may be read.
+        steps: how many more calls may be followed.
     """
 
     module: str
@@ -75,16 +76,17 @@ class _Scope:
     steps: int
 
     def argument(self, expression: ast.expr) -> str | None:
-        """The argument whose value an expression is."""
+        """The argument of the outermost function that an expression stands for; None if it is another value."""
         if self.fields:
-            of_self = isinstance(expression, ast.Attribute) and ast.unparse(expression.value) == "self"
-            return self.arguments.get(expression.attr) if of_self else None
+            if isinstance(expression, ast.Attribute) and ast.unparse(expression.value) == "self":
+                return self.arguments.get(expression.attr)
+            return None
         return self.arguments.get(expression.id) if isinstance(expression, ast.Name) else None
 
 
 @dataclass(frozen=True)
 class _Given:
-    """Arguments with which a function is called: by position, by name, and whether further names are passed on."""
+    """Arguments of a call, as names of arguments of the outermost function: by position, by name, and as **rest."""
 
     positional: Sequence[str | None] = ()
     named: Mapping[str, str | None] = field(default_factory=dict)
@@ -92,26 +94,27 @@ class _Given:
 
     @property
     def has_any(self) -> bool:
+        """Whether the call passes on any argument of the outermost function."""
         return self.rest or any(self.positional) or any(self.named.values())
 
     def of(self, parameters: Sequence[str]) -> dict[str, str]:
-        """Parameter -> the argument of the outermost function that it is."""
-        found = dict(zip(parameters, self.positional, strict=False)) | dict(self.named)
+        """Name of a parameter -> name of the argument of the outermost function that it receives."""
+        found: dict[str, str | None] = {**dict(zip(parameters, self.positional, strict=False)), **self.named}
         if self.rest:
-            found = {parameter: parameter for parameter in parameters} | found
+            found = {**{parameter: parameter for parameter in parameters}, **found}
         return {parameter: argument for parameter, argument in found.items() if argument}
 
 
 def refuse(target: str, settings: Mapping[str, Any], path: str) -> None:
-    """Raise for the first setting that a class or function of nstexp would refuse, without importing it.
+    """Raise an error for the first setting that a class or function of nstexp would refuse, without importing it.
 
     Args:
-        target: its full name.
+        target: full name of the class or function.
         settings: its arguments.
-        path: where the settings are.
+        path: place of the settings in the configuration.
 
     Raises:
-        ArgumentError: the one that the class itself would raise, with the place of the settings in front.
+        ArgumentError: the error that the class itself would raise, with `path` in front of the argument.
     """
     for check in checks_of(target):
         value = settings.get(check.argument)
@@ -120,50 +123,54 @@ def refuse(target: str, settings: Mapping[str, Any], path: str) -> None:
         try:
             check.make(value)
         except ArgumentError as error:
-            raise (error if "." in error.argument else error.under(path)) from error  # tasks say the whole key
+            raise (error if "." in error.argument else error.under(path)) from error  # tasks name the whole key
 
 
 @cache
 def checks_of(target: str) -> tuple[Check, ...]:
-    """The checks that a class or function of nstexp makes of its arguments; none if its source does not say."""
+    """The checks that a class or function of nstexp makes of its arguments; () if its source is not available."""
     module, _, name = target.rpartition(".")
     try:
         return tuple(_checks(module, name, _Given(rest=True), MOST_STEPS))
-    except (SyntaxError, ValueError, OSError, ImportError):  # nothing to read
+    except (SyntaxError, ValueError, OSError, ImportError):  # no source
         return ()
 
 
 def _is_object(value: Any) -> bool:
-    """Whether Hydra makes something else of a value before a class sees it."""
+    """Whether Hydra replaces a value by an object before a class receives it."""
     return isinstance(value, Mapping) and "_target_" in value
 
 
 def _checks(module: str, name: str, given: _Given, steps: int) -> Iterator[Check]:
-    """Those of a function, or of a class when an object is made."""
+    """Yield the checks of a function, or of a class when an object is created."""
     found = definition(module, name) if module.partition(".")[0] == OWN and steps else None
     if found is None:
         return
     module, node = found
-    base = node.bases[0].id if isinstance(node, ast.ClassDef) and has_one_base(node) else None
+    base = base_name(node) if isinstance(node, ast.ClassDef) else None
     function = _function_of(node)
     if function is None:
         if base:
             yield from _checks(module, base, given, steps)
         return
-    fields = function.name == "__post_init__"
-    parameters = fields_of(node) if fields else [arg.arg for arg in _parameters(function)]
-    changed = {each.id for each in ast.walk(function) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+    fields = isinstance(node, ast.ClassDef) and function.name == "__post_init__"
+    parameters = [arg.arg for arg in _parameters(function)]
+    if isinstance(node, ast.ClassDef) and fields:
+        parameters = fields_of(node)
+    names = [name for name in ast.walk(function) if isinstance(name, ast.Name)]
+    changed = {name.id for name in names if isinstance(name.ctx, ast.Store)}
     arguments = {key: argument for key, argument in given.of(parameters).items() if fields or key not in changed}
     rest = function.args.kwarg.arg if function.args.kwarg and given.rest else None
     yield from _of_statements(function.body, _Scope(module, base, arguments, rest, fields, steps), None)
 
 
 def _function_of(node: Definition) -> ast.FunctionDef | None:
-    """What runs when a function or class is called, if the source says it."""
+    """The function that runs when a function or class is called; None if the source does not show it."""
     if isinstance(node, ast.FunctionDef):
         return node
     name = "__post_init__" if is_dataclass(node) else "__init__"
-    return next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == name), None)
+    methods = [statement for statement in node.body if isinstance(statement, ast.FunctionDef)]
+    return next((method for method in methods if method.name == name), None)
 
 
 def _parameters(function: ast.FunctionDef) -> list[ast.arg]:
@@ -172,10 +179,12 @@ def _parameters(function: ast.FunctionDef) -> list[ast.arg]:
 
 
 def _of_statements(body: Sequence[ast.stmt], scope: _Scope, optional: str | None) -> Iterator[Check]:
-    """Checks of statements, until one that may return.
+    """Yield the checks in statements, up to the first one that may return.
 
     Args:
-        optional: the argument that is not None here.
+        body: the statements.
+        scope: the function that they belong to.
+        optional: an argument that is not None here.
     """
     for statement in body:
         if isinstance(statement, ast.If):
@@ -184,19 +193,19 @@ def _of_statements(body: Sequence[ast.stmt], scope: _Scope, optional: str | None
                 yield from _of_statements(statement.body, scope, present)
         elif isinstance(statement, ast.Expr | ast.Assign | ast.AnnAssign | ast.Return):
             yield from _of_expression(statement.value, scope, optional)
-        if any(isinstance(each, ast.Return) for each in ast.walk(statement)):
+        if any(isinstance(node, ast.Return) for node in ast.walk(statement)):
             return
 
 
 def _present(test: ast.expr, scope: _Scope) -> str | None:
-    """The argument that a condition asks to be something else than None."""
+    """The argument that a condition compares as `is not None`; None for other conditions."""
     if not isinstance(test, ast.Compare) or not isinstance(test.ops[0], ast.IsNot) or len(test.ops) != 1:
         return None
     return scope.argument(test.left) if ast.unparse(test.comparators[0]) == "None" else None
 
 
 def _of_expression(expression: ast.AST | None, scope: _Scope, optional: str | None) -> Iterator[Check]:
-    """Checks of all calls that are made whatever the values are."""
+    """Yield the checks of all calls in an expression that are made for any values of the arguments."""
     if isinstance(expression, ast.IfExp) and ast.unparse(expression.body) == "None":
         test = expression.test
         if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is):
@@ -223,26 +232,26 @@ def _of_call(call: ast.Call, scope: _Scope, optional: str | None) -> Iterator[Ch
 
 
 def _given(call: ast.Call, scope: _Scope) -> _Given:
-    starred = any(isinstance(each, ast.Starred) for each in call.args)
-    positional = [] if starred else [scope.argument(each) for each in call.args]
-    named = {each.arg: scope.argument(each.value) for each in call.keywords if each.arg}
-    passed_on = [ast.unparse(each.value) for each in call.keywords if each.arg is None]
+    starred = any(isinstance(argument, ast.Starred) for argument in call.args)
+    positional = [] if starred else [scope.argument(argument) for argument in call.args]
+    named = {keyword.arg: scope.argument(keyword.value) for keyword in call.keywords if keyword.arg}
+    passed_on = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg is None]
     return _Given(positional, named, scope.rest is not None and scope.rest in passed_on)
 
 
 def _made_by(name: str, call: ast.Call, scope: _Scope, optional: str | None) -> Iterator[Check]:
-    """The checks that a call of `core.errors` makes of arguments."""
+    """Yield the checks of arguments that a call of a function of `core.errors` makes."""
     try:
         if name in ONE:
             said, value, *limits = call.args
-            known = {each.arg: _value(each.value, scope.module) for each in call.keywords}
+            known = {str(keyword.arg): _value(keyword.value, scope.module) for keyword in call.keywords}
             pairs = [(_value(said, scope.module), value)]
-            make = partial(ONE[name], **known)
+            make: Callable[..., Any] = partial(ONE[name], **known)
         else:
             limits = call.args
-            pairs = [(each.arg, each.value) for each in call.keywords]
+            pairs = [(keyword.arg, keyword.value) for keyword in call.keywords]
             make = SEVERAL[name]
-        values = [_value(each, scope.module) for each in limits]
+        values = [_value(limit, scope.module) for limit in limits]
     except Unsure:
         return
     for said, expression in pairs:
@@ -256,17 +265,17 @@ def _make(check: Callable[..., Any], said: str, limits: Sequence[Any], value: An
 
 
 def _value(expression: ast.expr, module: str) -> Any:
-    """Value of a plain expression: a constant, a list of them, arithmetic, or a module's name for one of these.
+    """The value of a plain expression: a constant, a list of constants, arithmetic, or a name for one of these.
 
     Raises:
-        Unsure: anything else.
+        Unsure: the expression is of another kind.
     """
     if isinstance(expression, ast.Constant):
         return expression.value
     if isinstance(expression, ast.Tuple | ast.List):
-        return tuple(_value(each, module) for each in expression.elts)
-    if isinstance(expression, ast.Dict):  # only what it is known by is asked for
-        return tuple(_value(each, module) for each in expression.keys if each)
+        return tuple(_value(element, module) for element in expression.elts)
+    if isinstance(expression, ast.Dict):  # callers need only the keys
+        return tuple(_value(key, module) for key in expression.keys if key)
     if isinstance(expression, ast.UnaryOp) and isinstance(expression.op, ast.USub):
         return -_value(expression.operand, module)
     if isinstance(expression, ast.BinOp) and type(expression.op) in OPERATIONS:

@@ -1,7 +1,7 @@
-"""What a training that adds styles takes over from the training of the network that it goes on from.
+"""Settings that a training which adds styles copies from the training of the network that it continues.
 
-A new style is like the others only if it is learned from the same losses at the same sizes. What the user sets counts
-all the same, and is said where it differs.
+A new style fits the others only if it is learned with the same losses at the same sizes. Settings of the user still
+take precedence, and a warning lists those that differ.
 """
 
 import logging
@@ -17,33 +17,36 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 log = logging.getLogger(__name__)
 
-BUNDLED = "experiment=cin_bundled"  # how the bundled network was made
-# Tables that are taken as a whole or not at all, tables of which each value is taken by itself, of those what is
-# taken whatever the user sets, for the network is there already, and what is not taken: where pictures are, and how
-# this machine works.
+BUNDLED = "experiment=cin_bundled"  # the experiment that trained the bundled network
+# WHOLE: tables that are copied completely or not at all. BY_VALUE: tables whose values are copied one by one.
+# ALWAYS_TAKEN: copied even if the user sets them, because the network already exists. NOT_TAKEN: not copied, because
+# they are paths of pictures or depend on the machine.
 WHOLE, BY_VALUE = ("backbone",), ("layers", "loss", "weights", "precision", "method", "data", "generator")
 ALWAYS_TAKEN = ("generator",)
 NOT_TAKEN = ("method._target_", "method.generator", "method.model", "method.compile", "data._target_", "data.content",
              "data.style", "data.val_content", "data.val_style", "data.workers", "data.retries", "data.file_lists",
              "data.cache_dir", "data.cache_gb", "data.shuffle_buffer", "data.seed", "data.max_megapixels")  # fmt: skip
-NOTHING = object()
+NOTHING = object()  # stands for a value that a configuration does not have
 
 
 def take_over(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
-    """The configuration with the settings of the training that it goes on from, for a training that adds styles.
+    """Copy settings from the continued training into the configuration of a training that adds styles.
 
     Args:
-        cfg: as composed; any other is returned as it is.
-        choices: the option of every config group.
-        overrides: of the command line. What they name, and what is not as the method's and the task's own files have
-            it, was set by the user and stays.
+        cfg: as composed; a configuration of another kind is returned unchanged.
+        choices: config group -> chosen option.
+        overrides: words of the command line. Settings that they name, and settings that differ from the files of
+            method, task and data, come from the user and are kept.
+
+    Returns:
+        The configuration with the copied settings.
     """
     if cfg.get("add_style") is None or cfg.get("resume_from") is None:
         return cfg
     before = _training_of(str(cfg.resume_from))
     if before is None:
         log.warning(
-            "resume_from=%s: the config.yaml of its training is not beside it; the settings are those of this command",
+            "resume_from=%s: the config.yaml of its training is not beside it; all settings are those of this command",
             cfg.resume_from,
         )
         return cfg
@@ -51,27 +54,29 @@ def take_over(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[s
         compose("config", [f"{key}={choices[key]}" for key in ("method", "task", "data") if choices.get(key)])
     )
     now = _plain(cfg)
-    taken, different, cfg = {}, {}, deepcopy(cfg)
+    taken: dict[str, tuple[Any, Any]] = {}
+    different: dict[str, tuple[Any, Any]] = {}
+    cfg = deepcopy(cfg)
     for key in _keys(before, now):
         old, new = _at(before, key), _at(now, key)
         if old == new:
             continue
         is_users = new != _at(usual, key) or _is_named(key, overrides)
-        if not _follows(cfg, key):  # else what it follows is said
+        if not _follows(cfg, key):  # else the key that it refers to is listed
             (different if is_users else taken)[key] = (new, old)
         if not is_users or _is_within(key, ALWAYS_TAKEN):
             _set(cfg, key, old)
     if taken:
-        log.info("as in the training before: %s", ", ".join(f"{key}={_short(old)}" for key, (_, old) in taken.items()))
+        log.info("as in the earlier training: %s", ", ".join(f"{key}={_short(old)}" for key, (_, old) in taken.items()))
     if different:
-        counts = {key: ", which counts" if _is_within(key, ALWAYS_TAKEN) else "" for key in different}
+        counts = {key: ", which is used" if _is_within(key, ALWAYS_TAKEN) else "" for key in different}
         said = (f"{key}={_short(new)}, {_short(old)} there{counts[key]}" for key, (new, old) in different.items())
-        log.warning("not as in the training before: %s", "; ".join(said))
+        log.warning("not as in the earlier training: %s", "; ".join(said))
     return cfg
 
 
 def _training_of(file: str) -> dict[str, Any] | None:
-    """The configuration that a network was trained with; None if it is not known."""
+    """The configuration that a network was trained with; None if it is not found."""
     if file == "bundled":
         return _plain(compose("config", [BUNDLED]))
     path = Path(file).expanduser()
@@ -86,7 +91,7 @@ def _training_of(file: str) -> dict[str, Any] | None:
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
-    """Resolved, but for Hydra's own part."""
+    """The tables that may be copied, resolved."""
     return {key: _resolved(cfg, key) for key in (*WHOLE, *BY_VALUE) if key in cfg}
 
 
@@ -96,12 +101,12 @@ def _resolved(cfg: DictConfig, key: str) -> Any:
 
 
 def _keys(*configs: Mapping[str, Any]) -> list[str]:
-    """Those that are compared, each once; a loss term that only one of them has is one of these as a whole."""
+    """The keys to compare, without duplicates. A loss term that only one configuration has counts as one key."""
     terms = [config.get("loss") or {} for config in configs]
-    alone = {f"loss.{name}" for own in terms for name in own if any(name not in other for other in terms)}
-    found = [key for config in configs for top in BY_VALUE if top in config for key in _leaves(config[top], top)]
-    found = [next((term for term in alone if _is_within(key, [term])), key) for key in found]
-    return [*WHOLE, *(key for key in dict.fromkeys(found) if not _is_within(key, NOT_TAKEN))]
+    alone = {f"loss.{name}" for names in terms for name in names if any(name not in other for other in terms)}
+    leaves = [key for config in configs for top in BY_VALUE if top in config for key in _leaves(config[top], top)]
+    leaves = [next((term for term in alone if _is_within(key, [term])), key) for key in leaves]
+    return [*WHOLE, *(key for key in dict.fromkeys(leaves) if not _is_within(key, NOT_TAKEN))]
 
 
 def _leaves(value: Any, key: str) -> Iterator[str]:
@@ -122,7 +127,7 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _follows(cfg: DictConfig, key: str) -> bool:
-    """Whether a value is another one's, such as a loss term's layers."""
+    """Whether a value refers to another key, as the layers of a loss term do."""
     parent, _, name = key.rpartition(".")
     table = OmegaConf.select(cfg, parent) if parent else cfg
     return OmegaConf.is_dict(table) and name in table and OmegaConf.is_interpolation(table, name)
@@ -137,12 +142,12 @@ def _set(cfg: DictConfig, key: str, value: Any) -> None:
         table = OmegaConf.select(cfg, parent)
         if table is not None and name in table:
             del table[name]
-            if not table:  # such as a loss term that the other training did not have
+            if not table:  # such as a loss term that the earlier training did not have
                 _set(cfg, parent, NOTHING)
 
 
 def _is_named(key: str, overrides: Sequence[str]) -> bool:
-    """Whether the command line sets a value, or the table or config group that it is in."""
+    """Whether the command line sets a key, its table, or the config group of the table."""
     named = [override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides]
     return _is_within(key, [name.replace("/", ".") for name in named if name not in ("method", "data")])
 
@@ -155,7 +160,7 @@ def _short(value: Any) -> str:
     if value is NOTHING:
         return "none"
     if isinstance(value, Mapping):  # a network with its weights, or a loss term
-        names = [str(each["_target_"]).rpartition(".")[2] for each in (value, value.get("weights")) if each]
+        names = [str(table["_target_"]).rpartition(".")[2] for table in (value, value.get("weights")) if table]
         return "/".join(names)
     return (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else re.sub("[' ]", "", str(value))

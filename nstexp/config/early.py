@@ -1,4 +1,4 @@
-"""What can be refused before torch is imported, which takes seconds: wrong values, and files that are not there."""
+"""Check a command before torch is imported, which takes seconds: wrong values, and files that do not exist."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,36 +28,39 @@ from nstexp.tasks.request import LARGEST_SIDE_PX, Request
 
 REQUEST = {field.name for field in fields(Request)}
 WORDS = {"null": None, "true": True, "false": False}
-SETTINGS = "nstexp.methods.settings"
+SETTINGS = "nstexp.methods.settings"  # module with the settings classes of the methods
 VGG = "nstexp.core.networks.vgg.VGG"
-CLIPS = "nstexp.tasks.video.Settings"  # what the group video makes; its class needs no torch
-MEASURING = ("encoder", "longer_side_px", "names")  # of the group metrics: all others are measures
-LARGEST = 2**63 - 1  # whole number that torch takes
+CLIPS = "nstexp.tasks.video.Settings"  # the `_target_` of the group video; its class needs no torch
+MEASURING = ("encoder", "longer_side_px", "names")  # keys of the group metrics that are not measures
+LARGEST = 2**63 - 1  # largest whole number that torch takes
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
-OF_OPTIMIZERS = {  # of torch.optim
+OF_OPTIMIZERS: dict[str, Callable[[str, Any], Any]] = {  # checks for arguments of the optimizers in torch.optim
     "lr": partial(number, above=0, example="0.01"),
     "momentum": partial(number, low=0, high=1),
     "weight_decay": partial(number, low=0),
     "max_iter": partial(whole, smallest=1, largest=100_000),
     "history_size": partial(whole, smallest=1, largest=10_000),
 }
-PLAIN_VALUE = re.compile(r"(?:\+\+)?(\w+)=([\w.+-]*)")  # of the top level, and neither a list nor a text with quotes
-FILES = ("content", "fine_style", "masks")  # `style` may be a word that only the method knows
+PLAIN_VALUE = re.compile(r"(?:\+\+)?(\w+)=([\w.+-]*)")  # a key of the top level with a value without quotes or brackets
+FILES = ("content", "fine_style", "masks")  # without `style`, which may name a style that a network has learned
 
 
 def words_for_hydra(words: Sequence[str]) -> list[str]:
-    """The command line as Hydra needs it, where pictures need no key and names of files no quotes.
+    """Rewrite the command line for Hydra: add keys to bare pictures, and quote file names.
 
-    What is plainly wrong is refused now, before the configuration is composed, which takes half a second: a key that no
-    configuration has, a wrong value at the top level, and a file that is not there. `check` looks at the rest.
+    Plain mistakes are refused here, before the configuration is composed, which takes half a second: an unknown key, a
+    wrong value at the top level, and a file that does not exist. `check` examines the rest.
 
     Args:
-        words: as the user typed them, behind the shell.
+        words: as the user typed them, after the shell has split and unquoted them.
+
+    Returns:
+        The words as Hydra reads them.
 
     Raises:
-        UserError: a word that is wrong, or that can mean two things.
+        UserError: a word is wrong or ambiguous.
     """
-    if "${" in os.getcwd():  # Hydra keeps it in the configuration
+    if "${" in os.getcwd():  # Hydra stores the folder in the configuration, and would resolve it
         raise UserError(f"{os.getcwd()}: nstexp cannot work in a folder whose name holds ${{")
     words = options.in_front(with_keys(words, frozenset(keys.known().tree)))
     for word in words:
@@ -65,25 +68,25 @@ def words_for_hydra(words: Sequence[str]) -> list[str]:
             raise UserError(unreadable(word))
     words, names = quoted(words, sweep=_is_sweep(words))
     keys.check_words(words)
-    for found in filter(None, (re.fullmatch(r"hydra\.launcher\.n_jobs=([\w.+-]*)", word) for word in words)):
-        _check_n_jobs(_read(found[1]))
-    for found in filter(None, (re.fullmatch(r"(hydra\.(?:run|sweep)\.dir)=(null)?", word) for word in words)):
-        _check_run_dir(found[1], None if found[2] else "")
+    for match in filter(None, (re.fullmatch(r"hydra\.launcher\.n_jobs=([\w.+-]*)", word) for word in words)):
+        _check_n_jobs(_read(match[1]))
+    for match in filter(None, (re.fullmatch(r"(hydra\.(?:run|sweep)\.dir)=(null)?", word) for word in words)):
+        _check_run_dir(match[1], None if match[2] else "")
     if any(word.startswith("-") for word in words):
         return words  # a sweep, or a question about the configuration
-    plain = {found[1]: _read(found[2]) for found in map(PLAIN_VALUE.fullmatch, words) if found}
+    plain = {match[1]: _read(match[2]) for match in map(PLAIN_VALUE.fullmatch, words) if match}
     checked({key: value for key, value in plain.items() if not (keys.CONF / key).is_dir()})
     for key in FILES:
-        found = names.get(key) or []
-        if key == "content" and len(found) > 1 and "task=video" in words:
-            continue  # the task has more to say about several clips
-        for name in found:
+        files = names.get(key) or []
+        if key == "content" and len(files) > 1 and "task=video" in words:
+            continue  # the task has a better message about several clips
+        for name in files:
             check_exists(name, key)
     return words
 
 
 def _is_sweep(words: Sequence[str]) -> bool:
-    """Whether a comma separates runs: -m, or an experiment that is a sweep of its own."""
+    """Whether a comma separates runs: with -m, or with an experiment that is a sweep by itself."""
     if any(word in ("-m", "--multirun") or word.lower().endswith("hydra.mode=multirun") for word in words):
         return True
     folders = [keys.CONF, *(Path(folder) for flag, folder in pairwise(words) if flag in ("--config-dir", "-cd"))]
@@ -93,28 +96,30 @@ def _is_sweep(words: Sequence[str]) -> bool:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise a UserError for a command that cannot work, whatever method and task do with it."""
+    """Raise a UserError for a command that cannot work, whatever its method and task are."""
     request = check_values(cfg)
     checked = {"content": request.content, "fine_style": request.fine_style, "masks": request.masks}
     if "video" in cfg and not isinstance(request.content, str):
-        del checked["content"]  # the task has more to say about several clips
-    if "model" not in cfg.method:  # a word may be the name of a style that the network of `model` has learned
+        del checked["content"]  # the task has a better message about several clips
+    if "model" not in cfg.method:  # else `style` may name a style that the network has learned
         checked["style"] = request.style
     for key, spec in checked.items():
-        for each in as_list(spec):
-            check_exists(each, key)
-            if is_clip(each) and (key != "content" or "video" not in cfg):
+        for name in as_list(spec):
+            check_exists(name, key)
+            if is_clip(name) and (key != "content" or "video" not in cfg):
                 advice = (
-                    "redraw it with task=video" if key == "content" else "give a picture, such as one of its frames"
+                    "stylize it with task=video" if key == "content" else "give a picture, such as one of its frames"
                 )
-                raise UserError(f"{key}={each}: this is a clip, not a picture: {advice}")
+                raise UserError(f"{key}={name}: this is a clip, not a picture: {advice}")
     data = cfg.get("data") or {}
-    if "content" in data and data["content"] is None and cfg.get("resume_from") is None:  # else it says what it was
+    if (
+        "content" in data and data["content"] is None and cfg.get("resume_from") is None
+    ):  # else the checkpoint says which it was
         raise UserError("data.content has no value yet: give it one with data.content=photos/, a folder of pictures")
 
 
 def _read(text: str) -> Any:
-    """A plain value of the command line, as Hydra understands it."""
+    """A plain value of the command line, with the type that Hydra gives it."""
     if text.lower() in WORDS:
         return WORDS[text.lower()]
     for kind in (int, float):
@@ -124,26 +129,31 @@ def _read(text: str) -> Any:
 
 
 def request_of(cfg: DictConfig) -> Request:
-    """What the user asks for, of a composed configuration."""
+    """The request of the user, from a composed configuration."""
     return _request({key: cfg.get(key) for key in REQUEST})
 
 
 def _request(values: Mapping[str, Any]) -> Request:
-    plain = {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()}
+    plain: dict[str, Any] = {
+        key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in values.items()
+    }
     return Request(**{"content": None, **plain})
 
 
 def check_values(cfg: DictConfig) -> Request:
-    """What the user asks for, if nothing is wrong with a composed configuration before anything is built of it.
+    """Check a composed configuration before anything is built from it.
+
+    Returns:
+        The request of the user.
 
     Raises:
-        UserError: a value that is missing, or that nobody can ask for.
+        UserError: a value is missing or wrong.
     """
-    written = OmegaConf.to_container(cfg)
+    written = plain_table(cfg)
     keys.check(written)
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
-        resolved = OmegaConf.to_container(cfg, resolve=True)
+        resolved = plain_table(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(sentence_of(error)) from error
     if missing:
@@ -155,9 +165,16 @@ def check_values(cfg: DictConfig) -> Request:
     return request
 
 
+def plain_table(cfg: DictConfig, resolve: bool = False) -> dict[str, Any]:
+    """A configuration as nested dictionaries and lists; `resolve` replaces `${...}` by its value."""
+    return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=resolve))
+
+
 def _check_layers_of_vgg(values: Mapping[str, Any]) -> None:
-    """Raise for a layer that a VGG does not have whose layers are known without its weights. Of others they are checked
-    when there is a network, as they are where a method may need none (`make_encoder`)."""
+    """Check the layers of losses against a VGG whose layers are known without its weights.
+
+    Other networks are checked when they are built. So is a VGG whose method may need no network (`make_encoder`).
+    """
     asked = parameters(str(values["method"].get("_target_")))
     backbone = values["backbone"]
     if backbone.get("_target_") != VGG or asked is None or "make_encoder" in asked:
@@ -166,17 +183,20 @@ def _check_layers_of_vgg(values: Mapping[str, Any]) -> None:
     if weights is None:
         return
     terms = {name: term for name, term in values["loss"].items() if isinstance(term, Mapping)}
-    own = {name: term for name, term in terms.items() if str(term.get("_target_")).startswith("nstexp.")}
+    ours = {name: term for name, term in terms.items() if str(term.get("_target_")).startswith("nstexp.")}
     layers = weights.layers(backbone.get("tap", "post"))
-    check_layers({name: term.get("layers") or () for name, term in own.items()}, layers.canonical)
+    check_layers({name: term.get("layers") or () for name, term in ours.items()}, layers.canonical)
 
 
 def check_layers(terms: Mapping[str, Sequence[str]], canonical: Callable[[str], str]) -> None:
-    """Raise a UserError for a layer that a network does not have, with the key of the term that reads it.
+    """Check that a network has the layers that loss terms read.
 
     Args:
-        terms: the layers of each term.
-        canonical: of an encoder.
+        terms: name of each loss term -> its layers.
+        canonical: method of the encoder that raises a UserError for an unknown layer.
+
+    Raises:
+        UserError: a layer does not exist; the message names the key of its term.
     """
     for name, layers in terms.items():
         for layer in layers:
@@ -189,12 +209,13 @@ def check_layers(terms: Mapping[str, Sequence[str]], canonical: Callable[[str], 
 
 
 def check_objects(written: Any, values: Any, path: str) -> None:
-    """Raise for a value that a class or function of nstexp would refuse when it is made or called.
+    """Raise an ArgumentError for a value that a class or function of nstexp would refuse when it is used.
 
     Args:
-        written: a table with `${...}` as it was written; what that points to is checked where it stands.
-        values: the same, resolved.
-        path: where it is.
+        written: a table in which `${...}` is not resolved. Tables that are references are not checked here, but where
+            they are defined.
+        values: the same table, resolved.
+        path: its place in the configuration.
     """
     if not isinstance(written, Mapping):
         return
@@ -206,10 +227,16 @@ def check_objects(written: Any, values: Any, path: str) -> None:
 
 
 def checked(values: Mapping[str, Any]) -> Request:
-    """What the user asks for, of values at the top level; what is not among them has its default.
+    """Check values of keys at the top level.
+
+    Args:
+        values: key -> value, resolved; keys that are missing have their default.
+
+    Returns:
+        The request of the user.
 
     Raises:
-        ArgumentError: a value that nobody can ask for.
+        ArgumentError: a value is wrong.
     """
     checks: dict[str, Callable[[str, Any], Any]] = {
         "seed": partial(whole, largest=LARGEST),
@@ -225,7 +252,7 @@ def checked(values: Mapping[str, Any]) -> Request:
     for key, layers in (values.get("layers") or {}).items():
         name_list(f"layers.{key}", layers, "relu4_1")
     for key, value in (values.get("weights") or {}).items():
-        if value is not None:  # which says that there is none, and some terms need none
+        if value is not None:  # null means no weight, which some terms allow
             weight(f"weights.{key}", value)
     if "metrics" in values:
         measure_names(values["metrics"])
@@ -237,11 +264,11 @@ def checked(values: Mapping[str, Any]) -> Request:
 
 
 def _check_method(method: Mapping[str, Any]) -> None:
-    """Raise for settings of a method of nstexp's, whose classes need no torch; those of others check theirs later."""
+    """Check the settings of a method of nstexp. The classes of other methods check theirs when they are created."""
     module, _, name = (settings_of(str(method.get("_target_"))) or "").rpartition(".")
     if module != SETTINGS:
         return
-    kind = getattr(import_module(module), name)
+    kind: Any = getattr(import_module(module), name)
     known = {field.name: field for field in fields(kind)}
     needed = {key for key, field in known.items() if field.default is field.default_factory is MISSING}
     if needed <= method.keys():
@@ -250,7 +277,7 @@ def _check_method(method: Mapping[str, Any]) -> None:
 
 
 def _check_video(video: Mapping[str, Any]) -> None:
-    """Raise for settings that clips cannot have."""
+    """Check the settings of the group video."""
     if video.get("_target_") != CLIPS:
         return
     from nstexp.tasks.video_settings import Settings
@@ -261,7 +288,7 @@ def _check_video(video: Mapping[str, Any]) -> None:
 
 
 def _check_optimizers(value: Any, path: str) -> None:
-    """Raise for settings of PyTorch's optimizers, which would say no key. Those of nstexp say theirs."""
+    """Check arguments of PyTorch's optimizers, whose messages name no key. Those of nstexp check their own."""
     if not isinstance(value, Mapping):
         return
     if str(value.get("_target_")).startswith("torch.optim."):
@@ -272,7 +299,7 @@ def _check_optimizers(value: Any, path: str) -> None:
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
-    """Raise for settings that Lightning would take in silence, or refuse in words about Python."""
+    """Check settings that Lightning would accept silently, or refuse with messages about Python."""
     for key, value in trainer.items():
         place = f"trainer.{key}"
         if key.startswith("enable_"):
@@ -288,20 +315,23 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def _check_devices(place: str, value: Any) -> None:
-    for one in value if isinstance(value, list) and value else str(value).split(","):
-        if not str(one).strip().isdecimal() or (value in (0, "0")):
+    for device in value if isinstance(value, list) and value else str(value).split(","):
+        if not str(device).strip().isdecimal() or (value in (0, "0")):
             problem = "give how many devices, a list of their numbers, such as [0,1], or auto"
             raise ArgumentError(place, f"={value}: {problem}")
 
 
 def measure_names(metrics: Mapping[str, Any]) -> list[str]:
-    """Of the measures of a configuration: all besides the settings of the measuring itself, or those of its `names`.
+    """The names of the measures to compute: those in `names`, or else all tables of the group.
+
+    Args:
+        metrics: the group metrics of a configuration.
 
     Raises:
-        UserError: there is no such measure, or it is not among those that are chosen.
+        UserError: there is no measure of this name, or it is not part of this configuration.
     """
     if "_target_" in metrics:
-        raise UserError("metrics._target_: every measure has a _target_ of its own now, such as metrics.ssim._target_")
+        raise UserError("metrics._target_: every measure needs its own _target_, such as metrics.ssim._target_")
     known = [name for name in metrics if name not in MEASURING]
     side_px, names = metrics["longer_side_px"], metrics["names"]
     if side_px is not None:
@@ -311,7 +341,9 @@ def measure_names(metrics: Mapping[str, Any]) -> list[str]:
     for name in names:
         if name in known:
             if not isinstance(metrics[name], Mapping) or "_target_" not in metrics[name]:
-                raise UserError(f"metrics.{name} has settings, but the measure is not in metrics=[...]: add it there")
+                raise UserError(
+                    f"metrics.{name} has settings, but metrics=[...] does not list this measure: add it there"
+                )
         elif name in (options := [file.stem for file in (keys.CONF / "metrics").glob("*.yaml")]):
             raise UserError(f"metrics.names: {name} is not among the measures of this run: metrics=[default,{name}]")
         else:

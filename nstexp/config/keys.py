@@ -1,7 +1,7 @@
-"""The keys of configurations: which there are, which option brings them, and what a misspelt one was meant to be.
+"""The keys of configurations: which exist, which option brings a key, and which key a misspelled one was meant to be.
 
-Known is what the files of `conf` set, and what the functions and classes take that they name as `_target_`. Whoever
-needs values of their own, for `${...}`, writes them into a table with a name of its own, such as `my: {sigma: 3}`.
+Known keys are those in the files of `conf`, and the arguments of the functions and classes that these files name as
+`_target_`. Users who need other values for `${...}` put them into a new table, such as `my: {sigma: 3}`.
 """
 
 import re
@@ -20,27 +20,27 @@ from nstexp.core.errors import UserError
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
-WEIGHTS = ("alpha", "beta")  # of all content and all style terms; further ones have the name of their term
-LISTS = ("loss", "metrics")  # groups of which several options are chosen
-OPTIONAL = {"logger", "experiment"}  # groups without which a run works
-# Options that bring files of the user's own, which may have further keys, or that ask about something else.
+WEIGHTS = ("alpha", "beta")  # weights of all content terms and all style terms; others have the name of their term
+LISTS = ("loss", "metrics")  # groups of which several options can be chosen
+OPTIONAL = {"logger", "experiment"}  # groups that a run does not need
+# Options that add files of the user, which may have further keys, or that do not start a run.
 OWN_FILES = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
 WORD = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[A-Za-z_]\w*(?:\.\w+)*)(?:=(?P<value>.*))?", re.DOTALL)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MOST_NAMED, MOST_LISTED = 4, 15  # keys that may be meant; options beside one that may be meant
-END = object()  # of a branch of the tree: a value
+MOST_NAMED, MOST_LISTED = 4, 15  # most keys in a suggestion; most options that are listed beside a suggestion
+END = object()  # marks a value in the tree of keys
 
 
 @dataclass
 class Known:
-    """What the files of `conf` set.
+    """The keys that the files of `conf` set.
 
     tree: nested tables, with END in the place of values.
-    owners: path -> the options that set it, such as `method=adain`.
-    settings: target -> the keys that some table with that `_target_` has.
-    targets: path of a table -> the targets that it has with some option.
-    required: paths that every configuration has to have.
-    values: paths that some option sets to a value, and not to a table of further keys.
+    owners: path of a key -> the options that set it, such as `method=adain`.
+    settings: target -> the keys of all tables with this `_target_`.
+    targets: path of a table -> the targets that it can have.
+    required: paths that every configuration must have.
+    values: paths that some option sets to a value instead of a table.
     """
 
     tree: dict[str, Any] = field(default_factory=dict)
@@ -51,14 +51,20 @@ class Known:
     values: set[str] = field(default_factory=set)
 
     def at(self, path: str) -> Any:
-        """The branch at a path; None: there is none."""
+        """The branch of the tree at a path; END for a value, None if there is none."""
         branch: Any = self.tree
         for key in path.split(".") if path else ():
             branch = branch.get(key) if isinstance(branch, dict) else None
         return branch
 
     def add(self, table: Mapping[str, Any], path: str, option: str) -> None:
-        """Take in what a file sets at a path."""
+        """Add the keys that a file sets at a path.
+
+        Args:
+            table: the content of the file.
+            path: where the file is put in the configuration.
+            option: that brings the file, such as `method=adain`.
+        """
         branch = self.tree
         for key in path.split(".") if path else ():
             branch = _table_at(branch, key)
@@ -81,7 +87,7 @@ class Known:
                 self.values.add(place)
 
     def paths(self) -> Iterator[str]:
-        """Every key, from the root on."""
+        """Yield the full path of every key."""
         yield from self._paths(self.tree, "")
 
     def _paths(self, branch: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -93,24 +99,25 @@ class Known:
 
 
 def _table_at(branch: dict[str, Any], key: str) -> dict[str, Any]:
-    if not isinstance(branch.get(key), dict):
-        branch[key] = {}
-    return branch[key]
+    table = branch.get(key)
+    if not isinstance(table, dict):
+        table = branch[key] = {}
+    return table
 
 
 @cache
 def known() -> Known:
-    """What can be set, apart from experiments and from what Hydra has."""
+    """All keys that can be set, except those of experiments and of Hydra."""
     found = Known()
     texts = {file: file.read_text(encoding="utf-8") for file in sorted(CONF.rglob("*.yaml"))}
     contents = {file: yaml.load(text, LOADER) or {} for file, text in texts.items()}
     places = _places(contents)
     for file, content in contents.items():
         group = file.parent.relative_to(CONF).as_posix()
-        own = {key: value for key, value in content.items() if key != "defaults"}
+        settings = {key: value for key, value in content.items() if key != "defaults"}
         if group == ".":
-            found.add(own, "", "")
-            found.required += _leaves(own)
+            found.add(settings, "", "")
+            found.required += _leaves(settings)
             defaults = [entry for entry in content.get("defaults", []) if isinstance(entry, dict)]
             groups = [key.partition("@") for entry in defaults for key in entry if "override" not in key]
             for name, _, package in groups:
@@ -119,13 +126,13 @@ def known() -> Known:
         elif group != "experiment" and not group.startswith("hydra"):
             option = f"{group}=[...,{file.stem}]" if group in LISTS else f"{group}={file.stem}"
             for place in [""] if "@package _global_" in texts[file][:80] else places.get(group, [group]):
-                found.add(own, place, option)
+                found.add(settings, place, option)
     found.tree.pop("experiment", None)
     return found
 
 
 def _places(contents: Mapping[Path, Any]) -> dict[str, list[str]]:
-    """Of the groups that are put elsewhere, by `group@place` in a defaults list: where their options stand."""
+    """Group -> paths of its options in the configuration, for groups that a defaults list mentions."""
     found: dict[str, list[str]] = {}
     for content in contents.values():
         entries = [entry for entry in content.get("defaults", []) if isinstance(entry, dict)]
@@ -151,7 +158,7 @@ def _leaves(table: Mapping[str, Any], path: str = "") -> list[str]:
 def check_words(words: Sequence[str]) -> None:
     """Raise a UserError for a key of the command line that no configuration has, before one is composed.
 
-    Only what is plain is refused here: nothing if files of the user's own take part. `check` sees the rest.
+    Only certain mistakes are refused here, and none if files of the user take part. `check` examines the rest.
     """
     if any(word.partition("=")[0] in OWN_FILES or "hydra.searchpath" in word or "_target_" in word for word in words):
         return
@@ -181,13 +188,13 @@ def _check_option(group: str, value: str) -> None:
 
 def _check_deleted(key: str) -> None:
     if key in known().required:
-        raise UserError(f"~{key}: {key} can be given another value, but not be left out")
+        raise UserError(f"~{key}: {key} can be given another value, but cannot be left out")
     if known().at(key) is None:
         raise no_such_key(key)
 
 
 def _may_be_new(key: str, value: str, sign: str) -> bool:
-    """Whether a key that no file sets can be meant."""
+    """Whether a key that no file sets may be intended."""
     root, _, _ = key.partition(".")
     if not sign:
         return known().at(key.rpartition(".")[0]) is END  # a key inside a value; Hydra says what is wrong
@@ -196,24 +203,27 @@ def _may_be_new(key: str, value: str, sign: str) -> bool:
     parent, _, name = key.rpartition(".")
     targets = known().targets.get(parent)
     if parent == "weights":
-        return True  # of a term of the user's own, which may come with the command line
-    return not targets or any((taken := parameters(each)) is None or name in taken for each in targets)
+        return True  # the weight of a loss term that the user may add
+    return not targets or any((taken := parameters(target)) is None or name in taken for target in targets)
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise a UserError for a key of a composed configuration that nothing reads, and for one that is missing.
+    """Check that all keys of a composed configuration are read, and that none is missing.
 
     Args:
-        config: as plain tables and lists, with `${...}` as it was written.
+        config: as plain tables and lists, with unresolved `${...}`.
+
+    Raises:
+        UserError: nothing reads a key, or a required key is missing.
     """
     _check_tables(config, known().tree, "")
     for path in known().required:
         if _value_at(config, path) is END:
-            raise UserError(f"{path} has been left out: it can be given another value, but has to be there")
+            raise UserError(f"{path} has been left out: it can be given another value, but must be there")
     if config.get("experiment"):
         raise UserError(
-            f"experiment.{next(iter(config['experiment']))}: nothing reads this key; a file of this group begins with "
-            "the line `# @package _global_`, and its keys are those of the whole configuration"
+            f"experiment.{next(iter(config['experiment']))}: nothing reads this key; a file of this group must begin "
+            "with the line `# @package _global_`, and its keys are those of the whole configuration"
         )
     several = _value_at(config, "task.methods")
     if several not in (END, None) and not _takes(str(_value_at(config, "task._target_")), "methods"):
@@ -224,13 +234,13 @@ def check(config: Mapping[str, Any]) -> None:
     referred = set(_references_in(config))
     for path in _unread(config, known().tree, ""):
         table = path.rpartition(".")[0]
-        whole = "" if _value_at(config, f"{table}._target_") is not END else table  # an object does not take any key
+        whole = "" if _value_at(config, f"{table}._target_") is not END else table  # a class accepts only its arguments
         if not any(name in (path, whole) or name.startswith(f"{path}.") for name in referred):
             raise no_such_key(path, config)
 
 
 def _check_tables(table: Mapping[str, Any], branch: Mapping[str, Any], path: str) -> None:
-    """Raise a UserError for a value in the place of a table of settings."""
+    """Raise a UserError for a value that stands in the place of a table of settings."""
     for key, inner in branch.items():
         place, value = f"{path}.{key}" if path else key, table.get(key, END)
         if isinstance(value, Mapping) and isinstance(inner, dict):
@@ -243,13 +253,13 @@ def _check_tables(table: Mapping[str, Any], branch: Mapping[str, Any], path: str
 
 
 def how_to_choose(place: str) -> str:
-    """What to add about a value that was probably meant as an option of a group; of other keys nothing."""
+    """An addition to a message, for a value that was probably meant as an option of a group; '' for other keys."""
     is_group = (CONF / place).is_dir()
     return f"; a file chooses an option of this group with `defaults: [override /{place}: ...]`" if is_group else ""
 
 
 def _is_value(value: Any, place: str) -> bool:
-    """Whether a place that has a table with some option can have a value."""
+    """Whether a key that some option sets to a table may have this value."""
     return place in known().values or (value is None and place in OPTIONAL) or "${" in str(value)
 
 
@@ -260,7 +270,7 @@ def _value_at(config: Any, path: str) -> Any:
 
 
 def _unread(table: Mapping[str, Any], branch: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Paths of keys that nothing reads, of a table that is known."""
+    """Yield the paths of keys in a known table that nothing reads."""
     target = table.get("_target_")
     for key, value in table.items():
         place, inner = f"{path}.{key}" if path else str(key), branch.get(key)
@@ -275,7 +285,7 @@ def _unread(table: Mapping[str, Any], branch: Mapping[str, Any], path: str) -> I
 
 
 def _is_free(table: str) -> bool:
-    """Whether a table at the top level can be the user's own, which one that is named nearly as a known one is not."""
+    """Whether a table at the top level can be a new one of the user: its name is not similar to a known name."""
     return _near(table, known().tree) is None and not _elsewhere(table, table)
 
 
@@ -287,13 +297,13 @@ def _takes(target: str, key: str) -> bool:
 
 
 def _readable(value: Any, inner: Any, branch: Mapping[str, Any], key: str, path: str) -> bool:
-    """Whether a key of a table without a `_target_` is known, or can be something of the user's own."""
+    """Whether a key of a table without a `_target_` is known, or can be a new one of the user."""
     if inner is not None:
         return True
     if not path:
         return isinstance(value, Mapping) and _is_free(key)
     if path == "weights":
-        return True  # those of the terms are checked by themselves
+        return True  # `check` compares them with the loss terms
     if isinstance(value, Mapping):
         return "_target_" in value or not value
     return not branch
@@ -311,52 +321,52 @@ def _references_in(value: Any) -> Iterator[str]:
             yield from _references_in(part)
 
 
-# --------------------------------------------------------------------------------------------------------- what is said
+# ------------------------------------------------------------------------------------------------------------- messages
 
 
 def no_such_key(key: str, config: Mapping[str, Any] | None = None) -> UserError:
-    """What to say of a key that a configuration has not.
+    """The error for a key that a configuration does not have.
 
     Args:
-        key: from the root on.
-        config: the configuration, as plain tables; None: there is none yet.
+        key: full path of the key.
+        config: the configuration, as plain tables; None if it is not composed yet.
     """
     owners = known().owners.get(key)
     if owners and key not in known().required:
-        return UserError(f"{key} comes with {_one_of(owners)}, which this configuration has not")
+        return UserError(f"{key} comes with {_one_of(owners)}, which this configuration does not have")
     parent, _, name = key.rpartition(".")
     table = _value_at(config, parent) if config and parent else {}
     target = table.get("_target_") if isinstance(table, Mapping) else None
     targets = [target] if target else known().targets.get(parent, ())
     branch = known().at(parent)
     siblings = {*(branch if isinstance(branch, dict) else ()), *(table if isinstance(table, Mapping) else ())}
-    siblings |= {each for target in targets for each in parameters(target) or ()}
+    siblings |= {parameter for target in targets for parameter in parameters(target) or ()}
     siblings -= {*HYDRAS_OWN, name}
     for found in (
         get_close_matches(name, siblings, 1, 0.8),
-        [*_elsewhere(name, key), *(each for each in sorted(siblings) if name in each.split("_"))],
+        [*_elsewhere(name, key), *(sibling for sibling in sorted(siblings) if name in sibling.split("_"))],
         get_close_matches(name, siblings, 1, 0.6),
     ):
         if found:
             inside = f"{parent}." if parent else ""
-            return UserError(_meant(key, [each if "." in each else f"{inside}{each}" for each in found]))
+            return UserError(_meant(key, [match if "." in match else f"{inside}{match}" for match in found]))
     return UserError(_meant(key, get_close_matches(key, list(known().paths()), 1, 0.75)))
 
 
 def _elsewhere(name: str, besides: str) -> list[str]:
-    """Keys of the same name in other tables."""
+    """Paths of keys with the same last part in other tables."""
     return [path for path in known().paths() if path.rpartition(".")[2] == name and path != besides]
 
 
 def no_such_option(group: str, option: str, options: Sequence[str]) -> str:
-    """What to say of an option that a group has not."""
+    """The message for an option that its group does not have."""
     near = nearest(option, options)
     listed = f": {group}=... takes {', '.join(sorted({*options}))}" if not (near and len(options) > MOST_LISTED) else ""
     return f"Could not find '{group}/{option}'{listed if options else ''}{near}"
 
 
 def _no_such_weight(key: str, config: Mapping[str, Any]) -> UserError:
-    """What to say of a weight that no term has."""
+    """The error for a weight without a loss term."""
     terms = list(config["loss"])
     if known().owners.get(f"weights.{key}") or _near(key, [*WEIGHTS, *terms]):
         return no_such_key(f"weights.{key}", config)
@@ -368,7 +378,7 @@ def _no_such_weight(key: str, config: Mapping[str, Any]) -> UserError:
 def _meant(key: str, suggestions: Sequence[str]) -> str:
     if suggestions:
         return f"{key}: there is no such key; did you mean {' or '.join(suggestions[:MOST_NAMED])}?"
-    hint = "" if "." in key else f"; values of your own go into a table of your own, such as +my.{key}=..."
+    hint = "" if "." in key else f"; put your own values into a new table, such as +my.{key}=..."
     return f"{key}: there is no such key (`python -m nstexp --cfg job` shows all){hint}"
 
 
@@ -381,6 +391,6 @@ def _near(name: str, names: Iterable[str]) -> str | None:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """`; did you mean ...?` if a name is nearly one of others, else nothing."""
+    """`; did you mean ...?` if a name is similar to one of others, else ''."""
     near = _near(name, names)
     return f"; did you mean {near}?" if near else ""

@@ -1,6 +1,6 @@
-"""Names of before: where what a `_target_` names is today."""
+"""Old names of modules in a `_target_`, and their current names."""
 
-# Modules that have another name now; configurations with the old one go on working, and are told the new one.
+# Configurations with an old name still work; a warning tells the new name.
 MOVED = {
     "nstexp.core.features": "nstexp.core.networks.vgg",
     "nstexp.core.pretrained": "nstexp.core.networks.pretrained",
@@ -14,7 +14,7 @@ MOVED = {
 
 
 def moved(target: str) -> str:
-    """The name of a class or function today."""
+    """The current name of a class or function."""
     for old, new in MOVED.items():
         if target.startswith(f"{old}."):
             return new + target.removeprefix(old)

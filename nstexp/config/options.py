@@ -1,4 +1,4 @@
-"""Hydra's options on the command line, such as -m and --cfg: in any place, and with a sentence where one is wrong."""
+"""Hydra's options on the command line, such as -m and --cfg: accepted in any place, with clear error messages."""
 
 import re
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from nstexp.core.errors import UserError
 
 
 def in_front(words: Sequence[str]) -> list[str]:
-    """A command line with its options before what it sets, where Hydra reads them.
+    """Move options to the front of a command line, because Hydra reads them only there.
 
     Raises:
-        UserError: there is no such option, or it has a value that it does not take.
+        UserError: there is no such option, or its value is wrong.
     """
     if not any(word.startswith("-") for word in words):
         return list(words)
@@ -25,9 +25,10 @@ def in_front(words: Sequence[str]) -> list[str]:
             raise _no_such_option(found[1].partition("=")[0])
         raise UserError(message)
 
-    parser.error = refuse  # in the place of the usage and an exit
+    parser.error = refuse  # type: ignore[method-assign]  # instead of printing the usage and exiting
     set_words = list(parser.parse_intermixed_args(list(words)).overrides)
-    options, waiting = [], list(set_words)
+    options: list[str] = []
+    waiting = list(set_words)
     for word in words:
         if waiting and word == waiting[0]:
             waiting.pop(0)
@@ -37,7 +38,7 @@ def in_front(words: Sequence[str]) -> list[str]:
 
 
 def check(word: str) -> None:
-    """Raise a UserError for an option that Hydra has not, or has not begun so."""
+    """Raise a UserError for an option that Hydra does not have, not even as an abbreviation."""
     option = word.partition("=")[0]
     if option.startswith("--") and not any(known.startswith(option) for known in _known()):
         raise _no_such_option(option)

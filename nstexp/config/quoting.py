@@ -1,10 +1,12 @@
-"""The words of the command line before Hydra reads them: names of files are quoted, so that Hydra's grammar for values
-(numbers, lists, sweeps, functions) has no part in `photo (1).jpg`, `2024_05` or `it's.jpg`.
+"""Quote file names on the command line before Hydra reads them.
 
-What stays as it is: null, a value in quotes for Hydra (content='"a,b.jpg"'), and ${...}. A key that takes several names
-takes [a.jpg,b.jpg]; in a sweep a.jpg,b.jpg and choice(a.jpg,b.jpg) and glob(*.jpg) are one run each. Where a file has
-such a name itself, that file is meant, unless the files of the list or of the sweep are there as well: then the user is
-asked which. Nothing here imports torch.
+Hydra's grammar for values (numbers, lists, sweeps, functions) would otherwise misread `photo (1).jpg`, `2024_05` or
+`it's.jpg`.
+
+Not changed are null, values in quotes for Hydra (content='"a,b.jpg"'), and ${...}. A key for several names takes
+[a.jpg,b.jpg]; in a sweep, a.jpg,b.jpg and choice(a.jpg,b.jpg) and glob(*.jpg) are one run for each file. If a file has
+such a name itself, this file is meant, unless the files in the list or the sweep exist as well: then an error asks the
+user to say which is meant. Imports no torch.
 """
 
 import glob
@@ -29,12 +31,12 @@ from nstexp.media import samples
 from nstexp.media.paths import is_there
 from nstexp.outputs import each_text
 
-# Keys whose values are names of what goes in, one or several, or words such as `bundled` in their place.
+# Keys whose values name inputs, one or several, or a word such as `bundled`.
 INPUTS = re.compile(
     r"content|style|fine_style|masks|resume_from|add_style|style_names|data\.(val_)?(content|style)"
     r"|method\.(init|decoder|model)|(backbone|metrics\.encoder)(\.weights)+\.(path|means)|metrics\.(?!encoder)\w+\.weights"
 )
-# Keys whose value is one place to write to.
+# Keys whose value is a file or folder to write to.
 PLACES = re.compile(
     r"output|run_dir|hydra\.run\.dir|hydra\.sweep\.(dir|subdir)|data\.(cache_dir|file_lists)|trainer\.default_root_dir"
 )
@@ -42,33 +44,37 @@ RUN_FOLDERS = ("run_dir", "hydra.run.dir", "hydra.sweep.dir")
 WORD = re.compile(r"(\+{0,2})([\w.]+)( *)=(.*)", re.DOTALL)
 IN_QUOTES = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*(?=,|\Z)""", re.DOTALL)
 CALL = re.compile(r"\s*(choice|glob|range|interval|shuffle|sort|tag|str|int|float|bool)\s*\((.*)\)\s*", re.DOTALL)
-PLAIN = re.compile(r"[\w./:@%+$?|*{}-]+", re.ASCII)  # what Hydra may read as it stands
-INTERPOLATION = re.compile(r"\$\{\.*[A-Za-z_]")  # how one begins
+PLAIN = re.compile(r"[\w./:@%+$?|*{}-]+", re.ASCII)  # texts that Hydra can read without quotes
+INTERPOLATION = re.compile(r"\$\{\.*[A-Za-z_]")  # how an interpolation begins
 UNTIL_COMMA = re.compile(r"(?:\$\{\.*[A-Za-z_](?:[^{}]|\{[^{}]*\})*\}|[^,])*")
 
 
-MOST_COMMAS = 5  # in the name of a file in a list
+MOST_COMMAS = 5  # most commas in the name of a file in a list
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One meaning of a value: its text for Hydra, and the names in it; None where only Hydra knows them."""
+    """One interpretation of a value: its text for Hydra, and the names in it; None if only Hydra can tell them."""
 
     text: str
     names: list[str] | None
 
 
 def quoted(words: Sequence[str], sweep: bool = False) -> tuple[list[str], dict[str, list[str] | None]]:
-    """The words as Hydra needs them, and the names that they give each key of INPUTS; of several values the last.
+    """Quote the words for Hydra.
 
     Args:
-        words: as the user typed them, behind the shell.
+        words: as the user typed them, after the shell has split and unquoted them.
         sweep: whether a comma separates runs.
 
+    Returns:
+        The words for Hydra, and the names in the value of each key of INPUTS; the last value if a key is repeated.
+
     Raises:
-        UserError: a value that can mean two things.
+        UserError: a value is ambiguous.
     """
-    found, names = [], {}
+    found: list[str] = []
+    names: dict[str, list[str] | None] = {}
     for word in words:
         match = WORD.fullmatch(word)
         key = match[2] if match else ""
@@ -83,10 +89,15 @@ def quoted(words: Sequence[str], sweep: bool = False) -> tuple[list[str], dict[s
 
 
 def read(key: str, value: str, sweep: bool = False) -> Reading:
-    """What the value of a key of INPUTS means.
+    """Interpret the value of a key of INPUTS.
+
+    Args:
+        key: for the error message.
+        value: as the user typed it.
+        sweep: whether a comma separates runs.
 
     Raises:
-        UserError: it can mean two things.
+        UserError: the value is ambiguous.
     """
     if value.strip().lower() in ("", "null"):
         return Reading(value, [])
@@ -97,7 +108,7 @@ def read(key: str, value: str, sweep: bool = False) -> Reading:
         if runs is not None and runs.names and all(map(exists, runs.names)):
             raise UserError(
                 f"{key}={value}: there is no file of this name; write {_typed(key, _as_list(runs.names))} for all "
-                "of them, or add -m for a run of each"
+                "of them, or add -m for one run for each"
             )
         value = value.strip() if exists(value.strip()) else value
     if several is None:
@@ -117,7 +128,7 @@ def read(key: str, value: str, sweep: bool = False) -> Reading:
 
 
 def exists(name: str) -> bool:
-    """Whether this is a built-in picture, a file or a folder."""
+    """Whether a built-in picture, a file or a folder of this name exists."""
     if is_there(name):
         return True
     with suppress(UserError):
@@ -126,68 +137,72 @@ def exists(name: str) -> bool:
 
 
 def in_quotes(name: str) -> str:
-    """A text for Hydra that it reads as this very string, and that OmegaConf does not resolve."""
+    """Quote a text, so that Hydra reads exactly this text and OmegaConf resolves nothing in it."""
     return QuotedString(escaped(name), Quote.double).with_quotes()
 
 
 def escaped(text: str) -> str:
-    r"""A text that OmegaConf resolves to this one: with \${ for ${."""
+    r"""Escape ${ as \${, so that OmegaConf resolves the result to this text."""
     return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
 
 
 def resolved_yaml(cfg: DictConfig) -> str:
-    """A configuration without interpolations, as YAML that can be composed again: a ${ in a name stays one."""
+    """A configuration without interpolations, as YAML that can be composed again: a literal ${ is escaped."""
     return OmegaConf.to_yaml(OmegaConf.create(each_text(escaped, OmegaConf.to_container(cfg, resolve=True))))
 
 
 def _place(key: str, value: str) -> Reading:
-    """The value of a key of PLACES."""
+    """Interpret the value of a key of PLACES."""
     if value.strip().lower() in ("", "null"):
         return Reading(value, [])
     if already := _in_quotes(value):
         return already
     what = "the folder that the run writes to" if key in RUN_FOLDERS else "one file or folder"
     if "," in value and _listed(value):
-        own = _typed(key, in_quotes(value))
-        raise UserError(f"{key}: give {what}, not a list; if that is its name, write {own}")
+        quoted_value = _typed(key, in_quotes(value))
+        raise UserError(f"{key}: give {what}, not a list; if that is its name, write {quoted_value}")
     if key not in RUN_FOLDERS:
         return _one(value)
     if any("${" in part for part in _parts(value)[::2]):
-        raise UserError(f"{key}={value}: the name of a folder for runs cannot hold ${{")  # Hydra resolves it again
-    # Hydra makes these folders, and does not know ~.
+        raise UserError(f"{key}={value}: the name of a folder for runs cannot hold ${{")  # Hydra would resolve it again
+    # Hydra creates these folders, and does not expand ~.
     return _one(str(Path(value).expanduser()) if value.startswith("~") else value)
 
 
 def _name(value: str) -> Reading:
-    """The name of one input."""
+    """Interpret a value as the name of one input."""
     if value.startswith("~") and not exists(value) and os.path.lexists(value):
-        value = os.path.abspath(value)  # of a file whose own name begins so, and not of somebody's home
+        value = os.path.abspath(value)  # a file whose name begins with ~, not somebody's home
     if exists(value):
         return Reading(_text([value]), [value])
     other = _parsed(value) if "\\" in value else None
-    if isinstance(other, str) and exists(other):  # with backslashes for Hydra
+    if isinstance(other, str) and exists(other):  # escaped with backslashes for Hydra
         return Reading(value, [other])
     return _one(value)
 
 
 def _one(value: str) -> Reading:
-    """A value that is one name, with or without ${...} in it."""
+    """Interpret a value as one name, with or without ${...} in it."""
     parts = _parts(value)
     return Reading(_text(parts), [value] if len(parts) == 1 else None)
 
 
 def _text(parts: Sequence[str]) -> str:
-    """For Hydra, a name in parts as of `_parts`."""
+    """Join the parts of a name, as `_parts` returns them, into a text for Hydra."""
     text = "".join(
-        escaped(part) + (re.search(r"\\*\Z", part)[0] if place < len(parts) - 1 else "") if place % 2 == 0 else part
+        part if place % 2 else escaped(part) + (_last_backslashes(part) if place < len(parts) - 1 else "")
         for place, part in enumerate(parts)
     )
     plain = PLAIN.fullmatch(text) and _parsed(text) == "".join(parts)
     return text if plain else QuotedString(text, Quote.double).with_quotes()
 
 
+def _last_backslashes(text: str) -> str:
+    return text[len(text.rstrip("\\")) :]
+
+
 def _parts(value: str) -> list[str]:
-    """The value, cut before and behind each ${...} that OmegaConf can read: every second part is one."""
+    """Cut a value before and after each ${...} that OmegaConf can read, so that every second part is one."""
     parts, begin, start = [], 0, value.find("${")
     while start >= 0:
         end = _end_of_interpolation(value, start)
@@ -199,6 +214,7 @@ def _parts(value: str) -> list[str]:
 
 
 def _end_of_interpolation(value: str, start: int) -> int | None:
+    """Index behind the ${...} that begins at `start`; None if OmegaConf cannot read it."""
     depth = 0
     if not INTERPOLATION.match(value, start):
         return None
@@ -215,7 +231,7 @@ def _end_of_interpolation(value: str, start: int) -> int | None:
 
 
 def _in_quotes(value: str) -> Reading | None:
-    """A value that is quoted for Hydra already."""
+    """Interpret a value that the user has quoted for Hydra."""
     value = value.strip()
     parsed = _parsed(value) if IN_QUOTES.fullmatch(value) else None
     if not isinstance(parsed, QuotedString):
@@ -224,7 +240,7 @@ def _in_quotes(value: str) -> Reading | None:
 
 
 def _listed(value: str) -> Reading | None:
-    """A value that is a list: [a.jpg,b.jpg]."""
+    """Interpret a value as a list: [a.jpg,b.jpg]."""
     value = value.strip()
     if not (value.startswith("[") and value.endswith("]")):
         return None
@@ -232,18 +248,18 @@ def _listed(value: str) -> Reading | None:
 
 
 def _lists(value: str) -> Reading | None:
-    """A value that is one run each, the first of a list: [a.jpg],[b.jpg]."""
+    """Interpret a value as several runs, the first with a list: [a.jpg],[b.jpg]."""
     return _runs(value) if value.startswith("[") and _first(value).rstrip().endswith("]") else None
 
 
 def _called(value: str) -> Reading | None:
-    """A value that is a function of Hydra's; of names, choice() and glob()."""
+    """Interpret a value as a function of Hydra; only choice() and glob() hold names."""
     match = CALL.fullmatch(value)
     if match is None:
         return None
-    if match[1] == "choice":  # Hydra's own forgets the quotes of what it holds
+    if match[1] == "choice":  # Hydra's choice() loses the quotes of its arguments
         return _joined(_split(match[2]), ",".join)
-    if match[1] == "glob" and "=" not in match[2]:  # Hydra's own knows config groups only
+    if match[1] == "glob" and "=" not in match[2]:  # Hydra's glob() is for options of config groups only
         patterns = [_name_of(piece) for piece in _split(match[2])]
         files = sorted({file for pattern in patterns for file in glob.glob(str(Path(pattern).expanduser()))})
         return _joined(files, ",".join) if files else None
@@ -251,19 +267,19 @@ def _called(value: str) -> Reading | None:
 
 
 def _runs(value: str) -> Reading | None:
-    """A value that is one run each: a.jpg,b.jpg."""
+    """Interpret a value as one run for each name: a.jpg,b.jpg."""
     pieces = _split(value)
     return _joined(pieces, ",".join) if len(pieces) > 1 else None
 
 
 def _joined(pieces: list[str], join: Callable[[list[str]], str]) -> Reading | None:
-    """Several values as one; None where one of them is empty."""
+    """Join the interpretations of several values; None if one of them is empty."""
     if not all(pieces):
         return None
-    each = [_in_quotes(piece) or _listed(piece) or _null(piece) or _name(piece) for piece in pieces]
-    known = all(reading.names is not None for reading in each)
-    names = [name for reading in each for name in reading.names or []] if known else None
-    return Reading(join([reading.text for reading in each]), names)
+    readings = [_in_quotes(piece) or _listed(piece) or _null(piece) or _name(piece) for piece in pieces]
+    known = all(reading.names is not None for reading in readings)
+    names = [name for reading in readings for name in reading.names or []] if known else None
+    return Reading(join([reading.text for reading in readings]), names)
 
 
 def _null(value: str) -> Reading | None:
@@ -271,14 +287,15 @@ def _null(value: str) -> Reading | None:
 
 
 def _split(text: str) -> list[str]:
-    """The pieces between commas that are not in quotes, in brackets or in ${...}; and not in the name of a file."""
-    pieces, rest = [], text
+    """Split at commas that are not inside quotes, brackets, ${...} or the name of an existing file."""
+    pieces: list[str] = []
+    rest: str | None = text
     while rest is not None:
         blank = len(rest) - len(rest.lstrip())
         end = blank + len(_first(rest[blank:]))
         pieces.append(rest[:end])
         rest = rest[end + 1 :] if end < len(rest) else None
-    found = []
+    found: list[str] = []
     while pieces:
         lengths = range(1, 1 if exists(pieces[0].strip()) else min(len(pieces), MOST_COMMAS + 1))
         more = next((n for n in lengths if exists(",".join(pieces[: n + 1]).strip())), 0)
@@ -288,7 +305,7 @@ def _split(text: str) -> list[str]:
 
 
 def _first(text: str) -> str:
-    """The text until the first comma that separates."""
+    """The text before the first comma that separates values."""
     if match := IN_QUOTES.match(text):
         return match[0]
     if re.match(r"\[|\w+\(", text):
@@ -296,7 +313,8 @@ def _first(text: str) -> str:
         balanced = [end for end in ends if end.count("[") == end.count("]") and end.count("(") == end.count(")")]
         if balanced:
             return balanced[0]
-    return UNTIL_COMMA.match(text)[0]
+    until_comma = UNTIL_COMMA.match(text)
+    return until_comma[0] if until_comma else ""
 
 
 def _name_of(piece: str) -> str:
@@ -309,7 +327,7 @@ def _as_list(names: Sequence[str]) -> str:
 
 
 def _typed(key: str, text: str) -> str:
-    """What to type at a shell."""
+    """key=text as the user must type it at a shell."""
     return shlex.quote(f"{key}={text}")
 
 
@@ -319,7 +337,7 @@ def _parser() -> OverridesParser:
 
 
 def _parsed(text: str) -> object:
-    """What Hydra reads in a value: a string in quotes as a QuotedString; None for what it cannot read."""
+    """The value that Hydra reads from a text, quoted strings as QuotedString; None if Hydra cannot read it."""
     try:
         return _parser().parse_override(f"key={text}")._value
     except HydraException:

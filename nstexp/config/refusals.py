@@ -1,8 +1,8 @@
-"""What to say of a configuration that does not compose: one or two lines in the place of Hydra's and OmegaConf's."""
+"""Error messages for configurations that do not compose: one or two lines instead of those of Hydra and OmegaConf."""
 
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
@@ -13,7 +13,7 @@ from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConf
 from nstexp.config.keys import CONF, END, how_to_choose, known, nearest, no_such_key, no_such_option
 from nstexp.config.moved import moved
 
-# What is missing where an option of Hydra's groups is not found: how the user asks for it, and the extra that has it.
+# Missing option of a group of Hydra -> how the user asks for it, and the extra of nstexp that installs it.
 PLUGINS = {
     ("hydra/sweeper", "optuna"): ("hydra/sweeper=optuna", "optuna"),
     ("hydra/launcher", "submitit_slurm"): ("hydra/launcher=slurm", "slurm"),
@@ -22,7 +22,7 @@ PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """What to tell the user of an error about the configuration; None: it is about something else."""
+    """The message for an error in the configuration; None if the error has another cause."""
     if isinstance(error, OverrideParseException):
         return unreadable(str(error.override), error.message)
     if isinstance(error, yaml.YAMLError):
@@ -35,7 +35,7 @@ def sentence_of(error: BaseException) -> str | None:
         return _of_composition(error)
     if isinstance(error, UnicodeDecodeError):
         file = _file_of(error)
-        return file and f"{file}: this is not UTF-8 text, which YAML files have to be"
+        return file and f"{file}: this is not UTF-8 text, but YAML files must be"
     if str(error).startswith("Only one of --run"):
         return "give only one of --run, --multirun, --cfg, --info and --shell-completion"
     if re.match(r"Config group override|The --resolve flag|Invalid defaults list", str(error)):
@@ -44,7 +44,7 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def unreadable(word: str, reason: str = "") -> str:
-    """What to say of a word of the command line that Hydra cannot read."""
+    """The message for a word of the command line that Hydra cannot read; `reason` is Hydra's own message."""
     key, equals, value = word.partition("=")
     if not key.strip("+~"):
         return f"'{word}' names no key: write key=value, such as content=photo.jpg"
@@ -60,7 +60,7 @@ def unreadable(word: str, reason: str = "") -> str:
 
 
 def _unbalanced(text: str) -> str | None:
-    """What is wrong with a text's brackets and quotes."""
+    """What is wrong with the brackets and quotes in a text; None if they match."""
     closing: list[str] = []
     quote = ""
     for character in re.sub(r"\\.", "", text):
@@ -92,7 +92,7 @@ def _of_composition(error: BaseException) -> str:
     if found := re.search(r"Sweep parameters '(.+)' requires --multirun", text):
         return f"{found[1]}: several values are a sweep, with -m (nstexp -m '{found[1]}')"
     if found := re.search(r"An item is already at '(.+)'", text):
-        return f"+{found[1]}: this key is there already, leave the + out"
+        return f"+{found[1]}: this key exists already, leave the + out"
     if found := re.search(r"The value of '(.+?)' is .* and not", text, re.DOTALL):
         return f"~{found[1]}: it has another value; write ~{found[1]}, without a value"
     if "Cannot merge DictConfig with ListConfig" in text:
@@ -105,18 +105,20 @@ def _of_composition(error: BaseException) -> str:
 
 
 def _list_for_table(error: BaseException) -> str:
-    """Of a file that has a list where the files before it have a table, or a table for a list."""
+    """The message if a file has a list where earlier files have a table, or a table where they have a list."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         composed, loaded = frame.f_locals.get("cfg"), getattr(frame.f_locals.get("loaded"), "config", None)
         if isinstance(composed, DictConfig) and isinstance(loaded, DictConfig):
             found = next(_other_kind(composed, loaded, ""), None)
             if found is not None:
                 return found
-    return "a list stands in the place of a table of keys, or a table in that of a list"
+    return "a list stands in the place of a table of keys, or a table in the place of a list"
 
 
 def _other_kind(composed: DictConfig, loaded: DictConfig, path: str) -> Iterator[str]:
-    for key in loaded:
+    """Yield a message for each key that is a table in one configuration and a list in the other."""
+    keys: Iterable[Any] = loaded
+    for key in keys:
         here, new = (config._get_node(key) if key in config else None for config in (composed, loaded))
         place = f"{path}.{key}" if path else str(key)
         if isinstance(here, DictConfig) and isinstance(new, DictConfig):
@@ -128,7 +130,7 @@ def _other_kind(composed: DictConfig, loaded: DictConfig, path: str) -> Iterator
 
 
 def _of_key(key: str, error: BaseException) -> str:
-    """Of a key, or a group, that cannot be set."""
+    """The message for a key, or a group, that cannot be set."""
     if not key:
         return unreadable("=...")
     if "No match in the defaults list" in str(error):
@@ -144,21 +146,21 @@ def _of_key(key: str, error: BaseException) -> str:
 
 
 def _of_option(error: Any) -> str:
-    """Of an option that a group has not."""
+    """The message for an option that its group does not have."""
     place = str(error.missing_cfg_file)
     group, _, option = place.rpartition("/")
     if (group, option) in PLUGINS:
         key, extra = PLUGINS[group, option]
         return f"{key} needs a package that is not installed: pip install 'nstexp[{extra}]'"
     known_options = [path.stem for path in (CONF / group).glob("*.yaml")] if group else []
-    known_options += error.options or []  # of Hydra's own groups; of a list's options it knows none
+    known_options += error.options or []  # options of Hydra's groups; None if a list of options was given
     if not group:
-        return f"{place}: there is no such file of a configuration"
+        return f"{place}: there is no such configuration file"
     return no_such_option(group, option, known_options)
 
 
 def _of_value(error: Any) -> str:
-    """Of a value that refers to something that is not there, or that its key does not take."""
+    """The message for a value that refers to something that does not exist, or that its key does not accept."""
     key, value = error.full_key or "", _raw(error)
     if key == "hydra.run.dir":
         reason = _first_line(error)
@@ -175,20 +177,20 @@ def _of_value(error: Any) -> str:
     if "Recursive interpolation" in reason or "RecursionError" in reason:
         return f"{said} refers to itself, directly or through other keys"
     if found := re.search(r"Unsupported interpolation type (\w+)", reason):
-        return f"{said}: there is nothing named {found[1]} that could be asked for a value"
+        return f"{said}: there is no resolver named {found[1]}"
     return f"{said}: {reason}"
 
 
 def _raw(error: Any) -> Any:
-    """A value as it was written."""
+    """A value as it is written."""
     try:
         return error.parent_node._get_node(error.key)._value()
-    except Exception:  # what an error knows of its value depends on its kind
+    except Exception:  # the attributes of an error depend on its kind
         return None
 
 
 def _of_yaml(error: yaml.YAMLError) -> str:
-    """Of a file that cannot be read: which, where, and why."""
+    """The message for a YAML file that cannot be read: which file, which line, and why."""
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
     opened = getattr(error, "context_mark", None)
     if mark is None:
@@ -198,18 +200,18 @@ def _of_yaml(error: yaml.YAMLError) -> str:
     if "\\t" in problem:
         return f"{place}: there is a tab, where YAML takes only spaces"
     if found := re.match(r"found duplicate key (.+)", problem):
-        return f"{place}: the key {found[1]} is there twice"
+        return f"{place}: the key {found[1]} is defined twice"
     if "flow" in context and opened is not None:
-        return f"{place}: the bracket of line {opened.line + 1} is not closed"
+        return f"{place}: the bracket opened in line {opened.line + 1} is not closed"
     if "quoted scalar" in context and opened is not None:
-        return f"{place}: the quote of line {opened.line + 1} is not closed"
+        return f"{place}: the quote opened in line {opened.line + 1} is not closed"
     if "block" in problem or "block" in context:
-        return f"{place}: the indentation does not fit the lines above"
+        return f"{place}: the indentation does not match the lines above"
     return f"{place}: {problem}"
 
 
 def _file_of(error: BaseException) -> str | None:
-    """The configuration file that was read when an error occurred, which the error does not tell."""
+    """The configuration file that was being read when an error occurred; the error itself does not say."""
     paths = [frame.f_locals.get("full_path") for frame, _ in traceback.walk_tb(error.__traceback__)]
     return next((str(path) for path in reversed(paths) if path), None)
 

@@ -1,6 +1,6 @@
-"""Names of the arguments that a function or class takes, read from its source: importing torch takes seconds.
+"""Find the arguments of functions and classes by parsing their source, because importing torch takes seconds.
 
-Also where a name of a module is defined, and what it is set to, for those that read more of a source.
+Other modules also use it to find where a name of a module is defined or assigned.
 """
 
 import ast
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 Definition = ast.FunctionDef | ast.ClassDef
 T = TypeVar("T")
-MOST_STEPS = 8  # from module to module, until the definition is found
+MOST_STEPS = 8  # most imports that are followed from module to module
 
 
 @cache
@@ -23,17 +23,17 @@ def parameters(target: str) -> frozenset[str] | None:
         target: its full name, such as `torch.optim.Adam`.
 
     Returns:
-        The names; None if the source does not say, or if any argument is taken.
+        The names; None if the source is not available, or if any keyword argument is accepted.
     """
     module, _, name = target.rpartition(".")
     try:
         return _arguments(module, name)
-    except (SyntaxError, ValueError, OSError, ImportError):  # nothing to read: compiled, or not there
+    except (SyntaxError, ValueError, OSError, ImportError):  # no source: it is compiled, or missing
         return None
 
 
 def settings_of(target: str) -> str | None:
-    """Full name of the class of a method's settings, its `settings_type`; None: it says none."""
+    """Full name of the class in the attribute `settings_type` of a method's class; None if there is none."""
     module, _, name = target.rpartition(".")
     found = definition(module, name)
     if found is None or not isinstance(found[1], ast.ClassDef):
@@ -44,36 +44,39 @@ def settings_of(target: str) -> str | None:
 
 
 def _arguments(module: str, name: str) -> frozenset[str] | None:
+    """`parameters` of a name in a module."""
     found = definition(module, name)
     if found is None:
         return None
     module, node = found
     if isinstance(node, ast.FunctionDef):
         return None if node.args.kwarg else _named(node)
-    functions = [each for each in node.body if isinstance(each, ast.FunctionDef)]
-    init = next((each for each in functions if each.name == "__init__"), None)
-    base = _arguments(module, node.bases[0].id) if has_one_base(node) else frozenset()
+    functions = [statement for statement in node.body if isinstance(statement, ast.FunctionDef)]
+    init = next((function for function in functions if function.name == "__init__"), None)
+    base_class = base_name(node)
+    base = _arguments(module, base_class) if base_class else frozenset()
     if init is None:
         if not (node.bases or node.keywords or node.decorator_list):
             return frozenset()
-        own = frozenset(fields_of(node)) if is_dataclass(node) else frozenset()
-        return None if base is None or not (own or base) else own | base
+        declared = frozenset(fields_of(node)) if is_dataclass(node) else frozenset()
+        return None if base is None or not (declared or base) else declared | base
     if init.args.kwarg is None:
         return _named(init)
-    # What an nstexp method takes as **settings are the fields of its settings_type; others pass it on to their base.
+    # `**settings` of an nstexp method are the fields of its settings_type; other classes pass **kwargs to their base.
     settings = _class_attribute(node, "settings_type")
-    rest = _arguments(module, settings) if settings else base if _passes_on(init) else None
+    rest = _arguments(module, settings) if settings else base if _passes_kwargs_on(init) else None
     return (_named(init) | rest) if rest else None
 
 
 def _named(function: ast.FunctionDef) -> frozenset[str]:
+    """The names of the arguments, without `self`, *args and **kwargs."""
     arguments = [*function.args.args, *function.args.kwonlyargs]
-    return frozenset(each.arg for each in arguments) - {"self"}
+    return frozenset(argument.arg for argument in arguments) - {"self"}
 
 
-def has_one_base(node: ast.ClassDef) -> bool:
-    """Whether a class has a single base, which its module knows by a plain name."""
-    return len(node.bases) == 1 and isinstance(node.bases[0], ast.Name)
+def base_name(node: ast.ClassDef) -> str | None:
+    """The name of the only base of a class; None if it has several or none, or not a plain name."""
+    return node.bases[0].id if len(node.bases) == 1 and isinstance(node.bases[0], ast.Name) else None
 
 
 def is_dataclass(node: ast.ClassDef) -> bool:
@@ -82,33 +85,45 @@ def is_dataclass(node: ast.ClassDef) -> bool:
 
 
 def fields_of(node: ast.ClassDef) -> list[str]:
-    """The attributes that a class declares with a type, in their order."""
-    annotated = [each.target for each in node.body if isinstance(each, ast.AnnAssign)]
-    return [each.id for each in annotated if isinstance(each, ast.Name)]
+    """The attributes that a class declares with a type, in order."""
+    targets = [statement.target for statement in node.body if isinstance(statement, ast.AnnAssign)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _class_attribute(node: ast.ClassDef, name: str) -> str | None:
-    for each in node.body:
-        if isinstance(each, ast.Assign) and isinstance(each.value, ast.Name) and ast.unparse(each.targets[0]) == name:
-            return each.value.id
+    """The name that a class attribute is set to."""
+    for statement in node.body:
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Name):
+            continue
+        if ast.unparse(statement.targets[0]) == name:
+            return statement.value.id
     return None
 
 
-def _passes_on(init: ast.FunctionDef) -> bool:
-    """Whether `super().__init__` is given what comes beside the named arguments."""
-    calls = [each for each in ast.walk(init) if isinstance(each, ast.Call)]
+def _passes_kwargs_on(init: ast.FunctionDef) -> bool:
+    """Whether `__init__` passes its **kwargs to `super().__init__`."""
+    calls = [node for node in ast.walk(init) if isinstance(node, ast.Call)]
     given = [k for call in calls if ast.unparse(call.func) == "super().__init__" for k in call.keywords if not k.arg]
-    return any(isinstance(each.value, ast.Name) and each.value.id == init.args.kwarg.arg for each in given)
+    rest = init.args.kwarg.arg if init.args.kwarg else None
+    return any(isinstance(keyword.value, ast.Name) and keyword.value.id == rest for keyword in given)
 
 
 def definition(module: str, name: str) -> tuple[str, Definition] | None:
-    """Where a function or class that a module knows by a name is defined: the module, and the definition."""
-    return _found(module, name, _definition_in)
+    """Find the definition of a function or class that a module defines or imports.
+
+    Returns:
+        The module that defines it, and the definition; None if the source is not available.
+    """
+    return _search(module, name, _definition_in)
 
 
 def assigned(module: str, name: str) -> tuple[str, ast.expr] | None:
-    """Where a name of a module is set: the module, and what to."""
-    return _found(module, name, _assignment_in)
+    """Find the assignment of a name that a module assigns or imports.
+
+    Returns:
+        The module that assigns it, and the assigned expression; None if there is none.
+    """
+    return _search(module, name, _assignment_in)
 
 
 def _definition_in(statement: ast.stmt, name: str) -> Definition | None:
@@ -122,28 +137,35 @@ def _assignment_in(statement: ast.stmt, name: str) -> ast.expr | None:
     return statement.value if isinstance(target, ast.Name) and target.id == name else None
 
 
-def _found(
+def _search(
     module: str, name: str, wanted_in: Callable[[ast.stmt, str], T | None], steps: int = MOST_STEPS
 ) -> tuple[str, T] | None:
-    """What the statements of a module, or of one that it imports the name from, have under a name."""
-    path = _file(module)
+    """Search the statements of a module, and of the modules that it imports the name from.
+
+    Args:
+        module: full name of the module.
+        name: to search for.
+        wanted_in: returns the result if a statement defines the name, else None.
+        steps: most modules to visit.
+    """
+    path = _source_file(module)
     if path is None or not steps:
         return None
     for statement in _statements(_parsed(path)):
-        if (own := wanted_in(statement, name)) is not None:
-            return module, own
+        if (wanted := wanted_in(statement, name)) is not None:
+            return module, wanted
         if isinstance(statement, ast.ImportFrom):
-            source = _source(module, path, statement)
+            source = _imported_module(module, path, statement)
             for alias in statement.names:
                 if (alias.asname or alias.name) == name or alias.name == "*":
                     imported = name if alias.name == "*" else alias.name
-                    if found := _found(source, imported, wanted_in, steps - 1):
+                    if found := _search(source, imported, wanted_in, steps - 1):
                         return found
     return None
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Of a module, also those under `if` and `try`."""
+    """The statements at the top of a module, and those under its `if` and `try`."""
     for statement in tree.body:
         yield statement
         for inner in ("body", "orelse"):
@@ -151,7 +173,8 @@ def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
                 yield from getattr(statement, inner)
 
 
-def _source(module: str, path: Path, statement: ast.ImportFrom) -> str:
+def _imported_module(module: str, path: Path, statement: ast.ImportFrom) -> str:
+    """Full name of the module that `from ... import` reads, also for relative imports."""
     if not statement.level:
         return statement.module or ""
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
@@ -165,18 +188,16 @@ def _parsed(path: Path) -> ast.Module:
 
 
 @cache
-def _file(module: str) -> Path | None:
-    """A module's source, without importing the packages that it is in."""
+def _source_file(module: str) -> Path | None:
+    """The source file of a module, found without importing the packages that contain it; None if there is none."""
     root, *inner = module.split(".")
     spec = find_spec(root) if root else None
     if spec is None or spec.origin is None:
         return None
-    place = Path(spec.origin)
+    place: Path | None = Path(spec.origin)
     for part in inner:
+        if place is None or place.name != "__init__.py":
+            return None
         folder = place.parent
-        if place.name != "__init__.py":
-            return None
         place = next((p for p in (folder / part / "__init__.py", folder / f"{part}.py") if p.is_file()), None)
-        if place is None:
-            return None
-    return place if place.suffix == ".py" else None
+    return place if place is not None and place.suffix == ".py" else None

@@ -1,11 +1,12 @@
-"""Which classes and functions a configuration may name, so that a stranger's YAML file runs nothing of its own.
+"""The classes and functions that a configuration may name, so that a YAML file from a stranger cannot run code.
 
-Hydra makes whatever a `_target_` names, and calls it with what stands beside it: `torch.hub.load` fetches code and runs
-it. So a configuration names only what is meant to be named. `trust=[my_package]` on the command line adds to that; a
+Hydra creates whatever a `_target_` names and passes it the settings beside it: `torch.hub.load` would download code and
+run it. So configurations may name only what is allowed here. `trust=[my_package]` on the command line allows more; a
 file cannot.
 
-Two things are looked at. The name, when Hydra has composed a configuration and has made nothing of it (`composing`).
-And what the name leads to, before it is called: `torch.optim.adam.sys.exit` begins well and ends elsewhere.
+Two things are checked: the name, after Hydra composed a configuration and before it creates anything (`composing`), and
+the object that the name leads to, before it is called. `torch.optim.adam.sys.exit`, for instance, begins with an
+allowed name but leads elsewhere.
 """
 
 import os
@@ -21,39 +22,43 @@ from hydra.utils import get_object
 from nstexp.config.moved import moved
 from nstexp.core.errors import UserError
 
-VARIABLE = "NSTEXP_TRUST"  # hands what the command line trusts to the processes that it starts
+VARIABLE = "NSTEXP_TRUST"  # environment variable that passes the trusted packages on to subprocesses
 LIGHTNING = ("pytorch_lightning", "lightning.pytorch")
 
-# The classes in these places. Of data sets, some unpickle what they find, and torch.hub runs what it downloads.
+# Classes in these packages are allowed. Data sets are not, because some unpickle files; nor torch.hub, which runs
+# what it downloads.
 CLASSES = (
     "torch.nn", "torch.optim", "torchmetrics", "hydra.experimental.callbacks", "optuna.samplers",
     *(f"{name}.{part}" for name in LIGHTNING
       for part in ("callbacks", "loggers", "profilers", "strategies", "trainer")),
 )  # fmt: skip
-# Here the functions, too.
+# Classes and functions in these packages are allowed.
 FUNCTIONS = (
     *(f"nstexp.{part}" for part in
       ("config.build.Factory", "callbacks", "core", "data", "loggers", "media", "methods", "sweeps.hooks", "tasks")),
     "torch.nn.functional", "torch.nn.init", "torchmetrics.functional",
     *(f"torchvision.{part}" for part in ("models", "ops", "transforms")),
 )  # fmt: skip
-# These names alone, of places that hold other things as well.
+# Of some packages, only these names are allowed.
 NAMES = (
     *(f"{name}.Trainer" for name in LIGHTNING),
     *(f"wandb.{part}" for part in ("init", "setup", "Settings", "termsetup", "Image", "Table", "Video")),
 )  # fmt: skip
 FINDERS = tuple(f"hydra.utils.get_{kind}" for kind in ("class", "method", "object", "static_method"))
-# To trust one function of these is not to trust all of them.
+# Packages that are allowed in part: to trust one more function must not trust the whole package.
 PARTLY = {name.partition(".")[0] for name in (*CLASSES, *FUNCTIONS, *NAMES)} | sys.stdlib_module_names
 
 _trusted: tuple[str, ...] = tuple(filter(None, os.environ.get(VARIABLE, "").split(",")))
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line without `trust=...`, and the packages in it.
+    """Split `trust=...` off a command line.
+
+    Returns:
+        The other words, and the packages to trust.
 
     Raises:
-        UserError: something else than names of packages.
+        UserError: a value of trust is not the name of a package.
     """
     found = [re.fullmatch(r"\+{0,2}trust=(.*)", word, re.DOTALL) for word in words]
     packages = [name.strip("[]\"' ") for match in filter(None, found) for name in match[1].split(",")]
@@ -65,7 +70,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 @contextmanager
 def trusting(packages: Sequence[str]) -> Iterator[None]:
-    """Inside, configurations may name what is in these packages, also in processes that are started meanwhile."""
+    """Allow configurations to name what is in these packages, here and in subprocesses that are started meanwhile."""
     global _trusted
     before, variable = _trusted, os.environ.get(VARIABLE)
     _trusted = tuple(dict.fromkeys([*_trusted, *packages]))
@@ -81,24 +86,25 @@ def trusting(packages: Sequence[str]) -> Iterator[None]:
 
 
 def is_trusted(name: str) -> bool:
-    """Whether the command line trusts this name or what it is in."""
+    """Whether the command line trusts this name, or a package or module that contains it."""
     return is_in(name, _trusted)
 
 
 def is_in(name: str, places: Sequence[str]) -> bool:
-    """Whether a full name is one of these places, or inside one."""
+    """Whether a full name is one of these places, or is inside one of them."""
     return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
 def located(target: str, key: str) -> Any:
-    """The class or function of a name that a configuration may name.
+    """Import the class or function of a name.
 
     Args:
-        key: where the name stands, for the message.
+        target: the full name.
+        key: config key that holds the name, for the error message.
 
     Raises:
-        UserError: it may not.
-        Exception: whatever importing it raises.
+        UserError: configurations may not name it.
+        Exception: the import fails.
     """
     check_name(target, key)
     found = get_object(target)
@@ -107,31 +113,39 @@ def located(target: str, key: str) -> Any:
 
 
 def check_tables(config: Any, key: str = "") -> None:
-    """Raise a UserError for tables and lists, with nothing left to resolve, that name what they may not.
+    """Check the names in resolved tables and lists.
 
     Args:
-        key: where they are in the configuration.
+        config: tables and lists without interpolations.
+        key: their place in the configuration.
+
+    Raises:
+        UserError: a name is not allowed.
     """
     for place, table in tables(config, key):
         name, target = f"{place}._target_", table["_target_"]
-        if target in FINDERS:  # it finds what it is given the name of
+        if target in FINDERS:  # Hydra's functions that import a name: check the name that they are given
             name, target = f"{place}.path", table.get("path") or next(iter(table.get("_args_") or []), "")
         if not isinstance(target, str):
-            continue  # a class, from Python
+            continue  # a class, given in Python code
         check_name(target, name)
         try:
             found = get_object(target)
-        except Exception:  # whatever an import raises: it is said when the object is made
+        except Exception:  # a failing import is reported when the object is created
             continue
         check_home(found, target, name)
 
 
 def check_name(target: str, key: str, more: Sequence[str] = ()) -> None:
-    """Raise a UserError for a name that a configuration may not name.
+    """Check a name in a configuration.
 
     Args:
-        key: where the name stands.
-        more: places that it may be in besides.
+        target: the full name.
+        key: config key that holds the name.
+        more: further packages that are allowed here.
+
+    Raises:
+        UserError: configurations may not name it.
     """
     public = not any(part.startswith("_") for part in target.split("."))
     if target in NAMES or is_trusted(target) or is_in(target, more) or (public and is_in(target, CLASSES + FUNCTIONS)):
@@ -140,12 +154,13 @@ def check_name(target: str, key: str, more: Sequence[str] = ()) -> None:
 
 
 def check_home(found: Any, target: str, key: str, more: Sequence[str] = ()) -> None:
-    """The same of what a name leads to: what counts is where that was defined."""
+    """Check the object that a name leads to, by the module that defines it. Arguments and errors as of `check_name`."""
     module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", "")
     home = f"{module}.{name}" if isinstance(module, str) and name else getattr(found, "__name__", target)
     if target in NAMES or is_trusted(home):
         return
-    # No methods: a module, a trainer and a data module have one that loads. Nor what is only imported there.
+    # Methods are not allowed, because modules, trainers and data modules have one that loads files; nor are objects
+    # that an allowed module only imports.
     if "." not in name and (
         (isinstance(found, type) and is_in(home, (*CLASSES, *FUNCTIONS, *more)))
         or (isinstance(found, FunctionType) and is_in(home, FUNCTIONS))
@@ -155,28 +170,28 @@ def check_home(found: Any, target: str, key: str, more: Sequence[str] = ()) -> N
 
 
 def refusal(what: str, name: str) -> UserError:
-    """What to say of a name that is not trusted.
+    """The error for a name that is not allowed.
 
     Args:
-        what: begins the sentence.
-        name: of what is not trusted.
+        what: begins the message.
+        name: of the class or function.
     """
     package = name if name.partition(".")[0] in PARTLY else name.partition(".")[0]
     if moved(name) != name:
         return UserError(f"{name} is now {moved(name)}: change this _target_")
     return UserError(
-        f"{what} is not among what a configuration may run: if you know it and trust it, add {words(package)} to the "
-        "command"
+        f"{what} is not among the things that a configuration may run: if you know and trust it, add {words(package)} "
+        "to the command"
     )
 
 
 def words(package: str) -> str:
-    """What to type in order to trust one more package."""
+    """The word to type on the command line in order to trust one more package."""
     return f"'trust=[{','.join([*_trusted, package])}]'"
 
 
 def tables(config: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every table with a `_target_` in tables and lists, and where it is."""
+    """Yield every table with a `_target_` in tables and lists, with its place."""
     if isinstance(config, Mapping):
         if "_target_" in config:
             yield key, config

@@ -55,9 +55,9 @@ def test_a_strangers_file_runs_nothing(folder, nstexp, text, key):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("- 1\n- 2\n", "theirs.yaml: a file of a configuration is a table of keys, not a list"),
-        ("seed: 3\n", "theirs.yaml: a file of this group begins with the line `# @package _global_`"),
-        ("some words\n", "theirs.yaml: a file of this group begins with the line `# @package _global_`"),
+        ("- 1\n- 2\n", "theirs.yaml: a configuration file must be a table of keys, not a list"),
+        ("seed: 3\n", "theirs.yaml: a file of this group must begin with the line `# @package _global_`"),
+        ("some words\n", "theirs.yaml: a file of this group must begin with the line `# @package _global_`"),
         ("# @package _global_\nmethod: adain\n", "`defaults: [override /method: ...]`"),
     ],
 )

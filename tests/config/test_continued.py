@@ -55,7 +55,7 @@ def test_the_settings_are_those_of_the_training_before(network, caplog):
     assert (cfg["data"]["crop_px"], cfg["data"]["resize_px"]) == (128, [144, 384])
     assert "gram_hw" not in cfg["loss"]
     (record,) = caplog.records
-    assert record.message.startswith("as in the training before: ")
+    assert record.message.startswith("as in the earlier training: ")
     assert "weights.beta=14" in record.message and "data.resize_px=[144,384]" in record.message
 
 
@@ -74,7 +74,7 @@ def test_what_the_user_sets_stays_and_is_said(network, caplog):
     assert (cfg["layers"]["content"], cfg["layers"]["style"]) == (["relu2_2"], ["relu1_1", "relu2_1"])
     assert cfg["loss"]["content"]["layers"] == ["relu2_2"]
     (record,) = (record for record in caplog.records if record.levelname == "WARNING")
-    assert record.message.startswith("not as in the training before: ")
+    assert record.message.startswith("not as in the earlier training: ")
     for said in ("weights.beta=5, 14 there", "method.style_px=512, 448 there", "muon.bias_lr=3, 1.0 there"):
         assert said in record.message
 
@@ -90,7 +90,7 @@ def test_a_network_that_the_user_chooses_stays(network, caplog):
 def test_the_network_is_the_one_of_the_training_whatever_the_user_sets(network, caplog):
     cfg = adding(network, "generator.width=0.5")
     assert cfg["generator"]["width"] == 1
-    assert "generator.width=0.5, 1.0 there, which counts" in caplog.text
+    assert "generator.width=0.5, 1.0 there, which is used" in caplog.text
 
 
 def test_a_checkpoint_is_one_folder_deeper(network):

@@ -22,7 +22,7 @@ def refused(*words: str) -> str:
     ("word", "sentence"),
     [
         ("image_pxx=3", "image_pxx: there is no such key; did you mean image_px?"),
-        ("method.alpha=3", "method.alpha comes with method=adain, which this configuration has not"),
+        ("method.alpha=3", "method.alpha comes with method=adain, which this configuration does not have"),
         ("method.max_steps.x=3", "method.max_steps.x: method.max_steps is a value and has no keys"),
         ("~nosuch", "nosuch: there is no such key"),
         ("~loss.gram=3", "~loss.gram: it has another value"),
@@ -46,7 +46,7 @@ def refused(*words: str) -> str:
         ("content=${stile}", "content=${stile}: there is no key stile; did you mean style?"),
         ("content=${oc.env:NO_SUCH_VARIABLE}", "content=${oc.env:NO_SUCH_VARIABLE}: the environment variable NO_SUCH"),
         ("content=${content}", "content=${content} refers to itself"),
-        ("content=${nosuch:1}", "content=${nosuch:1}: there is nothing named nosuch that could be asked"),
+        ("content=${nosuch:1}", "content=${nosuch:1}: there is no resolver named nosuch"),
     ],
 )
 def test_what_is_wrong_on_the_command_line_is_one_sentence(word, sentence):
@@ -61,11 +61,11 @@ def test_a_circle_of_references_is_told():
     ("text", "sentence"),
     [
         (b"seed:\t1\n\tx: 2\n", "line 2: there is a tab, where YAML takes only spaces"),
-        (b"method:\n  max_steps: 3\n init: noise\n", "line 4: the indentation does not fit the lines above"),
-        (b"seed: 1\nseed: 2\n", "line 3: the key seed is there twice"),
-        (b"loss: [content, gram\nseed: 1\n", "the bracket of line 2 is not closed"),
-        (b"loss: {a: 1\n", "the bracket of line 2 is not closed"),
-        (b"content: 'a.jpg\nseed: 1\n", "the quote of line 2 is not closed"),
+        (b"method:\n  max_steps: 3\n init: noise\n", "line 4: the indentation does not match the lines above"),
+        (b"seed: 1\nseed: 2\n", "line 3: the key seed is defined twice"),
+        (b"loss: [content, gram\nseed: 1\n", "the bracket opened in line 2 is not closed"),
+        (b"loss: {a: 1\n", "the bracket opened in line 2 is not closed"),
+        (b"content: 'a.jpg\nseed: 1\n", "the quote opened in line 2 is not closed"),
         (b"content: a: b\n", "line 2: mapping values are not allowed here"),
         (b"content: *x\n", "line 2: found undefined alias"),
         (b"content: Z\xfcrich\n", "this is not UTF-8 text"),
