@@ -1,9 +1,9 @@
-"""What a job does when its cluster takes the machine away: it goes back into the queue, with its work saved.
+"""Put a job back into the queue of its cluster, with its work saved, when the cluster takes its machine away.
 
-Slurm warns with a signal before it ends a job (`--signal=USR2@120`): near its time limit, or for a job of higher
-priority. A training finishes its step, writes a checkpoint, and then `requeue` puts the job back, by submitit's own
-handler where submitit started it, else by `scontrol requeue`. (Lightning's handler for SLURM saves in the middle of a
-step, and every process in another one.)
+Slurm sends a signal before it ends a job (`--signal=USR2@120`), near the time limit or for a job of higher priority. A
+training then finishes its step and writes a checkpoint, and `requeue` puts the job back: with submitit's handler if
+submitit started the job, else with `scontrol requeue`. (Lightning's handler for Slurm would save in the middle of a
+step, and every process in a different one.)
 """
 
 import os
@@ -15,31 +15,31 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-INTERACTIVE = ("bash", "interactive", "zsh", "sh")  # Slurm's names for jobs in which a person types
+INTERACTIVE = ("bash", "interactive", "zsh", "sh")  # names that Slurm gives to interactive jobs
 SECONDS_TO_BE_KILLED = 120
 WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
 
 def in_slurm_job() -> bool:
-    """Whether Slurm started this process as (a part of) a batch job."""
+    """Whether Slurm started this process as a batch job, or as one process of a batch job."""
     return "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in INTERACTIVE
 
 
 def warnings() -> tuple[int, ...]:
-    """The signals by which a cluster announces that it takes this process's machine away."""
+    """The signals by which a cluster warns that it will take this process's machine away; () outside of clusters."""
     return WARNINGS if in_slurm_job() else ()
 
 
 def requeue_when_warned(first: bool) -> None:
-    """Until something else answers to them, the signals of `warnings` put the job back into the queue at once.
+    """Make the signals of `warnings` put the job back into the queue at once, until other handlers are installed.
 
     Args:
-        first: whether this is the process that speaks for all of the job's.
+        first: whether this process acts for all processes of the job.
     """
 
     def answer(signum: int, frame: Any) -> None:
         problem = requeue(first)
-        sys.exit(problem and f"the job was to end, and is not back in the queue: {problem}")
+        sys.exit(problem and f"Slurm ended the job, and it is not back in the queue: {problem}")
 
     for signum in warnings():
         if signal.getsignal(signum) == signal.SIG_DFL:
@@ -47,18 +47,18 @@ def requeue_when_warned(first: bool) -> None:
 
 
 def requeue(first: bool = True) -> str | None:
-    """Put this process's job back into the queue, where Slurm has not ended it for good.
+    """Put this process's job back into the queue, unless Slurm has ended it for good.
 
-    Returns only if that was impossible or not wanted, or in the very moment before Slurm ends the process.
+    On success, Slurm or submitit may end this process before the function returns.
 
     Args:
-        first: whether this is the process that speaks for all of the job's; the others wait to be ended.
+        first: whether this process acts for all processes of the job; the others wait until they are killed.
 
     Returns:
         Why the job is not back in the queue; None if it is.
     """
     if not first:
-        time.sleep(SECONDS_TO_BE_KILLED)  # whoever leaves early may take the first process along
+        time.sleep(SECONDS_TO_BE_KILLED)  # a process that exits early may make Slurm kill the first one
         return None
     state = _state()
     if state != "RUNNING":
@@ -69,24 +69,24 @@ def requeue(first: bool = True) -> str | None:
             by_submitit(signal.SIGUSR2, None)  # ends this process
         else:
             _scontrol("requeue", job_id())
-    except Exception as error:  # of the command, or submitit's own: too many times
+    except Exception as error:  # scontrol failed, or submitit refused: requeued too often
         return " ".join((getattr(error, "stderr", None) or str(error)).split())
     return None
 
 
 def job_id() -> str:
-    """As Slurm's commands want it, of an array with its index."""
+    """The id of this job as Slurm's commands expect it, with the index of a job in an array."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def _state() -> str:
-    """RUNNING, or what Slurm did with the job: CANCELLED, TIMEOUT, PREEMPTED (then it comes back by itself) ..."""
+    """The state of the job: RUNNING, CANCELLED, TIMEOUT, PREEMPTED (it is requeued by itself) ..."""
     try:
-        found = re.search(r"JobState=(\w+)", _scontrol("show", "job", "-o", os.environ["SLURM_JOB_ID"]))
+        match = re.search(r"JobState=(\w+)", _scontrol("show", "job", "-o", os.environ["SLURM_JOB_ID"]))
     except (OSError, subprocess.SubprocessError):
-        return "RUNNING"  # the attempt will tell
-    return found[1] if found else "RUNNING"
+        return "RUNNING"  # if it is not, requeueing fails and says so
+    return match[1] if match else "RUNNING"
 
 
 def _scontrol(*args: str) -> str:
@@ -94,7 +94,7 @@ def _scontrol(*args: str) -> str:
 
 
 def _submitit_handler() -> Callable[[int, Any], None] | None:
-    """What submitit does when it is warned, if it started this process."""
+    """The signal handler of submitit, if submitit started this process."""
     handler = signal.getsignal(signal.SIGUSR2)
-    of = type(getattr(handler, "__self__", None)).__module__
-    return handler if of.startswith("submitit.") else None
+    module = type(getattr(handler, "__self__", None)).__module__
+    return handler if callable(handler) and module.startswith("submitit.") else None

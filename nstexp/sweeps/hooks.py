@@ -1,12 +1,14 @@
-"""What Hydra calls by itself: the checks before it makes a folder, and the report at the end of a sweep. torch and PIL
-are imported when there is something to report, so that `--help` stays fast."""
+"""Callbacks of Hydra: checks before it creates a folder, and the report at the end of a sweep.
+
+torch and PIL are imported only when there is something to report, so that `--help` stays fast.
+"""
 
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,14 +29,14 @@ from nstexp.ownership import Inputs, Place, record_of
 from nstexp.processes import alone_unless, is_first_process, work_together
 from nstexp.sweeps import launchers
 
-DEAD = "its process ended without a word: killed, or out of memory"
+DEAD = "its process ended without a message: killed, or out of memory"
 
 
 class Refused(BaseException):
-    """What is wrong with a command. Hydra makes a warning of any Exception of its callbacks, and goes on.
+    """Carries an error out of a callback; Hydra turns any Exception there into a warning and continues.
 
     Args:
-        error: what to raise where Hydra has been left.
+        error: the error to raise once Hydra has been left.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -43,21 +45,23 @@ class Refused(BaseException):
 
 
 class Start(Callback):
-    """Refuses a command before Hydra makes its folder, and keeps other runs out of the folder."""
+    """Refuses a wrong command before Hydra creates its folder, and locks the folder against other runs."""
 
-    _taken: ClassVar[list[Place]] = []
+    _taken: ClassVar[list[Place]] = []  # folders that this process has locked
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check what can be checked, and take the run folder."""
+        """Check the command, and lock the run folder."""
         self._try(_place_of_run, config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check that there are jobs, and take the sweep's folder."""
+        """Check that the sweep has jobs, and lock its folder."""
         self._try(_place_of_sweep, config)
 
     def _try(self, take: Callable[[DictConfig], Place], config: DictConfig) -> None:
         before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config.copy())  # which it locks; for the interpolations that ask for it
+        HydraConfig.instance().set_config(
+            config.copy()
+        )  # a copy, because Hydra makes it read-only; interpolations need it
         try:
             with alone_unless(several_processes(config)):
                 if is_first_process():
@@ -69,17 +73,17 @@ class Start(Callback):
 
 
 def several_processes(cfg: DictConfig) -> bool:
-    """Whether a configuration may be one for several processes that work together."""
-    return work_together(OmegaConf.to_container(cfg.trainer) if OmegaConf.is_dict(cfg.get("trainer")) else {})
+    """Whether a configuration may be for several processes that work together."""
+    return work_together(early.plain_table(cfg.trainer) if OmegaConf.is_dict(cfg.get("trainer")) else {})
 
 
 def taken(folder: Path) -> Place | None:
-    """The place of a run of this process, if `Start` has taken it."""
+    """The locked folder of a run of this process; None if `Start` has not locked it."""
     return next((place for place in Start._taken if place.path == folder), None)
 
 
 def record_interrupted() -> None:
-    """Leave a record of the run that Hydra has made a folder for, and that has not begun."""
+    """Record a run as interrupted whose folder Hydra has created, but which has not begun."""
     from nstexp import outputs
 
     for place in Start._taken:
@@ -89,32 +93,41 @@ def record_interrupted() -> None:
 
 
 def release() -> None:
-    """Let other runs into the folders that this process has taken."""
+    """Unlock the folders that this process has locked."""
     while Start._taken:
         Start._taken.pop().release()
 
 
 def check_run(cfg: DictConfig, config: DictConfig) -> None:
-    """Raise a UserError for what is wrong with a command that is no sweep.
+    """Check a command that is not a sweep.
 
     Args:
         cfg: nstexp's configuration.
-        config: Hydra's.
+        config: Hydra's configuration.
+
+    Raises:
+        UserError: the command cannot work.
     """
     if config.runtime.choices.get("hydra/launcher") not in (None, "basic"):
         raise UserError("hydra/launcher=... is for sweeps: python -m nstexp -m ..., also for a single job")
-    early.check(cfg)  # in a sweep a refused job is a row of the comparison, with a record of its own
+    early.check(cfg)  # not in sweeps, where a refused job becomes a row of the report
 
 
 def place_of(cfg: DictConfig, folder: Path, config: DictConfig) -> Place:
-    """The folder of a run, which is not yet taken. The arguments are those of `check_run`."""
+    """The folder of a run, not yet locked.
+
+    Args:
+        cfg: nstexp's configuration.
+        folder: the run folder.
+        config: Hydra's configuration.
+    """
     inputs = Inputs()
-    inputs.add_config(OmegaConf.to_container(cfg, resolve=True))
+    inputs.add_config(early.plain_table(cfg, resolve=True))
     return Place(folder, inputs, config.output_subdir)
 
 
 def _place_of_run(config: DictConfig) -> Place:
-    # First, and of this very object: the time in its name is read once.
+    # First, and from this object, because the time in the name of the folder is resolved only once.
     folder = Path(os.path.abspath(str(OmegaConf.select(config, "hydra.run.dir"))))
     cfg = config.copy()
     with read_write(cfg), open_dict(cfg):
@@ -122,7 +135,7 @@ def _place_of_run(config: DictConfig) -> Place:
     check_run(cfg, config.hydra)
     place = place_of(cfg, folder, config.hydra)
     output = Path(os.path.expanduser(str(cfg.output or "")))
-    if output.suffix and not os.path.isdir(output):  # else the task says which files it writes
+    if output.suffix and not os.path.isdir(output):  # else the task checks which files it writes
         check_place(output, "output")
         place.inputs.protect([output], "output")
     named = any(word.startswith("hydra.run.dir=") for word in config.hydra.overrides.hydra)
@@ -140,56 +153,58 @@ def _place_of_sweep(config: DictConfig) -> Place:
 
 
 def _quote_params(config: DictConfig) -> None:
-    """Read names of files in a sweep that a YAML file describes as on the command line."""
+    """Quote file names in the parameters of a sweep from a YAML file, as on the command line."""
     params = config.hydra.sweeper.get("params")
     with read_write(config), open_dict(config):
-        for key, value in OmegaConf.to_container(params).items() if params else ():
+        for key, value in early.plain_table(params).items() if params else ():
             (word,), _ = quoted([f"{key}={value}"], sweep=True)
             if word != f"{key}={value}":
                 params[key] = word.partition("=")[2]
 
 
 class SweepReport(Callback):
-    """Writes a sweep's report.html, table.csv and grid.png; the path of the first is the last line on stdout.
+    """Writes report.html, table.csv and grid.png of a sweep, and prints the path of the report as the last line.
 
-    The sweep's loggers get one more run, which keeps the report. Nothing that goes wrong here changes what becomes of
-    the sweep: it is one sentence on stderr.
+    The loggers of the sweep get one more run, which stores the report. Errors here never change the exit code of the
+    sweep; they are one line on stderr.
     """
 
-    _unreported: "SweepReport | None" = None
+    _unreported: "SweepReport | None" = None  # the running sweep of this process
 
     def __init__(self) -> None:
         self._config: DictConfig | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember the sweep: Hydra leaves out on_multirun_end after a failed job and after Ctrl-C. And see to it that
-        its launcher does not give up at a job that dies."""
+        """Remember the sweep, because Hydra skips on_multirun_end after a failed job and after Ctrl-C.
+
+        Also replace the launcher's method that would stop at a job that dies.
+        """
         launchers.install(_launcher(config))
         self._config = config.copy()
         self._config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
         SweepReport._unreported = self
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Report now."""
+        """Write the report."""
         report_unfinished()
 
     def _report(self, interrupted: bool) -> None:
         config, self._config = self._config, None
         folder = None if config is None else Path(config.hydra.sweep.dir)
-        if folder is None or not folder.is_dir():
+        if config is None or folder is None or not folder.is_dir():
             return
         try:
             from nstexp import outputs, report
 
-            if "Slurm" not in _launcher(config):  # there the jobs go on after Ctrl-C
+            if "Slurm" not in _launcher(config):  # on Slurm the jobs continue after Ctrl-C
                 for job in report.job_folders(folder):
                     if interrupted:
                         outputs.record_death(job, "interrupted", status="interrupted")
                     elif record_of(job):
                         outputs.record_death(job, DEAD)
-            if not (folder / "multirun.yaml").exists():  # by which a sweep's folder is known; Optuna writes none
+            if not (folder / "multirun.yaml").exists():  # it marks a sweep's folder, and Optuna does not write it
                 OmegaConf.save(config, folder / "multirun.yaml")
-            # Without a job the sweep was refused, which has been said already.
+            # A sweep without a job was refused, which has been reported already.
             if report.job_folders(folder):
                 path, text = report.write_report(folder)
                 print(printable(text), file=sys.stderr, flush=True)
@@ -198,27 +213,32 @@ class SweepReport(Callback):
         except KeyboardInterrupt:
             _explain(folder, "interrupted")
             sys.exit(EXIT_INTERRUPTED)
-        except Exception as error:  # a bug of the report's must not pass for a failure of the sweep
-            # What Ctrl-C has left half imported may fail in any way.
+        except Exception as error:  # a bug in the report is not a failure of the sweep
+            # After Ctrl-C, modules may be half imported and fail in any way.
             _explain(folder, "interrupted" if interrupted else str(error) or type(error).__name__)
 
 
 def _why_no_jobs(config: DictConfig) -> Iterator[str]:
-    """A sentence for each setting by which a sweep has no jobs, or none that could work: a number of them, a range or
-    pattern that is empty, which is shown as it was typed, or a logger whose package is not installed."""
+    """Yield a message for each setting that leaves a sweep without jobs, or without jobs that can work.
+
+    These are wrong numbers of jobs, empty ranges and patterns (shown as typed), and missing packages of loggers.
+    """
     sweeper = OmegaConf.select(config, "hydra.sweeper", default=OmegaConf.create({}))
     for key in ("max_batch_size", "n_trials", "n_jobs"):
         value = sweeper.get(key)
         if value is not None and not (is_whole(value) and value >= 1):
             yield f"hydra.sweeper.{key}={value}: give a whole number, 1 or larger"
-    params = OmegaConf.to_container(sweeper.get("params") or OmegaConf.create({}))
-    given = [*(f"{key}={value}" for key, value in params.items()), *OmegaConf.to_container(config.hydra.overrides.task)]
+    params = early.plain_table(sweeper.get("params") or OmegaConf.create({}))
+    typed = cast("list[str]", OmegaConf.to_container(config.hydra.overrides.task))  # with unresolved ${...}
+    given = [*(f"{key}={value}" for key, value in params.items()), *typed]
     main = GlobalHydra.instance()
     parser = OverridesParser.create(main.config_loader() if main.is_initialized() else None)
-    last = {override.get_key_element(): override for override in parser.parse_overrides(given)}  # it counts
+    last = {
+        override.get_key_element(): override for override in parser.parse_overrides(given)
+    }  # the last value of a key is used
     for override in last.values():
         if override.is_discrete_sweep() and not any(True for _ in override.sweep_iterator()):
-            yield f"{override.input_line} has no values: this sweep has no jobs"
+            yield f"{override.input_line} has no values, so this sweep has no jobs"
     try:
         check_loggers(config.get("logger"))
     except UserError as error:
@@ -230,16 +250,16 @@ def _launcher(config: DictConfig) -> str:
 
 
 def sweep_under_way() -> DictConfig | None:
-    """Hydra's configuration of the sweep of this process, as long as nothing has been reported on it."""
+    """Hydra's configuration of the running sweep of this process; None after its report, or without a sweep."""
     sweep = SweepReport._unreported
-    return None if sweep is None else sweep._config.hydra
+    return None if sweep is None or sweep._config is None else sweep._config.hydra
 
 
 def report_unfinished(interrupted: bool = False) -> None:
-    """Report on the sweep of this process, if that has not been done.
+    """Write the report on the sweep of this process, unless it is written already.
 
     Args:
-        interrupted: by Ctrl-C, and so were the jobs that have not said how they ended.
+        interrupted: whether Ctrl-C stopped the sweep; unfinished jobs are then recorded as interrupted.
     """
     sweep, SweepReport._unreported = SweepReport._unreported, None
     if sweep is not None:
@@ -247,10 +267,10 @@ def report_unfinished(interrupted: bool = False) -> None:
 
 
 def _keep(path: Path, folder: Path, config: DictConfig) -> None:
-    """Give the report, and a table of all jobs with their pictures, to the loggers of the sweep."""
+    """Send the report, and a table of all jobs with their pictures, to the loggers of the sweep."""
     from nstexp import loggers, report
 
-    HydraConfig.instance().set_config(config)  # the loggers' settings ask for the sweep's name
+    HydraConfig.instance().set_config(config)  # settings of the loggers contain the name of the sweep
     entries = [entry for entry in (config.logger or {}).values() if OmegaConf.select(entry, "picture") is not None]
     for entry in entries:
         entry.logger.update({"name": f"{folder.name} report", "job_type": "report"})
@@ -268,5 +288,6 @@ def _keep(path: Path, folder: Path, config: DictConfig) -> None:
 
 
 def _explain(folder: Path, reason: str) -> None:
+    """Print why the report is incomplete, and how to write it later."""
     again = f"python -m nstexp.report {shlex.quote(str(folder))}"
-    print(printable(f"the sweep's report is incomplete ({reason}); again: {again}"), file=sys.stderr)
+    print(printable(f"the sweep's report is incomplete ({reason}); to write it again: {again}"), file=sys.stderr)

@@ -1,8 +1,7 @@
-"""Sweeps on Slurm and Ray: what Hydra's plugins launch is awaited here, so that a job that dies is a failed row of the
-report and the others go on.
+"""Wait for the jobs of sweeps on Slurm and Ray, so that a job that dies becomes a failed row in the report.
 
-The plugins give up at the first job that leaves no result, and on a cluster without accounting wait for it for ever.
-Hydra admits launchers only from packages of its own namespace, so the plugins' classes get another `launch`.
+Hydra's plugins stop at the first job without a result, and wait forever for it on a cluster without accounting. Hydra
+accepts launchers only from packages in its own namespace, so their classes get another `launch` method here.
 """
 
 import logging
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
@@ -25,10 +24,10 @@ from nstexp.sweeps.slurm import Watcher
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 2.0
-# Parameters that all of submitit's executors know; the others want the executor's name before theirs.
+# Parameters that all executors of submitit share; other names need the executor's name as a prefix.
 COMMON = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
           "stderr_to_stdout")  # fmt: skip
-# How jobs end, and what helps.
+# State of a job that ended without a result -> the reason, and the setting that may help.
 ENDS = {
     "OUT_OF_MEMORY": "out of memory: hydra.launcher.mem_gb=... asks for more",
     "TIMEOUT": "out of time: hydra.launcher.timeout_min=... asks for more",
@@ -43,24 +42,24 @@ class JobDied(JobFailed):
 
 
 def install(target: str) -> None:
-    """Give a plugin's launcher class the `launch` of this module, if there is one.
+    """Replace the `launch` method of a launcher class by one of this module, if there is one for it.
 
     Args:
         target: the `_target_` of the launcher.
     """
     module, _, name = target.rpartition(".")
-    own = {"SlurmLauncher": _launch_on_slurm, "RayLauncher": _launch_on_ray}.get(name)
-    if own is not None and module.startswith("hydra_plugins."):
-        with suppress(ImportError):  # the command itself says what is not installed
-            getattr(import_module(module), name).launch = own
+    launch = {"SlurmLauncher": _launch_on_slurm, "RayLauncher": _launch_on_ray}.get(name)
+    if launch is not None and module.startswith("hydra_plugins."):
+        with suppress(ImportError):  # the command itself reports missing packages
+            getattr(import_module(module), name).launch = launch
 
 
 def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
     """Submit the jobs as one array and wait for all of them.
 
     Raises:
-        JobFailed: Slurm did not take them.
-        KeyboardInterrupt: the jobs go on.
+        JobFailed: Slurm refused the jobs.
+        KeyboardInterrupt: the user stopped waiting; the jobs continue.
     """
     import submitit
     from submitit.core.utils import FailedSubmissionError
@@ -72,18 +71,18 @@ def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], init
         executor = submitit.AutoExecutor(folder=place, cluster="slurm", slurm_max_num_timeout=turns)
         executor.update_parameters(**{k if k in COMMON else f"slurm_{k}": v for k, v in params.items()})
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        several = [(list(own), "hydra.sweep.dir", n) for n, own in zip(numbers, job_overrides, strict=True)]
-        several = [(*own, f"job {own[-1]}", Singleton.get_state()) for own in several]
-        jobs = executor.map_array(launcher, *zip(*several, strict=True))
+        common = [(list(words), "hydra.sweep.dir", n) for n, words in zip(numbers, job_overrides, strict=True)]
+        arguments = [(*job, f"job {job[-1]}", Singleton.get_state()) for job in common]
+        jobs = executor.map_array(launcher, *zip(*arguments, strict=True))
     except (FailedSubmissionError, RuntimeError, OSError, ValueError) as error:
-        raise JobFailed(f"Slurm did not take the jobs: {_last_line(error)}") from None
+        raise JobFailed(f"Slurm did not accept the jobs: {_last_line(error)}") from None
     watcher = Watcher()
     for job in jobs:
         for part in (job, *(job.task(n) for n in range(job.num_tasks))):
-            part.watcher = watcher
+            part.watcher = cast(Any, watcher)  # it has the methods of submitit's watchers
         watcher.register_job(job.job_id)
     array = jobs[0].job_id.partition("_")[0]
-    log.info("%d in Slurm's queue as job %s; what they print is in %s", len(jobs), array, folder / ".submitit")
+    log.info("%d jobs in Slurm's queue as job %s; their output is in %s", len(jobs), array, folder / ".submitit")
 
     def take(number: int) -> JobReturn | None:
         return _slurm_result(jobs[number]) if jobs[number].done() else None
@@ -91,23 +90,27 @@ def _launch_on_slurm(launcher: Any, job_overrides: Sequence[Sequence[str]], init
     try:
         return _await(launcher, take, job_overrides, initial_job_idx, lambda: _count(watcher, jobs))
     except KeyboardInterrupt:
-        log.info("the jobs go on: `scancel %s` ends them, `python -m nstexp.report %s` reports", array, folder)
+        log.info("the jobs continue: `scancel %s` ends them, `python -m nstexp.report %s` reports", array, folder)
         raise
 
 
 def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-    """Give the jobs to Ray and wait for all of them."""
+    """Submit the jobs to Ray and wait for all of them.
+
+    Raises:
+        JobFailed: Ray cannot be started, or cannot run the jobs.
+    """
     import ray
 
     setup_globals()
     _begin(launcher)
-    own = _start_ray(launcher.ray_cfg.init)
-    remote = OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True)
+    is_new = _start_ray(launcher.ray_cfg.init)
+    remote = cast("dict[str, Any]", OmegaConf.to_container(launcher.ray_cfg.remote, resolve=True))
     try:
         job = ray.remote(_run_on_ray).options(**remote)
     except (TypeError, ValueError) as error:
         raise JobFailed(f"hydra.launcher.ray.remote: {_last_line(error)}") from None
-    if own:
+    if is_new:
         _check_that_ray_has(remote, ray.cluster_resources())
     running, state = [], Singleton.get_state()
     for number, overrides in enumerate(job_overrides, initial_job_idx):
@@ -120,8 +123,8 @@ def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initia
         if not ray.wait([running[number]], timeout=0)[0]:
             return None
         try:
-            return ray.get(running[number])
-        except ray.exceptions.RayTaskError as error:  # before or after nstexp's own part
+            return cast(JobReturn, ray.get(running[number]))
+        except ray.exceptions.RayTaskError as error:  # raised outside of nstexp's code
             return _failed(f"the job failed: {_last_line(error)}")
         except ray.exceptions.RayError as error:
             return _failed(f"its process died ({type(error).__name__}): killed, or out of memory")
@@ -130,32 +133,32 @@ def _launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], initia
 
 
 def _start_ray(settings: Any) -> bool:
-    """Start a Ray, or join the cluster that the settings name; whether it is one of its own."""
+    """Start a new Ray, or join the cluster that the settings name. Returns whether it is a new one."""
     from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
 
-    of_its_own = ("num_cpus", "num_gpus", "include_dashboard")  # what a cluster that is there has decided
+    for_new_only = ("num_cpus", "num_gpus", "include_dashboard")  # settings that an existing cluster already has
     try:
         with open_dict(settings):
-            settings.address = settings.get("address") or "local"  # with none Ray would join a cluster that it finds
-            own = settings.address == "local"
-            for key in [k for k, v in settings.items() if v is None or (not own and k in of_its_own)]:
+            settings.address = settings.get("address") or "local"  # without an address, Ray joins any cluster it finds
+            is_new = bool(settings.address == "local")
+            for key in [k for k, v in settings.items() if v is None or (not is_new and k in for_new_only)]:
                 del settings[key]
         start_ray(settings)
     except (ConnectionError, RuntimeError, TypeError, ValueError) as error:
         raise JobFailed(f"hydra.launcher.ray.init: Ray does not start ({_last_line(error)})") from None
-    return own
+    return is_new
 
 
 def _run_on_ray(folder: str, *job: Any) -> JobReturn:
-    """What a process of Ray's does. On a cluster it would work in the folder in which Ray was started."""
+    """Run a job in a process of Ray, in this command's folder. On a cluster, Ray would use the folder it started in."""
     from hydra_plugins.hydra_ray_launcher._launcher_util import _run_job
 
     os.chdir(folder)
-    return _run_job(*job)
+    return cast(JobReturn, _run_job(*job))
 
 
 def _check_that_ray_has(remote: dict[str, Any], resources: dict[str, float]) -> None:
-    """Raise for jobs that want more than a Ray has that does not grow: it would wait for ever."""
+    """Raise JobFailed for jobs that need more than a fixed Ray has, because they would wait forever."""
     for key, name in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
         if (remote.get(key) or 0) > resources.get(name, 0):
             has = f"this Ray has {resources.get(name, 0):g}, so that no job would ever start"
@@ -176,12 +179,14 @@ def _await(
     first: int,
     others: Callable[[], str],
 ) -> list[JobReturn]:
-    """The results of all jobs, under a bar.
+    """Wait for all jobs with a progress bar, and return their results in order.
 
     Args:
-        take: job -> its result, or None while it has none.
-        job_overrides, first: of the jobs; the number of the first.
-        others: what the jobs do that have no result yet.
+        launcher: of Hydra's plugin.
+        take: number of a job -> its result, or None while it has none.
+        job_overrides: the overrides of each job.
+        first: the number of the first job.
+        others: describes the states of the jobs without a result, for the bar.
     """
     from nstexp.outputs import record_death
 
@@ -207,7 +212,7 @@ def _await(
 
 
 def _run_folder(launcher: Any, overrides: Sequence[str], number: int) -> Path:
-    """Of a job, where it may have left no trace."""
+    """The run folder of a job, also of a job that has not created it."""
     config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
     with open_dict(config):
         config.hydra.job.id, config.hydra.job.num = f"job {number}", number
@@ -222,30 +227,31 @@ def _failed(reason: str) -> JobReturn:
 
 
 def _slurm_result(job: Any) -> JobReturn:
-    """What the first process of a job returned, or why there is nothing."""
+    """The result of the first process of a job, or a failed result with the reason."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     part = job.task(0)
     try:
-        return part.result()
-    except FailedJobError as error:  # before or after nstexp's own part
-        return _failed(f"job {job.job_id} failed: {_last_line(error)} (all of it: {part.paths.stderr})")
+        return cast(JobReturn, part.result())
+    except FailedJobError as error:  # raised outside of nstexp's code
+        return _failed(f"job {job.job_id} failed: {_last_line(error)} (full output: {part.paths.stderr})")
     except UncompletedJobError:
         state = job.watcher.get_state(job.job_id, mode="force").split()[0]
         reason = ENDS.get(state, f"its process was killed (Slurm says {state})")
-        return _failed(f"job {job.job_id} left no result: {reason}; what it printed: {part.paths.stderr}")
+        return _failed(f"job {job.job_id} left no result: {reason}; its output: {part.paths.stderr}")
 
 
 def _count(watcher: Watcher, jobs: Sequence[Any]) -> str:
+    """How many jobs run and wait, for the progress bar."""
     watcher.say_why_jobs_wait()
     states = [watcher.get_state(job.job_id, mode="cache") for job in jobs]
     return ", ".join(f"{states.count(state)} {state.lower()}" for state in ("RUNNING", "PENDING") if state in states)
 
 
 def _last_line(error: Exception) -> str:
-    """Of what a program or a traceback says, mostly the reason."""
+    """The last line of a traceback or of a program's output, which mostly holds the reason."""
     text = getattr(error, "stderr", None) or getattr(error, "output", None) or str(error)
     text = text.decode(errors="replace") if isinstance(text, bytes) else text
     lines = [line.strip() for line in text.splitlines()]
-    meant = [line for line in lines if line and not line.startswith(("--", "You can check", "- "))]
-    return meant[-1] if meant else type(error).__name__
+    useful = [line for line in lines if line and not line.startswith(("--", "You can check", "- "))]
+    return useful[-1] if useful else type(error).__name__

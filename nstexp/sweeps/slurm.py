@@ -1,4 +1,4 @@
-"""What Slurm does with jobs, as it tells: by its accounting, or by its controller where a cluster keeps no accounts."""
+"""States of Slurm jobs, from Slurm's accounting, or from its controller if the cluster keeps no accounts."""
 
 import logging
 import subprocess
@@ -6,25 +6,25 @@ import time
 from contextlib import suppress
 
 log = logging.getLogger(__name__)
-# Slurm's words for jobs that have not ended, and for jobs that it may put back into the queue by itself.
+# Slurm's states of jobs that have not ended, and of jobs that it may requeue by itself.
 WAITING = ("PENDING", "RUNNING", "UNKNOWN", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SUSPENDED", "STOPPED",
            "COMPLETING", "CONFIGURING", "RESIZING", "STAGE_OUT", "SIGNALING", "READY")  # fmt: skip
 TRANSIENT = ("PREEMPTED", "NODE_FAIL")
-SECONDS_TO_COME_BACK = 300.0
-# Why jobs wait, and what helps where waiting does not.
+SECONDS_TO_COME_BACK = 300.0  # how long a job in one of TRANSIENT may take to return to the queue
+# Reasons why jobs wait: those that need no message, and advice for those where waiting does not help.
 USUAL_REASONS = ("None", "Priority", "Resources", "BeginTime", "JobArrayTaskLimit", "Dependency", "Cleaning")
 REASONS = {
-    "PartitionTimeLimit": ", hydra.launcher.timeout_min is more than the partition allows; scancel them",
-    "PartitionNodeLimit": ", hydra.launcher.nodes is more than the partition allows; scancel them",
-    "BadConstraints": ", no machine is what hydra.launcher asks for; scancel them",
+    "PartitionTimeLimit": ", hydra.launcher.timeout_min exceeds the limit of the partition; cancel them with scancel",
+    "PartitionNodeLimit": ", hydra.launcher.nodes exceeds the limit of the partition; cancel them with scancel",
+    "BadConstraints": ", no machine meets the settings of hydra.launcher; cancel them with scancel",
 }
 SECONDS_BETWEEN_REASONS = 10.0
 
 
 class Watcher:
-    """States of jobs as Slurm tells them: by its accounting, or where there is none by its controller.
+    """Looks up the states of jobs in Slurm's accounting, or else asks its controller.
 
-    The interface is that of submitit's watchers.
+    It has the methods of submitit's watchers.
     """
 
     def __init__(self) -> None:
@@ -34,15 +34,16 @@ class Watcher:
         self._ids: dict[str, None] = {}
         self._states: dict[str, str] = {}
         self._since: dict[str, float] = {}  # when a job was first seen in one of TRANSIENT
-        self._looked = self._asked_why = float("-inf")
-        self._reasons = set(USUAL_REASONS)
+        self._looked = self._asked_why = float("-inf")  # monotonic time of the last look-up
+        self._reasons = set(USUAL_REASONS)  # reasons that need no further message
         self._without_accounting = False
 
     def register_job(self, job_id: str) -> None:
+        """Look up this job from now on."""
         self._ids[job_id] = None
 
     def is_done(self, job_id: str, mode: str = "standard") -> bool:
-        """Whether the job has ended, in whatever way."""
+        """Whether the job has ended, successfully or not."""
         state = self.get_state(job_id, mode).split()[0]
         if state in TRANSIENT:
             since = self._since.setdefault(job_id, time.monotonic())
@@ -51,18 +52,24 @@ class Watcher:
         return state not in WAITING
 
     def get_state(self, job_id: str, mode: str = "standard") -> str:
-        """Slurm's word for what the job does; GONE: nobody remembers it."""
-        every = {"standard": 10.0, "force": 1.0, "cache": float("inf")}[mode]
-        if time.monotonic() - self._looked > every:
+        """Slurm's state of a job; GONE if Slurm no longer knows it.
+
+        Args:
+            job_id: id of the job, with the index if it belongs to an array.
+            mode: how old the answer may be: "standard" 10 s, "force" 1 s, "cache" any age.
+        """
+        longest = {"standard": 10.0, "force": 1.0, "cache": float("inf")}[mode]
+        if time.monotonic() - self._looked > longest:
             self._look()
             self._looked = time.monotonic()
         return self._states.get(job_id) or "UNKNOWN"
 
     def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
+        """Id and state of a job, in the form of submitit's watchers."""
         return {"JobID": job_id, "State": self.get_state(job_id, mode)}
 
     def say_why_jobs_wait(self) -> None:
-        """Once for every reason that is not just that others come first."""
+        """Warn why Slurm does not start jobs, once for every reason besides a normal queue."""
         if "PENDING" not in self._states.values() or time.monotonic() - self._asked_why < SECONDS_BETWEEN_REASONS:
             return
         self._asked_why = time.monotonic()
@@ -76,6 +83,7 @@ class Watcher:
                 self._reasons.add(reason)
 
     def _look(self) -> None:
+        """Refresh the states of all registered jobs."""
         arrays = list(dict.fromkeys(job_id.partition("_")[0] for job_id in self._ids))
         if not self._without_accounting:
             command = ["sacct", "-o", "JobID,State,NodeList", "--parsable2", "-j", ",".join(arrays)]
@@ -84,14 +92,14 @@ class Watcher:
             except FileNotFoundError:
                 self._without_accounting = True
             except (OSError, subprocess.SubprocessError):
-                return  # for the moment
+                return  # try again later
             else:
                 self._read_accounts(done)
         if self._without_accounting:
             for array in arrays:
                 self._ask_controller(array)
 
-    def _read_accounts(self, done: subprocess.CompletedProcess) -> None:
+    def _read_accounts(self, done: subprocess.CompletedProcess[str]) -> None:
         if done.returncode == 0:
             known = self._accounting.read_info(done.stdout)
             self._states |= {job_id: info["State"] for job_id, info in known.items() if info.get("State")}
@@ -100,6 +108,7 @@ class Watcher:
             log.info("this cluster keeps no accounts of jobs; its controller is asked instead")
 
     def _ask_controller(self, array: str) -> None:
+        """Refresh the states of the jobs of an array from `scontrol`."""
         command = ["scontrol", "show", "job", "-o", array]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -107,31 +116,31 @@ class Watcher:
             return
         if done.returncode and "Invalid job id" not in done.stderr:
             return  # the controller does not answer
-        found = controller_states(done.stdout)
+        known = controller_states(done.stdout)
         for job_id in self._ids:
-            if job_id.partition("_")[0] == array and job_id not in found:
-                self._states[job_id] = "GONE"  # it ended, and the controller has forgotten it
-        self._states |= found
+            if job_id.partition("_")[0] == array and job_id not in known:
+                self._states[job_id] = "GONE"  # it ended, and the controller has dropped its record
+        self._states |= known
 
 
 def controller_states(listing: str) -> dict[str, str]:
-    """Job, or `array_index`, -> its state, from the lines of `scontrol show job -o`."""
-    found = {}
+    """Parse the lines of `scontrol show job -o`: job id, or `array_index`, -> state."""
+    states: dict[str, str] = {}
     for line in listing.splitlines():
         values = dict(word.split("=", 1) for word in line.split() if "=" in word)
         if "JobId" not in values:
             continue
         for number in _indices(values["ArrayTaskId"]) if "ArrayTaskId" in values else [None]:
             job_id = values["JobId"] if number is None else f"{values['ArrayJobId']}_{number}"
-            found[job_id] = values.get("JobState", "UNKNOWN")
-    return found
+            states[job_id] = values.get("JobState", "UNKNOWN")
+    return states
 
 
 def _indices(text: str) -> list[int]:
-    """The numbers of an array's jobs that still wait, such as 1-3,7%2."""
-    found = []
+    """The indices of the waiting jobs of an array, from a text such as 1-3,7%2."""
+    indices: list[int] = []
     for part in text.partition("%")[0].split(","):
         low, _, high = part.partition("-")
         if low.isdecimal():
-            found += range(int(low), int(high.partition(":")[0] or low) + 1)
-    return found
+            indices += range(int(low), int(high.partition(":")[0] or low) + 1)
+    return indices

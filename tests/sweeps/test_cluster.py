@@ -215,8 +215,8 @@ def test_a_killed_process_of_joblib_is_a_failed_row(folder):
     assert "the launcher lost a job (TerminatedWorkerError): killed, or out of memory" in err
     jobs = [read_summary(folder / "sweep" / n) for n in "01"]
     assert "failed" in [job.status for job in jobs]
-    assert any("its process ended without a word" in str(job.error) for job in jobs)
-    assert "its process ended without a word" in err
+    assert any("its process ended without a message" in str(job.error) for job in jobs)
+    assert "its process ended without a message" in err
     assert "is validated against" not in err
 
 

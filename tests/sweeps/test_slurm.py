@@ -154,7 +154,7 @@ def test_a_job_that_is_killed_is_a_failed_row_and_the_others_go_on(start, place)
     _, err = finish(sweep, 1)
     jobs = [read_summary(place / "sweep" / n) for n in "012"]
     assert [job.status for job in jobs] == ["completed", "failed", "completed"]
-    assert re.search(r"job \d+_1 left no result: .*; what it printed: .*_1/.*_log\.err", jobs[1].error)
+    assert re.search(r"job \d+_1 left no result: .*; its output: .*_1/.*_log\.err", jobs[1].error)
     with (place / "sweep" / "table.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["completed", "failed", "completed"]
     assert jobs[1].error in " ".join(err.split())
@@ -166,7 +166,7 @@ def test_jobs_outlive_the_command_that_waits_for_them(start, place, scontrol):
     wait_for(lambda: (place / "sweep" / "1" / "losses.csv").exists())
     sweep.send_signal(signal.SIGINT)
     _, err = finish(sweep, 130)
-    assert re.search(r"the jobs go on: `scancel \d+` ends them, `python -m nstexp.report .*sweep` reports", err)
+    assert re.search(r"the jobs continue: `scancel \d+` ends them, `python -m nstexp.report .*sweep` reports", err)
     wait_for(lambda: [read_summary(place / "sweep" / n).status for n in "01"] == ["completed"] * 2)
 
 
@@ -230,7 +230,7 @@ def test_a_cancelled_training_keeps_its_checkpoint_and_does_not_come_back(start,
 
 def test_what_slurm_refuses_is_one_sentence(nstexp):
     _, err = nstexp("-m", *PICTURES, *LAUNCHER, "hydra.launcher.partition=nowhere", "weights.beta=1,2", code=1)
-    assert re.search("Slurm did not take the jobs: .*Invalid partition", err.strip().splitlines()[-1])
+    assert re.search("Slurm did not accept the jobs: .*Invalid partition", err.strip().splitlines()[-1])
 
 
 def test_what_slurm_never_starts_is_said(start, scontrol):
