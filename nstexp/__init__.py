@@ -1,6 +1,6 @@
 """nstexp: configuration-driven experiments with neural style transfer.
 
-`nstexp.stylize("photo.jpg", "painting.jpg", method="adain")` is the command line without a command line.
+`nstexp.stylize("photo.jpg", "painting.jpg", method="adain")` does in Python what the command line does.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ __all__ = ["__version__", "stylize"]
 
 
 def __getattr__(name: str) -> Any:
-    """`stylize` is imported when it is used: a command line that only prints its help needs no torch."""
+    """Import `stylize` on first use, because a command that only prints its help does not need torch."""
     if name == "stylize":
         from nstexp.api import stylize
 

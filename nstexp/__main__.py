@@ -1,28 +1,28 @@
-"""`python -m nstexp` and the console script: Ctrl-C is answered from the first moment to the last, see `nstexp.cli`."""
+"""Entry point of `python -m nstexp` and of the console script; it handles Ctrl-C from the first moment to the last."""
 
 import atexit
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nstexp import interrupts, streams
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line and exit with its code."""
     interrupts.leave_at_once(interrupts.EXIT_INTERRUPTED, "interrupted")
     streams.prepare()
-    atexit.register(interrupts.ignore)  # of all exit functions the last: Python takes itself apart behind them
+    atexit.register(interrupts.ignore)  # the last exit function, before the interpreter shuts down
     from nstexp import help as help_
     from nstexp.completion import shells
 
     if shells.asked(sys.argv[1:]):  # before Hydra is imported, because a person waits behind the Tab key
         _complete()
 
-    code: object = 0
+    code: Any = 0
     try:
         if not help_.answered(sys.argv[1:]):
-            from nstexp import cli  # with Hydra, which takes a moment
+            from nstexp import cli  # it imports Hydra, which takes time
 
             cli.main()
     except KeyboardInterrupt:
@@ -49,8 +49,10 @@ def _complete() -> NoReturn:
 
 
 def _end_now(code: int) -> None:
-    """Leave without waiting for threads, such as one that sends pictures to a server, and with this very code: Python
-    takes another one where Ctrl-C came at certain moments."""
+    """Exit with this code, without waiting for threads such as one that uploads pictures.
+
+    Without it, Python would change the exit code after Ctrl-C at certain moments.
+    """
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

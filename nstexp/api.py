@@ -1,10 +1,10 @@
-"""nstexp from Python: pictures in, pictures out, with the defaults of the command line and without a run folder."""
+"""nstexp from Python: stylize pictures with the defaults of the command line, without a run folder."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nstexp.config import trust
 from nstexp.config.build import prepared
-from nstexp.config.early import check_values
+from nstexp.config.early import check_values, plain_table
 from nstexp.config.keys import CONF, no_such_key
 from nstexp.config.refusals import sentence_of
 from nstexp.core.errors import ArgumentError, UserError
@@ -35,7 +35,7 @@ from nstexp.tasks.stylize import with_opacity
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
-@torch.random.fork_rng(devices=[])  # the caller's random numbers stay as they are, also when networks are loaded
+@torch.random.fork_rng(devices=[])  # does not change the caller's random state, even when networks are loaded
 def stylize(
     content: Picture | Sequence[Picture],
     style: Picture | Sequence[Picture] | None = None,
@@ -44,26 +44,26 @@ def stylize(
     settings: Mapping[str, Any] | None = None,
     **request: Any,
 ) -> Any:
-    """Redraw pictures in the style of others; `python -m nstexp` with the same values makes the same pixels.
+    """Stylize pictures; `python -m nstexp` with the same values computes the same pixels.
 
     Args:
-        content: a picture, or a list of them. A picture is a file (a folder: all that it holds), a built-in name such
-            as `sample:astronaut`, a PIL image, an array uint8 (H, W, 3), or a tensor (3, H, W) in [0, 1]. Arrays
-            (B, H, W, 3) and tensors (B, 3, H, W) are B pictures of one size.
-        style: a picture, or a list of them, all of which apply to every content; of method=cin the names of styles that
-            the network has learned, None: the first.
-        method: `gatys` optimizes each picture, which takes minutes; `adain` and `cin` take seconds.
-        image_px: longer side of the results; None: the contents' own sizes.
-        settings: any other value or option of the configuration by its key, such as {"weights.beta": 100,
-            "layers": "style_first3", "method.max_steps": 50}; and {"trust": ["my_package"]}, see `nstexp.config.trust`.
+        content: a picture, or a list of pictures. A picture is the path of a file, the path of a folder (all pictures
+            in it), a built-in name such as `sample:astronaut`, a PIL image, a uint8 array (H, W, 3), or a tensor
+            (3, H, W) in [0, 1]. Arrays (B, H, W, 3) and tensors (B, 3, H, W) are B pictures of one size.
+        style: a picture, or a list of pictures that are all applied to every content. For method="cin", names of styles
+            that the network has learned; None: the first of them.
+        method: "gatys" optimizes each picture, which takes minutes; "adain" and "cin" take seconds.
+        image_px: longer side of the results in pixels; None: the size of each content.
+        settings: config key -> value or option, for all other keys, such as {"weights.beta": 100,
+            "layers": "style_first3", "method.max_steps": 50}, and {"trust": ["my_package"]}, see `nstexp.config.trust`.
         request: the other fields of `tasks.request.Request`: style_weights, masks, color, seed, ...
 
     Returns:
-        What `content` is: a PIL image for a file, a name or a PIL image, with its alpha channel if it has one; an array
-        or a tensor of the same layout for one of these, on the CPU; a list for a list.
+        Results in the form of `content`: a PIL image for a path, a name or a PIL image, with an alpha channel if the
+        content has one; an array or a CPU tensor of the same layout for an array or a tensor; a list for a list.
 
     Raises:
-        UserError: what the command line would refuse, in the same words.
+        UserError: the input is wrong; the messages are those of the command line.
         Stopped: the loss became NaN.
     """
     quiet_warnings()
@@ -71,29 +71,29 @@ def stylize(
     several = len(contents) > 1 or (isinstance(content, Sequence) and not isinstance(content, str))
     in_memory = None if style is None or all(map(_is_file, _as_list(style))) else _as_list(style)
     if unknown := sorted(set(request) - {field.name for field in fields(Request)}):
-        raise ArgumentError(unknown[0], ": there is no such argument; settings={...} takes every other key")
+        raise ArgumentError(unknown[0], ": there is no such argument; put other keys into settings={...}")
     settings = dict(settings or {})
     with trust.trusting(_as_list(settings.pop("trust", []))):
         cfg = _composed(method, settings)
         values = {**request, "image_px": image_px, "content": None}
         if style is not None:
-            values["style"] = None if in_memory else [str(each) for each in _as_list(style)]
+            values["style"] = None if in_memory else [str(path) for path in _as_list(style)]
         wanted = replace(check_values(cfg), **values)
         torch.manual_seed(wanted.seed)
-        with alone_unless(work_together(OmegaConf.to_container(cfg.trainer))):
-            redraws = _method(cfg)
-            check_learned(wanted.color, learned_styles(redraws) is not None)
+        with alone_unless(work_together(plain_table(cfg.trainer))):
+            stylizer = _method(cfg)
+            check_learned(wanted.color, learned_styles(stylizer) is not None)
             if in_memory is None:
-                styles = read_styles(wanted, redraws, method, compared=wanted.color == "match")
+                styles = read_styles(wanted, stylizer, method, compared=wanted.color == "match")
             else:
                 styles = _styles_in_memory(in_memory, wanted)
             check_pictures(wanted.color, styles.pictures)
-            results = [_redrawn(each, redraws, styles, wanted) for each in contents]
+            results = [_stylized(picture, stylizer, styles, wanted) for picture in contents]
     return results if several else results[0]
 
 
 def _composed(method: str, settings: Mapping[str, Any]) -> DictConfig:
-    """The configuration of the command line `method=... logger=none` with these settings."""
+    """Compose the configuration of the command line `method=... logger=none` with these settings."""
     groups = {key: value for key, value in settings.items() if (CONF / key).is_dir()}
     options = [f"{key}={_option(value)}" for key, value in {"method": method, "logger": "none", **groups}.items()]
     try:
@@ -116,11 +116,11 @@ def _option(value: Any) -> str:
 
 
 def _method(cfg: DictConfig) -> Any:
-    """The method; the same one for calls with the same settings and files of networks."""
+    """Build the method, or reuse it from an earlier call with the same settings and the same network files."""
     decisive = ("method", "backbone", "layers", "loss", "weights", "precision", "generator")
-    made_of = OmegaConf.masked_copy(cfg, [key for key in decisive if key in cfg])
+    relevant = OmegaConf.masked_copy(cfg, [key for key in decisive if key in cfg])
     parts = Parts(prepared(cfg), RunFolder(tempfile.gettempdir(), writes=False), [])
-    return kept(f"method {identity(made_of)} {OmegaConf.to_yaml(cfg.trainer, resolve=True)}", parts.method)
+    return kept(f"method {identity(relevant)} {OmegaConf.to_yaml(cfg.trainer, resolve=True)}", parts.method)
 
 
 def _as_list(style: Any) -> list[Any]:
@@ -128,8 +128,9 @@ def _as_list(style: Any) -> list[Any]:
 
 
 def _listed(pictures: Any, key: str = "content") -> list[Picture]:
-    """Single pictures, or arrays of several; a folder is all that it holds."""
-    return [each for one in _as_list(pictures) for each in (find_images(one, key) if _is_file(one) else [one])]
+    """A list of single pictures and of arrays of several pictures; a folder is replaced by the pictures in it."""
+    given = _as_list(pictures)
+    return [picture for item in given for picture in (find_images(item, key) if _is_file(item) else [item])]
 
 
 def _is_file(picture: Any) -> bool:
@@ -137,9 +138,10 @@ def _is_file(picture: Any) -> bool:
 
 
 def _styles_in_memory(pictures: Sequence[Picture], request: Request) -> Styles:
+    """Styles from pictures of which at least one is not a file."""
     for field in ("fine_style", "masks", "style_layers"):
         if getattr(request, field) is not None:
-            raise ArgumentError(field, ": give the pictures in style as files, too")
+            raise ArgumentError(field, ": it needs the pictures in style as files, too")
     images = [image for picture in _listed(pictures, "style") for image in _tensor(picture, request, "style")[0]]
     shares = checked_shares(len(images), request.style_weights)
     styles = [
@@ -149,29 +151,34 @@ def _styles_in_memory(pictures: Sequence[Picture], request: Request) -> Styles:
     return Styles(styles, [], [], request.max_input_megapixels)
 
 
-def _redrawn(content: Picture, method: Any, styles: Styles, request: Request) -> Any:
-    """One content, or B of one size, in the form in which it was given."""
+def _stylized(content: Picture, method: Any, styles: Styles, request: Request) -> Any:
+    """Stylize one content, or B contents of one size, and return the result in the form of the content."""
     batch, opacity = _tensor(content, request)
     if request.transparency != "keep":
         opacity = None
-    batch = resize(batch, size_for_longer_side(tuple(batch.shape[-2:]), request.image_px))
-    placed = styles.at(tuple(batch.shape[-2:]))
+    batch = resize(batch, size_for_longer_side(_size(batch), request.image_px))
+    placed = styles.at(_size(batch))
     controls = Controls(seed=request.seed, combine=request.style_combine)
-    parts = batch.split(1) if getattr(method, "optimizes", False) else (batch,)
+    parts = torch.split(batch, 1) if getattr(method, "optimizes", False) else (batch,)
     made = [redraw(method, part, placed, controls, request.color, request.color_strength) for part in parts]
     return _as_given(torch.cat(made).clamp(0, 1).cpu(), content, opacity)
 
 
+def _size(batch: Tensor) -> tuple[int, int]:
+    height, width = batch.shape[-2:]
+    return height, width
+
+
 def _tensor(picture: Picture, request: Request, key: str = "content") -> tuple[Tensor, Tensor | None]:
-    """(B, 3, H, W) in [0, 1], and the opacity (1, H, W) of a picture that is partly transparent."""
+    """Convert a picture to (B, 3, H, W) in [0, 1], and its opacity (1, H, W) if it is partly transparent."""
     background, opacity = request.background if key == "content" else "white", None
     if isinstance(picture, Tensor):
         if not picture.is_floating_point():
-            raise ArgumentError(key, f": a tensor holds numbers from 0 to 1, and this one {picture.dtype}")
+            raise ArgumentError(key, f": a tensor must hold numbers from 0 to 1, but this one is {picture.dtype}")
         tensor = picture.float()
     elif isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8:
-            raise ArgumentError(key, f": an array holds bytes (uint8), and this one {picture.dtype}")
+            raise ArgumentError(key, f": an array must hold bytes (uint8), but this one is {picture.dtype}")
         tensor = torch.from_numpy(picture.copy()).float().div_(255).movedim(-1, -3).contiguous()
     elif isinstance(picture, Image.Image):
         tensor, opacity = to_tensors(picture, background)
@@ -179,11 +186,13 @@ def _tensor(picture: Picture, request: Request, key: str = "content") -> tuple[T
         tensor, opacity = load_with_alpha(picture, request.max_input_megapixels, background)
     tensor = tensor if tensor.dim() == 4 else tensor[None]
     if tensor.dim() != 4 or tensor.shape[1] != 3:
-        raise ArgumentError(key, f": a picture has three colors, and this one the shape {tuple(picture.shape)}")
+        shape = tuple(cast(Tensor, picture).shape)
+        raise ArgumentError(key, f": a picture must have three colors, but this one has the shape {shape}")
     return tensor, opacity
 
 
 def _as_given(pictures: Tensor, content: Picture, opacity: Tensor | None) -> Any:
+    """Convert results (B, 3, H, W) to the form of the content."""
     if isinstance(content, Tensor):
         return pictures if content.dim() == 4 else pictures[0]
     pixels = np.stack([to_array(picture) for picture in pictures])

@@ -1,4 +1,7 @@
-"""Lightning callbacks: what a person sees while a picture is made, and how it is stopped."""
+"""Lightning callbacks: progress bars, logs, validation and checkpoints, and how a run is stopped."""
+
+# Each callback is used with modules of one protocol, which is narrower than Lightning's signatures.
+# mypy: disable-error-code="override"
 
 import logging
 import math
@@ -10,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
-from tqdm import tqdm
 
 from nstexp import interrupts, loggers
 from nstexp.console import progress
@@ -24,14 +26,16 @@ log = logging.getLogger(__name__)
 
 
 class PictureModule(Protocol):
-    """What the callbacks of a picture's optimization ask of its Lightning module.
+    """The Lightning module of a picture's optimization, as the callbacks use it.
 
     Attributes:
-        name, log_prefix: of the picture, for the bar and the loggers.
+        name: of the picture, for the progress bar.
+        log_prefix: in front of all names in the loggers.
         max_steps, steps_done: evaluations of the loss.
         recorded: whether losses and pictures go to the run folder and the loggers.
-        weighs: whether the weights are factors of the losses.
-        interrupted, failure: set from outside to stop; why the work failed.
+        weighs: whether the weights multiply the losses.
+        interrupted: set by callbacks in order to stop.
+        failure: why the work failed; None if it did not.
     """
 
     name: str
@@ -44,25 +48,27 @@ class PictureModule(Protocol):
     interrupted: bool
     failure: str | None
 
-    def shapes(self) -> Shapes: ...
+    def shapes(self) -> Shapes: ...  # shapes of the features, for the coefficients
 
-    def picture(self) -> Tensor: ...
+    def picture(self) -> Tensor: ...  # the current picture (1, 3, H, W) in [0, 1]
 
-    def best_picture(self) -> Tensor | None: ...
+    def best_picture(self) -> Tensor | None: ...  # the one with the lowest loss
 
     def final_losses(self) -> dict[str, float]: ...
 
 
 class TrainingModule(Protocol):
-    """What the callbacks of a training ask of its Lightning module.
+    """The Lightning module of a training, as the callbacks use it.
 
-    A training step returns `values` (`LossValues`) and `count`, the pictures that it made; a validation step `values`
-    and `pictures`, (N, 3, 3, H, W): content, style and result of each.
+    A training step returns `values` (`LossValues`) and `count`, the number of pictures in it. A validation step returns
+    `values` and `pictures`, (N, 3, 3, H, W): content, style and result of N pairs.
 
     Attributes:
-        name: for the bar and the tables.
+        name: for the progress bar and the tables.
         max_steps, steps_done: optimizer steps.
-        interrupted, requeue, failure: set from outside to stop, and to go on later; why the training failed.
+        interrupted: set by callbacks in order to stop.
+        requeue: set by callbacks if the training is to continue later.
+        failure: why the training failed; None if it did not.
     """
 
     name: str
@@ -79,23 +85,22 @@ class TrainingModule(Protocol):
 
 
 class ProgressBar(Callback):
-    """One tqdm line on stderr with the loss and the time left, counted in evaluations of the loss."""
+    """A tqdm line on stderr with the loss and the time left, counted in evaluations of the loss."""
 
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
+    _bar: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
         self._bar = progress(pl_module.max_steps, pl_module.name, "step", leave=pl_module.recorded)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch, batch_idx
+        self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch: Any, batch_idx: int
     ) -> None:
         if outputs:
             self._bar.set_postfix_str(f"loss {outputs['total']:.4g}", refresh=False)
         self._bar.update(pl_module.steps_done - self._bar.n)
 
     def on_exception(self, trainer: Trainer, pl_module: PictureModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module, "fit")  # before the sentence that the user is to read
+        self.teardown(trainer, pl_module, "fit")  # before the error message is printed
 
     def teardown(self, trainer: Trainer, pl_module: PictureModule, stage: str) -> None:
         if self._bar is not None:
@@ -104,8 +109,12 @@ class ProgressBar(Callback):
 
 
 class LossLog(Callback):
-    """Every N steps, the unweighted terms go to the loggers and to losses.csv in the run folder; what multiplies them
-    is said at the start."""
+    """Logs the unweighted loss terms every N steps, to the loggers and to losses.csv, and once the coefficients.
+
+    Args:
+        folder: the run folder.
+        every_n_steps: evaluations of the loss between two rows.
+    """
 
     def __init__(self, folder: RunFolder, every_n_steps: int) -> None:
         self.folder, self.every_n_steps = folder, every_n_steps
@@ -119,7 +128,7 @@ class LossLog(Callback):
             _say_coefficients(self.folder, pl_module.losses, pl_module.shapes())
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch, batch_idx
+        self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch: Any, batch_idx: int
     ) -> None:
         if outputs and pl_module.recorded:
             seconds = round(time.perf_counter() - self._started, 3)
@@ -134,12 +143,12 @@ class LossLog(Callback):
             self.folder.record_metrics(pl_module.name, {**pl_module.final_losses(), "steps": pl_module.steps_done})
 
     def on_exception(self, trainer: Trainer, pl_module: PictureModule, exception: BaseException) -> None:
-        if pl_module.recorded and pl_module.steps_done:  # in a hurry: without another look at the picture
+        if pl_module.recorded and pl_module.steps_done:  # quickly, without measuring the picture again
             self._write(trainer, pl_module)
             self.folder.record_metrics(pl_module.name, {"steps": pl_module.steps_done})
 
     def _write(self, trainer: Trainer, pl_module: PictureModule) -> None:
-        """The last step, unless it has been written."""
+        """Write the last step, unless it is written already."""
         row, self._unwritten = self._unwritten, {}
         if row:
             self.folder.append_losses({"image": pl_module.name, **row})
@@ -149,20 +158,21 @@ class LossLog(Callback):
 
 
 def _say_coefficients(folder: RunFolder, losses: LossSet, shapes: Shapes) -> None:
-    """What each term is multiplied by, in units in which the weights of different codes compare."""
-    found = losses.coefficients(shapes)
-    if found != folder.summary.coefficients:
-        folder.summary.coefficients = found
+    """Record and log the factor of every loss term, in units in which the weights of other codes can be compared."""
+    coefficients = losses.coefficients(shapes)
+    if coefficients != folder.summary.coefficients:
+        folder.summary.coefficients = coefficients
         for line in losses.describe(shapes):
             log.info("loss: %s", line)
 
 
 class TrainingProgress(Callback):
-    """One tqdm line on stderr with the total loss, counted in optimizer steps; goes on where a resumed run stopped."""
+    """A tqdm line on stderr with the total loss, counted in optimizer steps; a resumed run continues the count."""
+
+    _bar: Any = None
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
-        self._next = 0.0
+        self._next = 0.0  # time of the next update of the loss
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self._bar = progress(
@@ -174,14 +184,16 @@ class TrainingProgress(Callback):
             disable=not trainer.is_global_zero,
         )
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx) -> None:
-        if time.perf_counter() >= self._next:  # fetching the loss from a GPU makes it wait
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if time.perf_counter() >= self._next:  # seldom, because reading the loss makes a GPU wait
             self._next = time.perf_counter() + 0.5
             self._bar.set_postfix_str(f"loss {float(outputs['values'].total):.4g}", refresh=False)
         self._bar.update(pl_module.steps_done - self._bar.n)
 
     def on_exception(self, trainer: Trainer, pl_module: TrainingModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module, "fit")  # before the sentence that the user is to read
+        self.teardown(trainer, pl_module, "fit")  # before the error message is printed
 
     def teardown(self, trainer: Trainer, pl_module: TrainingModule, stage: str) -> None:
         if self._bar is not None:
@@ -190,10 +202,15 @@ class TrainingProgress(Callback):
 
 
 class TrainingLog(Callback):
-    """Every N steps, the unweighted terms of the step (their mean over its parts and all processes), the throughput and
-    the share of time spent waiting for data go to the loggers and to losses.csv; skipped pictures go to skipped.txt.
+    """Logs a training every N steps, to the loggers and to losses.csv; skipped pictures go to skipped.txt.
 
-    A loss that is not finite stops the training.
+    Logged are the unweighted loss terms of the step (mean over its accumulated batches and all processes), the
+    throughput in pictures per second, and the share of time spent waiting for data. A loss that is not finite stops the
+    training.
+
+    Args:
+        folder: the run folder.
+        every_n_steps: optimizer steps between two rows.
     """
 
     def __init__(self, folder: RunFolder, every_n_steps: int) -> None:
@@ -204,25 +221,29 @@ class TrainingLog(Callback):
         self.folder.continue_losses(pl_module.steps_done)
         self.skipped = dict.fromkeys(self.folder.read_skipped())
         self._listed = len(self.skipped)
-        self._step, self._parts = pl_module.steps_done, []
+        self._step = pl_module.steps_done
+        self._parts: list[Any] = []  # loss values of the batches of this step
         self._restart()
 
     def _restart(self) -> None:
+        """Start to measure the throughput again."""
         self._since = self._idle_since = time.perf_counter()
         self._waited, self._pictures = 0.0, 0
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainingModule, batch, batch_idx) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainingModule, batch: Any, batch_idx: int) -> None:
         self._waited += time.perf_counter() - self._idle_since
         if not self.folder.summary.coefficients:
             _say_coefficients(self.folder, pl_module.losses, pl_module.shapes(tuple(batch["content"].shape[-2:])))
-        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # of this step; at its end it is the next one's
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # read here, because it changes during the step
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._pictures += outputs["count"] * trainer.world_size
         self.skipped |= dict.fromkeys(printable(line, one_line=True) for line in batch.get("skipped", ()))
         step = pl_module.steps_done
         self._parts.append(outputs["values"])
-        if step > self._step:  # and not only another part of an accumulated batch
+        if step > self._step:  # not within an accumulated batch
             if step == 1 or step % self.every_n_steps == 0 or step == pl_module.max_steps:
                 self._write(trainer, pl_module, step)
                 self._restart()
@@ -252,14 +273,20 @@ class TrainingLog(Callback):
             trainer.should_stop = True
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx, dataloader_idx=0
+        self,
+        trainer: Trainer,
+        pl_module: TrainingModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self.skipped |= dict.fromkeys(printable(line, one_line=True) for line in batch.get("skipped", ()))
 
     def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self._write_skipped(trainer)
 
-    def _write_skipped(self, trainer) -> None:
+    def _write_skipped(self, trainer: Trainer) -> None:
         if trainer.world_size > 1:
             everywhere: list[list[str]] = [[] for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(everywhere, list(self.skipped))
@@ -270,31 +297,41 @@ class TrainingLog(Callback):
 
 
 class Validation(Callback):
-    """After every validation: mean losses to the loggers and validation.csv, a grid of content, style and result to the
-    loggers and to images/ (the step in its name)."""
+    """Logs the mean losses of each validation, to the loggers and to validation.csv, and a grid of pictures.
+
+    The grid shows content, style and result; it goes to the loggers and to images/, with the step in its name.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.last: dict[str, float] = {}
 
     def on_validation_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:
-        self._rows, self._pictures = [], []
+        self._rows: list[dict[str, float]] = []
+        self._pictures: list[Tensor] = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx, dataloader_idx=0
+        self,
+        trainer: Trainer,
+        pl_module: TrainingModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._rows += [outputs["values"].numbers()] * len(batch["content"])
         self._pictures.append(outputs["pictures"].float().cpu())
 
     def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
-        if pl_module.interrupted or not self._rows:  # Lightning validates once more when it is told to stop
+        if pl_module.interrupted or not self._rows:  # Lightning runs a last validation when it stops
             return
         self.last = {key: sum(row[key] for row in self._rows) / len(self._rows) for key in self._rows[0]}
         step = pl_module.steps_done
         if not trainer.is_global_zero:
             return
         pairs = torch.cat(self._pictures)  # (N, 3, 3, H, W): content, style, result
-        grid = pairs.permute(1, 2, 3, 0, 4).flatten(3).permute(1, 0, 2, 3).flatten(1, 2)  # kinds below each other
+        # One row each of contents, styles and results.
+        grid = pairs.permute(1, 2, 3, 0, 4).flatten(3).permute(1, 0, 2, 3).flatten(1, 2)
         self.folder.append_validation({"step": step, **self.last})
         self.folder.save_progress(grid, "validation", step)
         loggers.log_numbers(trainer.loggers, {f"validation/{k}": v for k, v in self.last.items()}, step=step)
@@ -302,21 +339,31 @@ class Validation(Callback):
 
 
 class Checkpoints(Callback):
-    """checkpoints/last.ckpt every N steps, when the training ends and when it is interrupted; checkpoints/best.ckpt
-    whenever the validation's total was never lower. Each replaces the one before by a rename."""
+    """Saves checkpoints/last.ckpt every N steps, at the end and on interruption, and checkpoints/best.ckpt.
+
+    The best checkpoint is replaced whenever the total loss of a validation is the lowest so far. Files are replaced by
+    a rename, so that they are always complete.
+
+    Args:
+        folder: the run folder.
+        every_n_steps: optimizer steps between two checkpoints.
+        validation: the callback that measures the validation losses.
+    """
 
     def __init__(self, folder: RunFolder, every_n_steps: int, validation: Validation) -> None:
         self.folder, self.every_n_steps, self.validation = folder, every_n_steps, validation
         self.best: float | None = None
-        self._saved = -1
+        self._saved = -1  # step of the last checkpoint
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         self._saved = pl_module.steps_done
-        # Not kept in the checkpoint, which is written before the validation at its step.
+        # Read from the table, because a checkpoint is written before the validation of its step.
         totals = [float(row["total"]) for row in self.folder.read_validation()]
         self.best = trainer.strategy.broadcast(min(filter(math.isfinite, totals), default=None))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = pl_module.steps_done
         if step % self.every_n_steps == 0 and step != self._saved:
             self._save(trainer, pl_module, "last")
@@ -324,7 +371,7 @@ class Checkpoints(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:
         if pl_module.interrupted:
             return
-        # One process decides for all: rounding may differ, and all take part in saving.
+        # One process decides for all, because rounding may differ and all processes must take part in saving.
         total = trainer.strategy.broadcast(self.validation.last.get("total", math.nan))
         if math.isfinite(total) and (self.best is None or total < self.best):
             self.best = total
@@ -336,7 +383,7 @@ class Checkpoints(Callback):
 
     def _save(self, trainer: Trainer, pl_module: TrainingModule, name: str) -> None:
         if not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
-            return  # the checkpoint before is good, and the next look at the loss stops the training
+            return  # keep the previous good checkpoint; the next loss check stops the training
         if name == "last":
             self._saved = pl_module.steps_done
         with self.folder.new_checkpoint(name) as temporary:
@@ -344,8 +391,12 @@ class Checkpoints(Callback):
 
 
 class PicturePanels(Callback):
-    """Every N steps, the picture goes to the loggers and to images/ in the run folder (0: never); at the end the
-    best one goes to the loggers."""
+    """Sends the picture to the loggers and to images/ every N steps, and the best picture to the loggers at the end.
+
+    Args:
+        folder: the run folder.
+        every_n_steps: evaluations of the loss between two pictures; 0: none.
+    """
 
     def __init__(self, folder: RunFolder, every_n_steps: int) -> None:
         self.folder, self.every_n_steps = folder, every_n_steps
@@ -354,7 +405,9 @@ class PicturePanels(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
         self._next = self.every_n_steps
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: PictureModule, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: PictureModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if self.every_n_steps and pl_module.recorded and pl_module.steps_done >= self._next:
             self._next += self.every_n_steps
             picture = pl_module.picture()[0]
@@ -368,47 +421,54 @@ class PicturePanels(Callback):
 
 
 class StopOnInterrupt(Callback):
-    """The first Ctrl-C (or another of ENDINGS) ends the work after the current step, so that what it made is kept.
+    """Stops the work after the current step on the first Ctrl-C (or another of ENDINGS), so that its result is kept.
 
-    A second one does not wait for the step. Lightning's own handler would exit without a picture.
+    A second signal does not wait for the step. Lightning's handler would exit without a picture.
 
     Args:
-        warnings: signals by which a cluster announces that it will take the machine away. They, and then SIGTERM too,
-            end a training in the same way, and mark it as one to go on with. They come in twos, so that a second one
-            ends nothing sooner.
+        warnings: signals by which a cluster warns that it will take the machine away. They, and then SIGTERM too, stop
+            a training in the same way and mark it to be continued. They may come twice, so a repeated one has no
+            further effect.
     """
 
     def __init__(self, warnings: Sequence[int] = ()) -> None:
         self.warnings = tuple(warnings)
         self._handlers = SignalHandlers()
 
-    # Later than Lightning installs its own.
+    # Not earlier, because Lightning installs its handlers just before.
     def on_train_start(self, trainer: Trainer, pl_module: PictureModule | TrainingModule) -> None:
-        def stop(signum, frame) -> None:
+        def stop(signum: int, frame: Any) -> None:
             pl_module.interrupted = True
             if self.warnings and signum in (signal.SIGTERM, *self.warnings):
-                pl_module.requeue = True
+                pl_module.requeue = True  # type: ignore[union-attr]  # only trainings have warnings
             else:
                 self._handlers.restore()
 
-        pl_module.interrupted |= interrupts.asked()  # while all this was prepared
+        pl_module.interrupted |= interrupts.asked()  # if a signal came during the preparation
         self._handlers.install(stop, (*ENDINGS, *self.warnings))
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: PictureModule | TrainingModule, outputs, batch, batch_idx
+        self,
+        trainer: Trainer,
+        pl_module: PictureModule | TrainingModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # in the middle of an optimizer step
         stop = pl_module.interrupted
-        if trainer.world_size > 1:  # all have to stop at the same step
+        if trainer.world_size > 1:  # all processes must stop at the same step
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             pl_module.interrupted = trainer.should_stop = True
         if stop and self.warnings and trainer.world_size > 1:
-            pl_module.requeue = trainer.strategy.reduce_boolean_decision(pl_module.requeue, all=False)
+            requeue = pl_module.requeue  # type: ignore[union-attr]  # only trainings have warnings
+            requeue = trainer.strategy.reduce_boolean_decision(requeue, all=False)
+            pl_module.requeue = requeue  # type: ignore[union-attr]
 
-    # Not in teardown: Lightning has taken its own handlers back by then, and to install them again would keep the
-    # trainer and its picture alive.
+    # Not in teardown: by then Lightning has restored its handlers, and installing them again would keep the trainer and
+    # its picture in memory.
     def on_train_end(self, trainer: Trainer, pl_module: PictureModule | TrainingModule) -> None:
         self._handlers.restore()
 

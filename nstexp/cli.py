@@ -1,4 +1,4 @@
-"""The command line: Hydra's entry point and the exit codes. torch is imported inside the job, so help is fast."""
+"""The command line: Hydra's entry point, and exit codes. torch is imported only inside a job, so that help is fast."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra import compose
@@ -36,13 +36,16 @@ from nstexp.ownership import Place
 from nstexp.processes import alone_unless, is_first_process
 from nstexp.sweeps import cluster, hooks
 
-SHARED = ("content", "style", "color", "color_strength", "transparency", "image_px", "max_input_megapixels", "seed")
-SHARED += ("metrics",)
+# Keys that all methods of an evaluation share.
+SHARED = (
+    *("content", "style", "color", "color_strength", "transparency", "image_px", "max_input_megapixels", "seed"),
+    "metrics",
+)
 EXIT_BAD_INPUT, EXIT_FAILED = 2, 1
 
 
 def main() -> None:
-    """What the command line says, from beginning to end. `nstexp.__main__` is the entry point."""
+    """Run the command line. `nstexp.__main__` is the entry point."""
     with interrupts.heeded():
         _main()
 
@@ -65,7 +68,7 @@ def _main() -> None:
 
 
 def _start() -> None:
-    """Hand the command over to Hydra, and leave with the exit code of what comes of it."""
+    """Pass the command to Hydra, and exit with the code that fits its result."""
     command = _refusing(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_job))
     if "HYDRA_FULL_ERROR" in os.environ:
         try:
@@ -74,7 +77,7 @@ def _start() -> None:
             hooks.report_unfinished()
             hooks.release()
         return
-    # With it Hydra raises what it would otherwise print as half a traceback, and the sentence can be chosen here.
+    # With this variable Hydra raises errors instead of printing half a traceback, so that messages are chosen here.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     interrupted = False
     try:
@@ -85,7 +88,7 @@ def _start() -> None:
         _leave(str(error), EXIT_BAD_INPUT)
     except BaseException as error:
         interrupted = interrupts.caused(error)
-        if isinstance(error, SystemExit):  # whoever raised it has said why
+        if isinstance(error, SystemExit):  # the message is printed already
             raise
         if interrupted:
             hooks.record_interrupted()
@@ -101,7 +104,7 @@ def _start() -> None:
 
 
 def _refusing(command: Callable[[], object]) -> Callable[[], None]:
-    """The command, which raises by itself what `hooks.Start` has found."""
+    """Wrap the command so that it raises the error that `hooks.Start` carries out of Hydra."""
 
     def call() -> None:
         try:
@@ -115,18 +118,19 @@ def _refusing(command: Callable[[], object]) -> Callable[[], None]:
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
+    """Print a message and exit."""
     print(printable(without_secrets(sentence)), file=sys.stderr)
     sys.exit(code)
 
 
 def _of_another_kind(error: BaseException) -> str:
-    """What to say of an error of the system's or of a launcher's; anything else is raised again, as a bug."""
+    """The message for an error of the system or of a launcher; other errors are bugs and are raised again."""
     if isinstance(error, OSError):
         what = f"{error.filename or 'the run folder'}: {error.strerror or error}"
         shorter = "; give a shorter run_dir, or in a sweep hydra.sweep.subdir"
         return what + shorter * (error.errno == errno.ENAMETOOLONG)
     if "n_jobs == 0" in str(error):
-        return "hydra.launcher.n_jobs=0: give how many jobs run at once, or -1: as many as there are cores"
+        return "hydra.launcher.n_jobs=0: give how many jobs run at once, or -1 for as many as there are cores"
     if "Unknown plugin class" in str(error) and "ray" in str(error):
         return "hydra/launcher=ray needs a package that is not installed: pip install 'nstexp[ray]'"
     if type(error).__module__.partition(".")[0] in ("joblib", "ray", "submitit"):
@@ -135,14 +139,15 @@ def _of_another_kind(error: BaseException) -> str:
 
 
 def _job(cfg: DictConfig) -> float | list[float] | None:
+    """Run one job; returns the objective of a search, if there is one."""
     streams.prepare()
-    # Also here, for the processes of a parallel sweep, which run this and not main.
+    # Also here, because processes of a parallel sweep run this function instead of main.
     with interrupts.heeded(), alone_unless(hooks.several_processes(cfg)):
         return _one_job(cfg)
 
 
 def _one_job(cfg: DictConfig) -> float | list[float] | None:
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg: Any = HydraConfig.get()
     run_dir = Path(hydra_cfg.runtime.output_dir)
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     place, first = None if sweep else hooks.taken(run_dir), True
@@ -179,7 +184,7 @@ def _one_job(cfg: DictConfig) -> float | list[float] | None:
 
 
 def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> None:
-    """Make the result, unless a job of a sweep has been done before, and print its path."""
+    """Compute the result, unless an earlier run of this job completed, and print its path."""
     overrides = _overrides(hydra_cfg)
     cfg = take_over(cfg, hydra_cfg.runtime.choices, overrides)
     finished = outputs.finished(place.path, resolved_yaml(cfg)) if sweep else None
@@ -188,29 +193,29 @@ def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> 
         _print_result(finished)
         return
     _warm_up(cfg)
-    from nstexp import run  # with torch, which takes seconds
+    from nstexp import run  # it imports torch, which takes seconds
 
     interrupts.check()
     variants = _variants(cfg, overrides)
     for variant in variants.values():
-        place.inputs.add_config(OmegaConf.to_container(variant, resolve=True))
+        place.inputs.add_config(early.plain_table(variant, resolve=True))
     run.run(cfg, place.path, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result, place)
 
 
 def _overrides(hydra_cfg: DictConfig) -> list[str]:
-    """What was set, as it was typed for Hydra: with ${...}, which Hydra resolves where it composes them again."""
-    return OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False)
+    """The overrides as typed for Hydra, with unresolved ${...}, because Hydra resolves them when they are composed."""
+    return cast("list[str]", OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False))
 
 
 def _warm_up(cfg: DictConfig) -> None:
-    """Let loggers prepare for their runs beside the import of torch: half of W&B's start is waiting."""
+    """Let loggers prepare their runs while torch is imported; W&B needs this time to start."""
     for entry in (prepared(cfg).get("logger") or {}).values():
         if "setup" in entry:
             Thread(target=_quietly, args=(build(entry.setup),), daemon=True).start()
 
 
 def _quietly(call: Callable[[], object]) -> None:
-    with contextlib.suppress(Exception):  # it is said where the logger starts
+    with contextlib.suppress(Exception):  # reported when the logger starts
         call()
 
 
@@ -220,29 +225,32 @@ def _print_result(path: Path) -> None:
 
 
 def _end(error: UserError | Stopped, hydra_cfg: DictConfig, place: Place | None, sweep: bool, first: bool) -> NoReturn:
-    """Say what ended a job, and leave with the exit code that belongs to it.
+    """Print why a job ended, and exit with the code that fits.
 
     Args:
-        place: its folder, if there is one.
-        first: whether this is the process that speaks for all of the job's.
+        error: the reason.
+        hydra_cfg: Hydra's configuration.
+        place: the run folder, if it is locked.
+        sweep: whether the job belongs to a sweep.
+        first: whether this process acts for all processes of the job.
     """
     if isinstance(error, Stopped) and error.requeue:
         _requeue(error, first, sweep)
     if isinstance(error, Stopped) and not first:
-        sys.exit(0)  # all stop together, and Lightning would take another code for a crash and kill the first
+        sys.exit(0)  # with another code, Lightning would kill the first process, which still writes
     interrupted = isinstance(error, Stopped) and error.interrupted
     if sweep and not interrupted:
         raise JobFailed(str(error)) from None
     if isinstance(error, UserError) and first and place is not None and not place.begun:
-        place.undo()  # the record of a run that was refused before its first step is of no use
+        place.undo()  # a run that was refused before its first step leaves nothing
     code = EXIT_BAD_INPUT if isinstance(error, UserError) else EXIT_FAILED
     hint = _how_to_go_on(hydra_cfg) if sweep else ""
     _leave(f"{error}{hint}", EXIT_INTERRUPTED if interrupted else code)
 
 
 def _requeue(error: Stopped, first: bool, sweep: bool) -> NoReturn:
-    """Put a job whose machine is taken away back into its cluster's queue."""
-    logging.getLogger(__name__).warning("%s", error)  # now: what comes next may end this process
+    """Put a job whose machine is taken away back into the queue of its cluster."""
+    logging.getLogger(__name__).warning("%s", error)  # printed first, because requeueing may end this process
     problem = cluster.requeue(first)
     if problem is None:
         _leave("this job is back in the queue", EXIT_INTERRUPTED)
@@ -252,7 +260,7 @@ def _requeue(error: Stopped, first: bool, sweep: bool) -> NoReturn:
 
 
 def _check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -> None:
-    """Raise for what would go wrong because there are several jobs."""
+    """Raise a UserError for settings that cannot work with several jobs."""
     if cfg.get("output") is not None:
         raise UserError("output=... in a sweep would be written by every job: leave it out, each has a run folder")
     if any(override.startswith("run_dir=") for override in overrides):
@@ -263,24 +271,24 @@ def _check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -
 
 
 def _check_processes(cfg: DictConfig, hydra_cfg: DictConfig) -> None:
-    """Raise where a job takes other numbers of processes than the launcher starts."""
+    """Raise a UserError if a job needs another number of processes than the launcher starts."""
     launcher = hydra_cfg.launcher
     together = hooks.several_processes(cfg)
     if "SlurmLauncher" not in str(launcher.get("_target_")):
         if not together:
             return
         raise UserError(
-            "trainer=ddp starts this command once more for every device, as any trainer with several does, and in a "
-            "sweep it would run the whole sweep as often: let Slurm start them (hydra/launcher=slurm), use one device "
-            "per job (trainer.devices=1 trainer=default), or start the jobs one by one without -m"
+            "trainer=ddp starts this command again for every device, as does any trainer with several devices, and in "
+            "a sweep each copy would run the whole sweep: let Slurm start the processes (hydra/launcher=slurm), use "
+            "one device per job (trainer.devices=1 trainer=default), or start the jobs one by one without -m"
         )
     started = (launcher.nodes, launcher.tasks_per_node)
     if not together:
         if started != (1, 1):
             raise UserError(
                 f"Slurm starts {started[1]} processes on each of {started[0]} machines for every job, but a job is one "
-                "process: set hydra.launcher.nodes=1 hydra.launcher.tasks_per_node=1, or trainer=ddp for a training "
-                "by several"
+                "process: set hydra.launcher.nodes=1 hydra.launcher.tasks_per_node=1, or use trainer=ddp to train with "
+                "several processes"
             )
         return
     if started != (cfg.trainer.get("num_nodes", 1), cfg.trainer.devices):
@@ -292,49 +300,53 @@ def _check_processes(cfg: DictConfig, hydra_cfg: DictConfig) -> None:
 
 
 def _searches(hydra_cfg: DictConfig) -> bool:
-    """Whether the sweeper chooses values by the results before, and not all of them beforehand."""
+    """Whether the sweeper chooses values by earlier results instead of listing all jobs at the start."""
     return "optuna" in str(hydra_cfg.sweeper.get("_target_"))
 
 
 def _how_to_go_on(hydra_cfg: DictConfig) -> str:
+    """A line that says how to continue an interrupted sweep; '' for a search."""
     if _searches(hydra_cfg):
-        return ""  # it would choose other values
+        return ""  # a search would choose other values
     folder = shlex.quote(f"hydra.sweep.dir={hydra_cfg.sweep.dir}")
-    return f"\nthe same command with {folder} goes on; jobs that are finished are kept"
+    return f"\nthe same command with {folder} continues; finished jobs are kept"
 
 
 def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
-    """The configurations of a task that takes several methods: `cfg` once more for each, with its own overrides.
+    """The configuration of each method in `task.methods`: `cfg` composed again with the overrides of the method.
 
-    task.methods is a list of methods, or label -> overrides, where the label is the method unless they name another.
-    An override may be a list of them, so that a file can name what several methods share.
+    task.methods is a list of methods, or label -> overrides. The label is the method unless the overrides choose
+    another. An override may also be a list of overrides, so that a file can name overrides that several methods share.
     """
-    wanted = OmegaConf.to_container(cfg.task).get("methods") or {}
+    task = early.plain_table(cfg.task)
+    wanted: Any = task.get("methods") or {}
     wanted = [wanted] if isinstance(wanted, str) else wanted
     wanted = wanted if isinstance(wanted, dict) else {name: [] for name in wanted}
-    shared = {key: value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key in SHARED}
-    found = {}
-    for label, own in wanted.items():
-        own = [own] if isinstance(own, str) else own or []
-        own = [each for entry in own for each in ([entry] if isinstance(entry, str) else entry)]
-        method = [] if any(override.startswith("method=") for override in own) else [f"method={label}"]
+    shared = {key: value for key, value in early.plain_table(cfg, resolve=True).items() if key in SHARED}
+    variants: dict[str, DictConfig] = {}
+    for label, given in wanted.items():
+        entries = [given] if isinstance(given, str) else given or []
+        words = [word for entry in entries for word in ([entry] if isinstance(entry, str) else entry)]
+        method = [] if any(word.startswith("method=") for word in words) else [f"method={label}"]
         common = [override for override in overrides if not override.startswith(("method=", "++task.methods"))]
         try:
-            found[str(label)] = compose("config", [*common, *method, *quoted(outputs.unescaped(own))[0]])
+            variants[str(label)] = compose("config", [*common, *method, *quoted(outputs.unescaped(words))[0]])
         except Exception as error:
             if sentence := sentence_of(error):
                 raise UserError(f"task.methods, {label}: {sentence}") from None
             raise
-        for key, value in OmegaConf.to_container(found[str(label)], resolve=True).items():
-            needless = key == "style" and None in (value, shared[key])  # of a network that has learned its styles
+        for key, value in early.plain_table(variants[str(label)], resolve=True).items():
+            needless = key == "style" and None in (value, shared[key])  # the network has learned its styles
             if key in shared and value != shared[key] and not needless:
-                raise UserError(f"task.methods, {label}: {key}=... holds for all methods, sweep it with -m instead")
-    return found
+                raise UserError(f"task.methods, {label}: {key}=... is the same for all methods, sweep it with -m")
+    return variants
 
 
 def _one_method(args: list[str]) -> list[str]:
-    """`method=[a,b]` as what Hydra composes: the first of them, and all of them for the task. Each brings layers,
-    losses and weights of its own, so that they cannot be one configuration."""
+    """Replace `method=[a,b]` by what Hydra can compose: the first method, and the list for the task.
+
+    Each method has its own layers, losses and weights, so that they cannot share one configuration.
+    """
     several = [re.fullmatch(r"method=\[(.+)\]", arg) for arg in args]
     replaced = []
     for arg, match in zip(args, several, strict=True):
@@ -349,37 +361,42 @@ def _in_sweep() -> bool:
 
 
 def _sweep_name() -> str | None:
-    """Name of the sweep's folder inside a multirun, for grouping runs."""
+    """Name of the sweep's folder, by which loggers group runs; None outside of sweeps."""
     return Path(HydraConfig.get().sweep.dir).name if _in_sweep() else None
 
 
-def _slurm_gpus(*, _root_: DictConfig) -> int | None:
-    """GPUs to ask Slurm for on each machine."""
+def _slurm_gpus(*, _root_: Any) -> Any:
+    """Number of GPUs per machine to request from Slurm; None for other accelerators."""
     trainer = _root_.trainer
     return trainer.devices if trainer.get("accelerator") in ("gpu", "cuda") else None
 
 
 def _job_name() -> str | None:
-    """Name of a job among those of all sweeps."""
+    """Name of a job that is unique among all sweeps; None outside of sweeps."""
     return f"{_sweep_name()} {HydraConfig.get().job.num}" if _in_sweep() else None
 
 
 def _job_number() -> int | None:
-    """Number of a job in its sweep."""
+    """Number of a job in its sweep; None outside of sweeps."""
     return HydraConfig.get().job.num if _in_sweep() else None
 
 
 def _env_or(name: str, default: Any) -> Any:
-    """What an environment variable says; if it is not set, or empty, the default."""
+    """The value of an environment variable, or the default if it is not set or empty."""
     return os.environ.get(name) or default
 
 
-# Here, and not in main: a launcher's processes import this module and run _job.
+# At import instead of in main, because processes of a launcher import this module and run _job.
 composing.install()
-for _name, _resolver in {
-    "sweep_name": _sweep_name, "job_name": _job_name, "job_number": _job_number, "in_sweep": _in_sweep,
-    "slurm_gpus": _slurm_gpus, "env_or": _env_or,
-}.items():  # fmt: skip
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "sweep_name": _sweep_name,
+    "job_name": _job_name,
+    "job_number": _job_number,
+    "in_sweep": _in_sweep,
+    "slurm_gpus": _slurm_gpus,
+    "env_or": _env_or,
+}
+for _name, _resolver in RESOLVERS.items():
     OmegaConf.register_new_resolver(_name, _resolver, replace=True)
-# That a plugin's own options check the presets of their names is welcome.
+# Hydra warns when a preset has the name of a plugin's own options; here this is intended.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against ConfigStore schema")

@@ -1,5 +1,4 @@
-"""What a person at the console sees while something takes long: progress bars on stderr, beside which messages have
-lines of their own (`streams.Lasting`)."""
+"""Progress bars on stderr; log messages appear on separate lines above or below them (`streams.Lasting`)."""
 
 import sys
 from collections.abc import Iterable
@@ -7,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from nstexp.core.text import printable
 
-if TYPE_CHECKING:  # a wrong command is refused before anything is imported that it does not need
+if TYPE_CHECKING:  # imported late, because a wrong command fails before it needs a bar
     from tqdm import tqdm
 
 SECONDS_AT_A_TERMINAL = 0.5
 
 
 def bar(items: Iterable[Any] | None = None, **settings: Any) -> "tqdm":
-    """A progress bar; none where there is no stderr, as without a console on Windows.
+    """Create a progress bar; it is disabled without stderr, as in Windows programs without a console.
 
     Args:
         items, settings: arguments of tqdm.
@@ -26,10 +25,13 @@ def bar(items: Iterable[Any] | None = None, **settings: Any) -> "tqdm":
 
 
 def progress(total: int, desc: str, unit: str, seconds_in_a_log: float = 10.0, **more: Any) -> "tqdm":
-    """A bar that is drawn often at a terminal, and seldom where stderr is a file, which wants few lines.
+    """Create a bar that is redrawn often at a terminal, and rarely if stderr is a file.
 
     Args:
-        seconds_in_a_log: from one line to the next in a file.
+        total: number of units.
+        desc: text before the bar.
+        unit: name of a unit.
+        seconds_in_a_log: between two lines in a file.
         more: other arguments of tqdm.
     """
     at_terminal = sys.stderr is not None and sys.stderr.isatty()

@@ -1,8 +1,8 @@
-"""Ctrl-C and its relatives, each of which ends a command in the same way: with a record, one line, and exit code 130.
+"""Ctrl-C and similar signals: each ends a command with a record, one line and exit code 130.
 
-Where there is something to keep, a signal waits for the end of a step (`SignalHandlers`) or of a short piece of work
-(`held`). Everywhere else it raises KeyboardInterrupt (`heeded`), which whoever has a record to write turns into
-`Stopped`. This module imports nothing that takes time: Ctrl-C may come while Python still loads the rest.
+Where results must be kept, a signal waits for the end of a step (`SignalHandlers`) or of a short piece of work
+(`held`). Elsewhere it raises KeyboardInterrupt (`heeded`), and callers that write a record turn that into `Stopped`.
+This module imports only fast modules, because Ctrl-C may come while Python still imports the rest.
 """
 
 import _thread
@@ -15,22 +15,24 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 EXIT_INTERRUPTED = 130
-# Ctrl-C, a polite kill, and the end of the terminal, which `nohup` has ignored.
+# Ctrl-C, kill, and the end of the terminal; `nohup` ignores the last.
 ENDINGS = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP")
     if hasattr(signal, name) and (name != "SIGHUP" or signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
 )
-_asked, _heeding = False, False
+_asked, _heeding = False, False  # whether a signal came; whether `heeded` is active
 
 
 class SignalHandlers:
-    """Answers to signals, for a while. Only the main thread can have any; in another one nothing is changed."""
+    """Installs signal handlers and restores the earlier ones. Outside the main thread it does nothing."""
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
 
     def install(self, answer: Callable[[int, Any], object], signals: Iterable[int]) -> None:
+        """Call `answer(signum, frame)` when one of the signals comes."""
+
         def counted(signum: int, frame: Any) -> None:
             global _asked
             _asked = _asked or signum in ENDINGS
@@ -40,37 +42,37 @@ class SignalHandlers:
             self._before = {signum: signal.signal(signum, counted) for signum in signals}
 
     def restore(self) -> None:
-        """Bring back what there was before, once."""
+        """Restore the earlier handlers; later calls do nothing."""
         for signum, handler in self._before.items():
-            with suppress(TypeError):  # a handler that was not installed from Python reads as None
+            with suppress(TypeError):  # handlers that were not installed from Python are None
                 signal.signal(signum, handler)
         self._before = {}
 
 
 def asked() -> bool:
-    """Whether a signal has come since `heeded` began."""
+    """Whether a signal came since `heeded` began."""
     return _heeding and _asked
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if a signal has come, and whoever was at work has dropped it: imports may do that."""
+    """Raise KeyboardInterrupt if a signal came and the code that ran dropped the exception, as imports may do."""
     if asked():
         raise KeyboardInterrupt
 
 
 def caused(error: BaseException) -> bool:
-    """Whether it was Ctrl-C that ended some work with this error.
+    """Whether Ctrl-C was the reason for this error.
 
-    Libraries answer to it with errors of many kinds, and helpers that get the signal, too, are missed afterwards.
+    Libraries raise many kinds of errors after Ctrl-C, for instance because it also ended their helper processes.
     """
     return isinstance(error, KeyboardInterrupt) or asked()
 
 
 @contextmanager
 def heeded() -> Iterator[None]:
-    """Inside, the signals raise KeyboardInterrupt, wherever nothing else answers to them; once more inside, no change.
+    """Inside, signals raise KeyboardInterrupt, unless other handlers are installed. Nested use changes nothing.
 
-    What others have installed stays, such as the answer to SIGTERM of a cluster's launcher.
+    Handlers of others stay, such as those for SIGTERM of a cluster's launcher.
     """
     global _heeding, _asked
     if _heeding:
@@ -81,10 +83,14 @@ def heeded() -> Iterator[None]:
         raise KeyboardInterrupt
 
     def report(lost: Any) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):  # it came where Python drops errors, such as in a destructor
-            threading.Timer(0.01, lambda: asked() and _thread.interrupt_main()).start()
+        if issubclass(lost.exc_type, KeyboardInterrupt):  # raised where Python drops errors, such as in a destructor
+            threading.Timer(0.01, interrupt_main).start()
         else:
             hook_before(lost)
+
+    def interrupt_main() -> None:
+        if asked():
+            _thread.interrupt_main()
 
     _heeding, _asked, hook_before, handlers = True, False, sys.unraisablehook, SignalHandlers()
     handlers.install(interrupt, filter(_is_free, ENDINGS))
@@ -97,21 +103,21 @@ def heeded() -> Iterator[None]:
 
 
 def _is_free(signum: int) -> bool:
-    """Whether nobody else answers to a signal."""
+    """Whether a signal has no handler but the default or ours."""
     handler = signal.getsignal(signum)
     plain = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
     return handler in plain or getattr(handler, "__module__", None) == __name__
 
 
 class Hold:
-    """Whether a signal came while something was `held`."""
+    """Tells whether a signal came inside `held`."""
 
     asked = False
 
 
 @contextmanager
 def held() -> Iterator[Hold]:
-    """Signals do not disturb what is inside, which is short and worth keeping."""
+    """Let signals not interrupt the short work inside, but only be noted; the result tells whether one came."""
     hold, handlers = Hold(), SignalHandlers()
     handlers.install(lambda signum, frame: setattr(hold, "asked", True), ENDINGS)
     try:
@@ -121,7 +127,7 @@ def held() -> Iterator[Hold]:
 
 
 def leave_at_once(code: int, sentence: str = "") -> None:
-    """From now on a signal ends the process in this moment: before there is anything to keep, and when all is done."""
+    """From now on, a signal ends the process at once: used before anything must be kept, and when all is done."""
 
     def leave(signum: int, frame: Any) -> NoReturn:
         with suppress(OSError):  # stderr is closed
@@ -132,6 +138,6 @@ def leave_at_once(code: int, sentence: str = "") -> None:
 
 
 def ignore() -> None:
-    """From now on the signals do nothing."""
+    """From now on, ignore the signals."""
     for signum in ENDINGS:
         signal.signal(signum, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Loggers that never stop a run: W&B goes offline by itself. Which loggers there are is decided in conf/logger/."""
+"""Loggers that never stop a run: without a connection, W&B logs offline. conf/logger/ selects the loggers."""
 
 import logging
 import netrc
@@ -26,22 +26,23 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method nee
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 2.0
-MOST_OF_A_NAME = 128
-# W&B's modes; "run" and "dryrun" are old names of online and offline.
+MOST_OF_A_NAME = 128  # characters in the name of a W&B artifact
+# W&B's modes; "run" and "dryrun" are old names of "online" and "offline".
 ONLINE, MODES = ("online", "run", "shared"), ("online", "offline", "disabled", "shared", "dryrun", "run")
-STEP = "trainer/global_step"  # the axis of W&B's charts, by the name that Lightning gives it
+OFF = ("", "0", "false", "no", "off")  # values of WANDB_DISABLED that do not disable W&B
+STEP = "trainer/global_step"  # x axis of W&B's charts, with the name that Lightning uses
 
 
 def set_up_silently(
     setup: Callable[..., Any], settings: Callable[..., Any], terminal: Callable[[Any, None], None]
 ) -> Any:
-    """W&B's setup; it prints nothing, now or later: what it has to say would stand in the middle of a progress bar.
+    """Set up W&B so that it never prints, because its messages would interrupt the progress bars.
 
     Args:
         setup, settings, terminal: W&B's functions `setup`, `Settings` and `termsetup`.
     """
     silent = settings(silent=True)
-    terminal(silent, None)  # beforehand, for the setup has something to say of settings that it reads
+    terminal(silent, None)  # before the setup, which prints messages about the settings that it reads
     return setup(silent)
 
 
@@ -54,16 +55,18 @@ def online_or_offline(
     video: Callable[..., Any],
     number: int | str | None = None,
 ) -> "WandbRun":
-    """A W&B run, online when an account and the server are there, else offline; never asks, never hangs.
+    """Start a W&B run: online if an account is set up and the server answers, else offline. Never asks or blocks.
 
-    W&B's environment variables count, but for what the configuration says otherwise.
+    W&B's environment variables apply unless the configuration sets the same value.
 
     Args:
-        logger: starts the run; takes `dir`, `mode` and `id`. In its `settings`, if it has them, is what the user set.
+        logger: starts the run; accepts `dir`, `mode` and `id`. Its attribute `settings`, if any, holds what the user
+            set.
         save_dir: the run folder.
-        setup: returns what has W&B's own `settings`, which know the server and the key.
-        picture, table, video: make what W&B shows of a picture or its file, of columns and rows, and of a clip's file.
-        number: of the job in its sweep; WANDB_RUN_ID is then the beginning of the run's id, for jobs must not share it.
+        setup: returns an object whose `settings` are W&B's settings, with the server and the key.
+        picture, table, video: create W&B objects from a picture or its file, from columns and rows, and from a video
+            file.
+        number: of the job in its sweep; it is appended to WANDB_RUN_ID, because jobs must not share an id.
     """
     return WandbRun(partial(_started, logger, save_dir, setup, number), save_dir, picture, table, video)
 
@@ -71,42 +74,43 @@ def online_or_offline(
 def _started(
     logger: Callable[..., Any], save_dir: str, setup: Callable[[], Any], number: int | str | None, **more: Any
 ) -> Any:
-    """The run, or None if W&B is switched off."""
-    own = getattr(logger, "settings", {})
-    if own.get("mode") is None and os.environ.get("WANDB_DISABLED", "").lower() not in ("", "0", "false", "no", "off"):
+    """Start the run; returns None if W&B is switched off."""
+    chosen = getattr(logger, "settings", {})
+    if chosen.get("mode") is None and os.environ.get("WANDB_DISABLED", "").lower() not in OFF:
         log.info("W&B is off: WANDB_DISABLED=%s", os.environ["WANDB_DISABLED"])
         return None
     if os.environ.get("WANDB_MODE", "online") not in MODES:
-        log.warning("WANDB_MODE=%s: W&B gets nothing, it knows %s", os.environ["WANDB_MODE"], ", ".join(MODES))
+        log.warning("WANDB_MODE=%s: nothing is sent to W&B; use one of %s", os.environ["WANDB_MODE"], ", ".join(MODES))
         return None
     settings = setup().settings
-    mode = own.get("mode") or settings.mode
-    by = "logger.wandb.logger.mode" if own.get("mode") else "WANDB_MODE" if "WANDB_MODE" in os.environ else "W&B's mode"
+    mode = chosen.get("mode") or settings.mode
+    by = "WANDB_MODE" if "WANDB_MODE" in os.environ else "W&B's mode"
+    by = "logger.wandb.logger.mode" if chosen.get("mode") else by
     if mode == "disabled":
         log.info("W&B is off: %s=disabled", by)
         return None
-    folder = own.get("dir") or os.environ.get("WANDB_DIR") or save_dir
+    folder = chosen.get("dir") or os.environ.get("WANDB_DIR") or save_dir
     more = {"dir": folder, **more}
-    if number is not None and own.get("id") is None and os.environ.get("WANDB_RUN_ID"):
+    if number is not None and chosen.get("id") is None and os.environ.get("WANDB_RUN_ID"):
         more = {"id": f"{os.environ['WANDB_RUN_ID']}-{number}", **more}
     offline_because = why_offline(settings) if mode in ONLINE else f"{by}={mode}"
     if offline_because is None:
         try:
             return logger(mode=mode, **more)
-        except Exception as error:  # W&B has its own family of errors, and none of them is worth a lost picture
+        except Exception as error:  # no error of W&B may stop the run
             offline_because = f"{urlparse(settings.base_url).hostname} refused the run ({type(error).__name__})"
     where = "<run folder>" if folder == save_dir else folder
-    log.info("W&B logs offline: %s. Later: wandb sync %s/wandb/offline-run-*", offline_because, where)
+    log.info("W&B logs offline: %s. To send it later: wandb sync %s/wandb/offline-run-*", offline_because, where)
     return logger(mode="offline", **more)
 
 
 class WandbRun:
-    """A run of W&B that starts, works and ends in a thread of its own, so that no picture waits for it.
+    """A W&B run that starts, logs and ends in its own thread, so that no picture waits for it.
 
-    Lightning takes it for one of its loggers. What W&B refuses is one warning, and the run goes on without it.
+    It has the methods of Lightning's loggers. The first error of W&B is logged as a warning, and switches the run off.
 
     Args:
-        start: starts the run, or returns None: nothing is logged; takes arguments of `wandb.init`.
+        start: starts the run with arguments of `wandb.init`; returns None to log nothing.
         save_dir: the run folder.
         picture, table, video: see `online_or_offline`.
     """
@@ -129,25 +133,29 @@ class WandbRun:
         self._thread.submit(self._begin)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process of the same training: the same run."""
-        self._thread.submit(int).result()  # it has started by then
+        """Pickle for another process of the same training, which joins the same run."""
+        self._thread.submit(int).result()  # wait until the run has started
         start = self._start if self._run is None else partial(self._start, id=self._run.id, resume="allow")
         return type(self), (start, self.save_dir, self._picture, self._table, self._video)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log numbers of a step."""
         self._later(lambda: self._log(metrics, step))
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:
+        """Record the configuration."""
         self._later(lambda: self._run.config.update(dict(params), allow_val_change=True))
 
     def log_image(self, key: str, images: Sequence[Any], step: int | None = None) -> None:
+        """Log pictures: uint8 arrays (H, W, 3), or files."""
         self._later(lambda: self._log({key: [self._picture(image) for image in images]}, step))
 
     def log_video(self, key: str, videos: Sequence[str], step: int | None = None) -> None:
+        """Log video files."""
         self._later(lambda: self._log({key: [self._video(video) for video in videos]}, step))
 
     def log_pictures(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table whose second column is shown as pictures; it holds their files."""
+        """Log a table whose second column holds picture files, which are shown as pictures."""
 
         def show() -> None:
             data = [[name, self._picture(file), *cells] for name, file, *cells in rows]
@@ -156,16 +164,16 @@ class WandbRun:
         self._later(show)
 
     def log_file(self, file: str, name: str, kind: str) -> None:
-        """Keep a file with the run."""
-        name = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:MOST_OF_A_NAME]  # what W&B takes
+        """Store a file with the run, as an artifact."""
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:MOST_OF_A_NAME]  # the characters that W&B allows
         self._later(lambda: self._run.log_artifact(file, name=name, type=kind))
 
     def finish(self, status: str) -> None:
-        """End the run, and wait until W&B has everything."""
+        """End the run, and wait until W&B has received everything."""
         self._later(lambda: self._run.finish(exit_code=0 if status == "completed" else 1))
         self._thread.shutdown()
 
-    # Lightning calls these as well: at the beginning and the end of every picture.
+    # Lightning calls these at the beginning and the end of every picture; nothing is to be done.
     def log_graph(self, model: Any) -> None: ...
 
     def save(self) -> None: ...
@@ -195,14 +203,15 @@ class WandbRun:
             return
         try:
             call()
-        except Exception as error:  # of whatever kind: the pictures and the record are there
+        except Exception as error:  # of any kind: results and record are in the run folder anyway
             self._off = True
-            log.warning("W&B failed (%s: %s): it gets no more", type(error).__name__, " ".join(str(error).split()))
+            reason = " ".join(str(error).split())
+            log.warning("W&B failed (%s: %s): nothing more is sent to it", type(error).__name__, reason)
 
 
 @contextmanager
 def _words_without_secrets() -> Iterator[None]:
-    """W&B keeps the words of the command with the run."""
+    """Hide passwords in the words of the command, which W&B stores with the run."""
     words, shown = sys.argv, without_secrets(sys.argv)
     if words == shown:
         yield
@@ -215,12 +224,12 @@ def _words_without_secrets() -> Iterator[None]:
 
 
 def why_offline(settings: Any) -> str | None:
-    """The reason not to try the server of W&B's settings, or None."""
+    """The reason not to contact the server in W&B's settings, or None."""
     url = urlparse(settings.base_url)
     if not settings.api_key and not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(url.hostname):
         return "no account is set up here (`wandb login`)"
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")):
-        return None  # only W&B knows whether it can be reached
+        return None  # only W&B can tell whether the server is reachable through it
     try:
         port = url.port or (80 if url.scheme == "http" else 443)
         socket.create_connection((url.hostname, port), timeout=CONNECT_SECONDS).close()
@@ -245,20 +254,23 @@ def log_picture(loggers: "Iterable[Logger]", key: str, image: "Tensor", step: in
         if hasattr(logger, "log_image"):  # W&B
             logger.log_image(key, [pixels.copy()], step=step)
         elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
-            logger.experiment.add_image(key, pixels, global_step=step, dataformats="HWC")
+            board: Any = logger
+            board.experiment.add_image(key, pixels, global_step=step, dataformats="HWC")
 
 
 def log_pictures(
     loggers: "Iterable[Logger]", key: str, files: Mapping[str, Path], numbers: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """A table with a row per picture: its name, the picture, and its numbers or texts; to the loggers that have tables.
+    """Log a table with a row per picture (name, picture, numbers or texts) to the loggers that support tables.
 
     Args:
+        loggers: of the run.
+        key: name of the table.
         files: name -> PNG file.
         numbers: name -> column -> value.
     """
-    columns = dict.fromkeys(column for name in files for column in numbers.get(name, {}))
-    columns = [column for column in columns if column not in ("name", "picture")]
+    every = dict.fromkeys(column for name in files for column in numbers.get(name, {}))
+    columns = [column for column in every if column not in ("name", "picture")]
     rows = [
         [printable(name, one_line=True), str(file), *(numbers.get(name, {}).get(column) for column in columns)]
         for name, file in files.items()
@@ -269,7 +281,7 @@ def log_pictures(
 
 
 def log_video(loggers: "Iterable[Logger]", key: str, file: Path, step: int) -> None:
-    """Send a clip to every logger that shows clips, if it is of a format that browsers play."""
+    """Send a video to every logger that shows videos, if browsers can play its format."""
     if file.suffix.lower() not in (".mp4", ".webm", ".gif"):
         return
     for logger in loggers:
@@ -278,43 +290,46 @@ def log_video(loggers: "Iterable[Logger]", key: str, file: Path, step: int) -> N
 
 
 def log_file(loggers: "Iterable[Logger]", file: Path, name: str, kind: str) -> None:
-    """Keep a file with the run, where the logger has a place for files (W&B: an artifact)."""
+    """Store a file with the run in the loggers that store files (W&B: as an artifact)."""
     for logger in loggers:
         if hasattr(logger, "log_file"):
             logger.log_file(str(file), name, kind)
 
 
 def log_config(loggers: "Iterable[Logger]", config: Mapping[str, Any]) -> None:
-    """Record the resolved configuration, without passwords and without numbers that JSON does not have."""
+    """Record the resolved configuration, without passwords and with numbers that JSON can represent."""
     for logger in loggers:
         shown = each_text(printable, finite(without_secrets(config)))
         if _compares(logger):
-            logger.hparams.update(shown)  # for its hparams.yaml; the rest is for `log_outcome`
+            logger.hparams.update(shown)  # type: ignore[attr-defined]  # the rest is for `log_outcome`
         else:
             logger.log_hyperparams(shown)
 
 
 def log_outcome(loggers: "Iterable[Logger]", config: Mapping[str, Any], numbers: Mapping[str, float]) -> None:
-    """Record what came of a configuration, where the logger compares runs by both. TensorBoard takes it once only, and
-    would go without the numbers if it had got the configuration before."""
+    """Record a configuration with its results in the loggers that compare runs by both.
+
+    TensorBoard accepts this once only, so it must not get the configuration earlier.
+    """
     for logger in loggers:
         if _compares(logger):
             logger.log_hyperparams(each_text(printable, finite(without_secrets(config))), dict(numbers))
 
 
 def _compares(logger: "Logger") -> bool:
-    """Whether it records numbers with a configuration: TensorBoard, whose tab of hyperparameters shows them."""
+    """Whether a logger records numbers with a configuration, as TensorBoard does for its tab of hyperparameters."""
     return "metrics" in signature(logger.log_hyperparams).parameters
 
 
 def log_numbers(loggers: "Iterable[Logger]", numbers: Mapping[str, float], step: int | None = None) -> None:
+    """Log numbers to every logger."""
     numbers = {printable(name, one_line=True): value for name, value in numbers.items()}
     for logger in loggers:
         logger.log_metrics(dict(numbers), step=step)
 
 
 def close(loggers: "Iterable[Logger]", status: str) -> None:
-    """End every logger's run. Without it, the next job of a sweep would go on in this one's W&B run."""
+    """End every logger's run; otherwise the next job of a sweep would continue this W&B run."""
     for logger in loggers:
         if hasattr(logger, "finish"):  # W&B
             logger.finish(status)

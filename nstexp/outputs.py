@@ -1,22 +1,22 @@
-"""The run folder's contract: which files a run leaves, and what is in them. Everything else reads runs through this.
+"""The run folder: which files a run writes, and what they contain. All other code reads runs through this module.
 
-output.png           the picture; with several content images one <name>.png each
-decoder.safetensors  of a training of AdaIN: what it made
-model.safetensors    of a training of texture_net or cin: what it made
-checkpoints/         of a training: last.ckpt, from which the same command goes on, and best.ckpt
-validation.csv       of a training: one row per validation
-skipped.txt          of a training: pictures that could not be used, with the reason
-images/              the picture while it was made, <name>_<step>.jpg
-scores.csv           of an evaluation: one row per pair and method; grid.png: all its pictures
-curve.csv            of an evaluation: the scores of unfinished pictures
-output.mp4           of a clip, or with its own ending, where no other place was given; output.png: a frame of it
-frames.csv           of a clip: one row per frame
+output.png           the result; with several content images, one <name>.png for each
+decoder.safetensors  training of AdaIN: the trained decoder
+model.safetensors    training of texture_net or cin: the trained network
+checkpoints/         training: last.ckpt, from which the same command continues, and best.ckpt
+validation.csv       training: one row per validation
+skipped.txt          training: pictures that could not be used, with the reason
+images/              the picture at earlier steps, <name>_<step>.jpg
+scores.csv           evaluation: one row per pair and method; grid.png shows all pictures
+curve.csv            evaluation: the scores of unfinished pictures
+output.mp4           clip (or with another suffix), if no other place was given; output.png: one of its frames
+frames.csv           clip: one row per frame
 losses.csv           one row per logged step: image, step, total, every term (unweighted), seconds
 metrics.json         {image: its last numbers}
-summary.json         one record of the run: see `Summary`
-config.yaml          the resolved configuration; a ${ in a name is \\${ there
-nstexp.log           what was logged
-.hydra/              Hydra's own record: composed config and overrides
+summary.json         the record of the run, see `Summary`
+config.yaml          the resolved configuration; a literal ${ is written as \\${
+nstexp.log           the log
+.hydra/              Hydra's record: composed configuration and overrides
 """
 
 import csv
@@ -38,36 +38,36 @@ from nstexp.core.secrets import without_secrets
 from nstexp.core.text import printable
 from nstexp.ownership import Inputs, Place, is_busy, record_of
 
-if TYPE_CHECKING:  # a refused command leaves its folder before torch is imported
+if TYPE_CHECKING:  # imported late, because refused commands need neither PIL nor torch
     from PIL import Image
     from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-NO_UNICODE = "backslashreplace"  # a file's name can be none, on Linux; in JSON the escape reads as that name again
-MEAN_OF = "mean of "  # begins the names under which an evaluation records the means of its methods
-# Of the row or column `painting`, where its numbers are shown.
+NO_UNICODE = "backslashreplace"  # on Linux, file names may be invalid Unicode; JSON reads the escape as the same name
+MEAN_OF = "mean of "  # prefix of the names under which an evaluation records the means of its methods
+# Explains the row or column `painting` wherever its numbers are shown.
 WHY_THE_PAINTING_IS_NOT_0 = (
-    "The painting itself is stretched to the photo's shape before it is measured, and its goal is its own shape: where "
-    "the two shapes differ, its style does not score 0. Of several paintings it is the one with the largest share, "
-    "measured against all of them."
+    "The painting itself is resized to the photo's shape before it is measured, but its target keeps the painting's "
+    "shape: where the two shapes differ, its style score is not 0. Of several paintings, the one with the largest "
+    "share is shown, measured against all of them."
 )
 Status = Literal["running", "completed", "failed", "interrupted"]
 
 
 @dataclass
 class Summary:
-    """The record of one run. Times in seconds, memory in megabytes (peak resident set; on a GPU its own peak too)."""
+    """The record of one run. Times in seconds; memory in megabytes: peak resident set, and the peak on a GPU."""
 
     status: Status = "running"
     error: str | None = None
     task: str | None = None
     method: str | None = None
     overrides: list[str] = field(default_factory=list)
-    choices: dict[str, Any] = field(default_factory=dict)  # of every config group
+    choices: dict[str, Any] = field(default_factory=dict)  # config group -> option
     seed: int | None = None
     outputs: list[str] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)  # that this run and earlier ones have made in the run folder
+    files: list[str] = field(default_factory=list)  # written by this run and earlier ones, relative to the run folder
     started: str | None = None
     seconds: float | None = None
     peak_memory_mb: float | None = None
@@ -76,28 +76,28 @@ class Summary:
     precision: str | None = None
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    # Term -> layer -> its factor in the total, in units that other codes share: see LossSet.coefficients. Some depend
-    # on the picture's size; these are of the last picture.
+    # Term -> layer -> its factor in the total loss, see LossSet.coefficients. Some depend on the size of the picture;
+    # these belong to the last picture.
     coefficients: dict[str, dict[str, float]] = field(default_factory=dict)
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    # The same measures of what no method made: picture -> "photo" (nothing was done) and "painting" -> its numbers.
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # picture -> measure or loss -> value
+    # Measures for comparison: picture -> "photo" (unchanged content) and "painting" -> measure -> value.
     references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    # Measure -> the network, weights and layers behind it.
+    # Measure -> the network, weights and layers that compute it.
     measured_with: dict[str, str] = field(default_factory=dict)
-    # The measures of which more is better; None: not recorded, and then only `ssim` is one.
+    # Measures of which a higher value is better; None in old records, in which only `ssim` is one.
     higher_is_better: list[str] | None = None
 
 
 class RunFolder:
-    """Writes the files of one run; every file appears complete or not at all (losses.csv grows by whole rows).
+    """Writes the files of one run. Every file appears complete or not at all; losses.csv grows by whole rows.
 
-    Only what earlier runs have made in the folder is replaced: whatever writes a file raises a UserError where another
-    one has its name.
+    Only files that earlier runs wrote in the folder are replaced. Methods that write a file raise a UserError if
+    another file has its name.
 
     Args:
         path: the folder.
-        writes: False in all but one of several processes that train together: nothing is written then.
-        place: the same folder, where it was taken for this run.
+        writes: False in all but one of several processes that train together; then nothing is written.
+        place: the same folder, if it is locked for this run.
     """
 
     def __init__(self, path: str | Path, writes: bool = True, place: Place | None = None) -> None:
@@ -109,28 +109,29 @@ class RunFolder:
 
     @property
     def inputs(self) -> Inputs:
-        """What the run reads; tasks add the files that they find."""
+        """The files that the run reads; tasks add those that they find."""
         return self.place.inputs
 
     def check(self, *names: str) -> None:
-        """Fail before the work, not after it: raise a UserError if one of these files may not be written."""
+        """Raise a UserError if one of these files may not be written, so that a run fails before the work."""
         if self.writes:
             self.place.check(*names)
 
     def check_losses(self, *pictures: str) -> None:
-        """The same for what is written while pictures of these names are made step by step."""
-        found = self.path.glob("images/*.jpg")
-        self.check("losses.csv", *(f"images/{path.name}" for path in found if path.stem.rpartition("_")[0] in pictures))
+        """Like `check`, for the files that are written while pictures of these names are optimized."""
+        earlier = self.path.glob("images/*.jpg")
+        images = (f"images/{path.name}" for path in earlier if path.stem.rpartition("_")[0] in pictures)
+        self.check("losses.csv", *images)
 
     def claim(self, name: str, work: bool = True) -> Path:
-        """The path of a file that is to be written, which is recorded as the run's own before it is there.
+        """The path of a file to write; the file is recorded as written by this run before it exists.
 
         Args:
             name: relative to the folder, with `/`.
-            work: False of what a run leaves that was refused.
+            work: False for files that a refused run leaves, too.
 
         Raises:
-            UserError: a file has that name that no run of nstexp has made, or that is an input or read-only.
+            UserError: the file exists and no run of nstexp wrote it, or it is an input or read-only.
         """
         if self.writes and name not in self.place.made:
             self.place.check(name)
@@ -141,15 +142,17 @@ class RunFolder:
         return self.path / name
 
     def write_config(self, text: str) -> None:
+        """Write config.yaml."""
         self._write("config.yaml", text, work=False)
 
     def write_summary(self) -> None:
+        """Write summary.json."""
         self.claim("summary.json", work=False)
         self.summary.files = sorted(self.place.known | self.place.made)
         self._write("summary.json", _json(asdict(self.summary)), work=False)
 
     def save_picture(self, image: "Tensor", file_name: str) -> Path:
-        """The final picture (3, H, W) in [0, 1], inside the run folder."""
+        """Write a finished picture (3, H, W) in [0, 1] into the run folder; returns its path."""
         from nstexp.media.images import save_image
 
         path = self.claim(file_name)
@@ -157,20 +160,20 @@ class RunFolder:
         return path
 
     def write_rows(self, file_name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A CSV file with the columns that any row has."""
+        """Write a CSV file with all columns that occur in the rows."""
         if self.writes:
             write_csv(self.claim(file_name), rows)
 
     def save_sheet(self, image: "Image.Image", file_name: str) -> None:
-        """A contact sheet of several pictures."""
+        """Write a contact sheet of several pictures."""
         write_atomically(self.claim(file_name), lambda temporary: image.save(temporary))
 
     def save_progress(self, image: "Tensor", name: str, step: int) -> None:
-        """The picture (3, H, W) as it is at a step."""
+        """Write the picture (3, H, W) in [0, 1] as it is at a step."""
         self.save_picture(image, f"images/{name}_{step:05d}.jpg")
 
     def append_losses(self, row: Mapping[str, Any]) -> None:
-        """One row of losses.csv; the first row fixes the columns."""
+        """Append a row to losses.csv; the first row fixes the columns."""
         self._append("losses.csv", row)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
@@ -189,14 +192,14 @@ class RunFolder:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
     def continue_losses(self, step: int) -> None:
-        """Keep the rows of losses.csv and validation.csv up to a step; a resumed run writes on behind them."""
+        """Keep the rows of losses.csv and validation.csv up to a step; a resumed run appends to them."""
         for name in ("losses.csv", "validation.csv"):
             if not self.writes or not (self.path / name).exists():
                 continue
             path = self.claim(name)
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
-                # A row that was cut off in the middle of writing has no value in its last column.
+                # A row that was cut off while it was written has no value in its last column.
                 rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
                 columns = list(reader.fieldnames or [])
             if not rows:
@@ -220,17 +223,17 @@ class RunFolder:
             return list(csv.DictReader(file))
 
     def begin_frames(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """frames.csv with the rows of an earlier, interrupted run; others are written behind them."""
+        """Start frames.csv with the rows of an earlier, interrupted run; further rows are appended."""
         if rows:
             self.write_rows("frames.csv", rows)
             self._columns["frames.csv"] = list(rows[0])
 
     def append_frame(self, row: Mapping[str, Any]) -> None:
-        """One row of frames.csv; the first row fixes the columns."""
+        """Append a row to frames.csv; the first row fixes the columns."""
         self._append("frames.csv", row)
 
     def append_validation(self, row: Mapping[str, Any]) -> None:
-        """One row of validation.csv."""
+        """Append a row to validation.csv; the first row fixes the columns."""
         self._append("validation.csv", row)
 
     def read_skipped(self) -> list[str]:
@@ -239,20 +242,20 @@ class RunFolder:
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def write_skipped(self, lines: Iterable[str]) -> None:
-        """skipped.txt: one picture a line, with the reason."""
+        """Write skipped.txt, one picture a line, with the reason."""
         self._write("skipped.txt", "".join(f"{printable(line, one_line=True)}\n" for line in lines))
 
     @property
     def last_checkpoint(self) -> Path:
-        """Where a training goes on from; it may not exist yet."""
+        """The checkpoint from which a training continues; it may not exist yet."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @contextmanager
     def new_checkpoint(self, name: str) -> Iterator[Path]:
-        """A name to write a checkpoint under; it becomes checkpoints/<name>.ckpt when it is complete.
+        """Yield a temporary path for a checkpoint; it becomes checkpoints/<name>.ckpt when it is complete.
 
         Raises:
-            UserError: the disk is full or not writable; the checkpoint before is untouched.
+            UserError: the disk is full or not writable; the previous checkpoint is kept.
         """
         path = self.claim(f"checkpoints/{name}.ckpt")
         temporary = path.with_name(f".writing-{name}.ckpt")
@@ -263,26 +266,26 @@ class RunFolder:
                 os.replace(temporary, path)
         except OSError as error:
             reason = error.strerror or str(error)
-            older = "the one before is still good" if path.exists() else "there is no earlier one"
+            older = "the previous one is still good" if path.exists() else "there is no earlier one"
             raise UserError(f"{path}: the checkpoint cannot be written ({reason}); {older}") from error
         finally:
             if self.writes:
                 temporary.unlink(missing_ok=True)
 
     def record_metrics(self, name: str, numbers: Mapping[str, float]) -> None:
-        """The last numbers of one picture, into metrics.json and the summary."""
+        """Record the last numbers of one picture in metrics.json and in the summary."""
         self.summary.metrics.setdefault(name, {}).update(numbers)
         self._write("metrics.json", _json(self.summary.metrics))
 
     def record_references(
         self, name: str, rows: Mapping[str, Mapping[str, float]], measured_with: Mapping[str, str]
     ) -> None:
-        """The measures of one picture's photo and painting, into the summary, and what computes them."""
+        """Record the measures of a picture's photo and painting in the summary, and the networks that compute them."""
         self.summary.references[name] = {row: dict(numbers) for row, numbers in rows.items()}
         self.summary.measured_with.update(measured_with)
 
     def pictures(self) -> dict[str, Path]:
-        """{name: file} of the pictures that have numbers."""
+        """Name -> file of the pictures that have numbers."""
         files = {name: self.path / f"{name}.png" for name in self.summary.metrics}
         return {name: file for name, file in files.items() if file.is_file()}
 
@@ -298,17 +301,23 @@ def _json(content: Any) -> str:
 
 
 def say_replaced(output: str, files: Sequence[Path]) -> None:
-    """Say before the work which files the user's `output`, as it was typed, will replace."""
+    """Log, before the work, which existing files will be replaced.
+
+    Args:
+        output: the value of the key `output`, as it was typed.
+        files: that will be written.
+    """
     there = [file for file in files if file.is_file() or (file.is_dir() and any(file.iterdir()))]
     if there:
         kind = "folder" if there[0].is_dir() else "file"
-        which = f"the {kind} that is there" if len(files) == 1 else f"{len(there)} of {len(files)} files are there and"
+        which = f"the existing {kind}" if len(files) == 1 else f"{len(there)} of {len(files)} files exist and"
         log.info("output=%s: %s will be replaced", output, which)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as a CSV file with the columns that any of them has; complete or not at all. What is no valid Unicode, as a
-    file's name can be on Linux, is written as an escape.
+    """Write rows as a CSV file with all columns that occur; the file appears complete or not at all.
+
+    Text that is not valid Unicode, as file names may be on Linux, is escaped.
 
     Raises:
         UserError: the file cannot be written.
@@ -325,32 +334,31 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_summary(folder: str | Path) -> Summary:
-    """The record of a run folder.
-
-    What another version of nstexp recorded besides is left out.
+    """Read the record of a run folder; fields that only another version of nstexp knows are left out.
 
     Raises:
         FileNotFoundError: the folder holds no summary.json.
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     record = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
     if not isinstance(record, dict) or "status" not in record:
-        raise ValueError("no record of a run")
+        raise ValueError("not the record of a run")
     known = {f.name for f in fields(Summary)}
-    if isinstance(metrics := record.get("metrics"), dict):  # null: a number that was not finite
+    if isinstance(metrics := record.get("metrics"), dict):  # null stands for a number that was not finite
         record["metrics"] = {
-            name: {key: value for key, value in own.items() if value is not None} for name, own in metrics.items()
+            name: {key: value for key, value in numbers.items() if value is not None}
+            for name, numbers in metrics.items()
         }
     return Summary(**{key: value for key, value in record.items() if key in known})
 
 
 def unescaped(config: Any) -> Any:
-    r"""What config.yaml holds, read as plain YAML. There a ${ that is no reference is \${, for composing it."""
+    r"""Undo the escapes in config.yaml when it is read as plain YAML: a literal ${ is written as \${ there."""
     return each_text(lambda text: re.sub(r"(\\*)\\\$\{", lambda match: match[1][::2] + "${", text), config)
 
 
 def each_text(change: Callable[[str], str], values: Any) -> Any:
-    """The same tables and lists, with every text in them changed."""
+    """Copy nested tables and lists, and apply `change` to every text in them."""
     if isinstance(values, dict):
         return {key: each_text(change, value) for key, value in values.items()}
     if isinstance(values, list):
@@ -359,14 +367,14 @@ def each_text(change: Callable[[str], str], values: Any) -> Any:
 
 
 def finished(run_dir: Path, config: str) -> Path | None:
-    """The result of a run that completed in this folder before, with this configuration; None: there is none.
+    """The result of an earlier run that completed in this folder with the same configuration; None if there is none.
 
     Args:
         run_dir: the folder.
         config: the resolved configuration, as YAML.
 
     Raises:
-        UserError: one completed with another configuration.
+        UserError: a run with another configuration completed in this folder.
     """
     try:
         summary = read_summary(run_dir)
@@ -379,7 +387,7 @@ def finished(run_dir: Path, config: str) -> Path | None:
         return None
     if not all(output.exists() for output in outputs):
         return None
-    # Where it was logged changes no result.
+    # `logger` does not change results.
     changed = sorted(key for key in {*before, *now} - {"run_dir", "logger"} if before.get(key) != now.get(key))
     if changed:
         raise UserError(
@@ -390,42 +398,50 @@ def finished(run_dir: Path, config: str) -> Path | None:
 
 
 def objective(run_dir: Path, names: str | Sequence[str] | None) -> float | list[float] | None:
-    """What a search goes by: of each name the number that the run recorded, the mean over its pictures.
+    """The number or numbers that a search optimizes: for each name, the mean of what the run recorded.
+
+    Args:
+        run_dir: the run folder.
+        names: of recorded numbers; None: there is no search.
+
+    Returns:
+        A number for one name, a list for a list of names.
 
     Raises:
-        UserError: there is no such number.
+        UserError: the run recorded no such number.
     """
     if names is None:
         return None
-    several = not isinstance(names, str)
+    wanted = [names] if isinstance(names, str) else list(names)
     metrics = read_summary(run_dir).metrics
-    means = {name: own for name, own in metrics.items() if name.startswith(MEAN_OF)}
+    means = {name: numbers for name, numbers in metrics.items() if name.startswith(MEAN_OF)}
     if len(means) > 1:
         raise UserError(f"objective={names}: this evaluation has {len(means)} methods, search with one at a time")
-    metrics = (means or metrics).values()
-    found = []
-    for name in names if several else [names]:
-        numbers = [own[name] for own in metrics if name in own]
-        if not numbers:
-            known = ", ".join(sorted({key for own in metrics for key in own}))
-            raise UserError(f"objective={name} is not among what this run recorded: {known}")
-        found.append(sum(numbers) / len(numbers))
-    return found if several else found[0]
+    rows = list((means or metrics).values())
+    objectives: list[float] = []
+    for name in wanted:
+        values = [numbers[name] for numbers in rows if name in numbers]
+        if not values:
+            known = ", ".join(sorted({key for numbers in rows for key in numbers}))
+            raise UserError(f"objective={name} is not among the numbers that this run recorded: {known}")
+        objectives.append(sum(values) / len(values))
+    return objectives[0] if isinstance(names, str) else objectives
 
 
 def record_death(run_dir: Path, error: str, overrides: Sequence[str] = (), status: Status = "failed") -> None:
-    """Record that the process of a run that was not finished is gone, for the reports.
+    """Record that the process of an unfinished run has ended, for the reports.
 
     Args:
-        run_dir: its folder, which may not be there yet.
-        error: what is known of it.
-        overrides: the run's, for a run without a record.
+        run_dir: its folder, which may not exist yet.
+        error: the reason, as far as it is known.
+        overrides: of the run; used if the run has no record yet.
+        status: how the run ended.
 
     Raises:
         UserError: the folder is not writable.
     """
     if is_busy(run_dir) or ((run_dir / "summary.json").exists() and record_of(run_dir) is None):
-        return  # another process has taken it up, or it is not a run's
+        return  # another process works in it, or it is not a run folder
     folder = RunFolder(run_dir)
     try:
         folder.summary = read_summary(run_dir)
@@ -438,7 +454,7 @@ def record_death(run_dir: Path, error: str, overrides: Sequence[str] = (), statu
 
 
 def hide_secrets(folder: Path) -> None:
-    """Take the passwords in addresses out of what Hydra has written of a command or a sweep."""
+    """Remove passwords in addresses from the files that Hydra wrote about a command or a sweep."""
     for path in (folder / f"{name}.yaml" for name in ("config", "hydra", "overrides", "multirun")):
         with suppress(OSError, UserError, UnicodeError):
             before = path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Whose the files are where a run writes: the user's, those that the run reads, or those of an earlier run.
+"""Whose files are in the folder a run writes to: the user's, inputs of the run, or results of an earlier run.
 
-In its folder a run replaces only what earlier runs have made there, which their summary.json says, and nowhere a file
-that it reads. One run at a time works in a folder. One that is refused leaves the folder as it was.
+In its folder, a run replaces only files that earlier runs wrote (their summary.json lists them), and never a file that
+it reads. Only one run at a time works in a folder. A run that is refused leaves the folder as it was.
 """
 
 import json
@@ -22,45 +22,45 @@ LOCK, SWEEP_LOCK = ".nstexp.lock", ".nstexp-sweep.lock"
 LOG = "nstexp.log"
 OF_EVERY_RUN = ("config.yaml", "summary.json", "metrics.json")
 OF_SWEEPS = ("multirun.yaml", "optimization_results.yaml", "report.html", "table.csv", "grid.png")
-TABLE_HEAD = "job,picture,status,"  # of a report's table.csv
-OF_LOGGERS = ("csv", "tensorboard", "wandb")  # folders in a run folder
-# What records without a list of files stand for, besides pictures.
+TABLE_HEAD = "job,picture,status,"  # first line of a report's table.csv
+OF_LOGGERS = ("csv", "tensorboard", "wandb")  # subfolders of a run folder
+# Files that runs of older versions may have written, besides pictures; their records list no files.
 OF_OLDER_VERSIONS = (
     *OF_EVERY_RUN, "losses.csv", "validation.csv", "skipped.txt", "scores.csv", "curve.csv", "grid.png", "frames.csv",
     "output.png", "model.onnx", "decoder.safetensors", "model.safetensors", "checkpoints/last.ckpt",
     "checkpoints/best.ckpt", "csv/metrics.csv", "csv/hparams.yaml",
 )  # fmt: skip
-OURS = re.compile(r"^ *_target_: nstexp\.", re.MULTILINE)  # in a configuration
-WRITTEN = ("run_dir", "output", "logger", "trainer", "hydra")  # keys whose files and folders no run reads
-# Keys whose folders are read with all pictures in them. A file is an input under any key.
+OURS = re.compile(r"^ *_target_: nstexp\.", re.MULTILINE)  # marks a configuration of nstexp
+WRITTEN = ("run_dir", "output", "logger", "trainer", "hydra")  # keys whose files and folders are written, not read
+# Keys whose folders are read with all pictures in them; files are inputs under any key.
 FOLDERS = ("content", "style", "fine_style", "masks", "add_style", "val_content", "val_style")
 
 
 class Inputs:
-    """The files that a run reads. They are known again under every name: by a link, in another case, as a hard link."""
+    """The files that a run reads. Links, hard links and other spellings of their names are recognized."""
 
     def __init__(self) -> None:
         self._files: set[tuple[int, int]] = set()
         self._folders: set[str] = set()
 
     def add(self, paths: Iterable[Path], folders: bool = False) -> None:
-        """Files, and with `folders` also folders, whose pictures are inputs. What does not exist is none."""
+        """Add files, and with `folders` also folders of pictures. Paths that do not exist are ignored."""
         for path in paths:
-            with suppress(OSError, ValueError):  # too long for a name, or not allowed in one
+            with suppress(OSError, ValueError):  # too long for a path, or with characters that paths cannot have
                 if path.is_file():
                     self._files.add(_inode(path))
                 elif folders and path.is_dir():
                     self._folders.add(os.path.join(os.path.realpath(path), ""))
 
     def add_config(self, values: Mapping[str, Any]) -> None:
-        """Every file that a configuration, as plain values, names, and the folders of pictures."""
+        """Add every file that a resolved configuration names, and its folders of pictures."""
         for key, text in texts({key: value for key, value in values.items() if key not in WRITTEN}):
-            # An override inside a text, as task.methods has them, names its file behind the sign.
-            paths = [Path(os.path.expanduser(each)) for each in {text, text.rpartition("=")[2]} if each]
+            # An override inside a text, as in task.methods, names its file after the = sign.
+            paths = [Path(os.path.expanduser(name)) for name in {text, text.rpartition("=")[2]} if name]
             self.add(paths, folders=key in FOLDERS)
 
     def __contains__(self, path: Path) -> bool:
-        """Whether there is a file at `path`, or where it leads, that the run reads."""
+        """Whether `path`, or the target of its link, is a file that the run reads."""
         try:
             if _inode(path) in self._files:
                 return True
@@ -70,14 +70,18 @@ class Inputs:
         return path.suffix.lower() in READABLE and any(place.startswith(folder) for folder in self._folders)
 
     def come_from(self, folder: Path) -> bool:
-        """Whether all pictures of this very folder are read. Results in it would be read by the next run."""
+        """Whether all pictures in this folder are read, so that the next run would also read results in it."""
         return os.path.join(os.path.realpath(folder), "") in self._folders
 
     def protect(self, paths: Iterable[Path], key: str) -> None:
-        """Raise a UserError where a result would replace an input.
+        """Check that results do not replace inputs.
 
         Args:
+            paths: of the results.
             key: of the results, for the message.
+
+        Raises:
+            UserError: one of the paths is an input.
         """
         for path in paths:
             if path in self:
@@ -88,29 +92,29 @@ class Place:
     """A folder in which a run, or a sweep, writes.
 
     Args:
-        path: the folder, which may not be there yet.
-        inputs: what the run reads.
-        record: the folder in it that holds Hydra's record; None: there is none.
+        path: the folder, which may not exist yet.
+        inputs: the files that the run reads.
+        record: name of the subfolder with Hydra's record; None: there is none.
     """
 
     def __init__(self, path: str | Path, inputs: Inputs | None = None, record: str | None = ".hydra") -> None:
         self.path, self.inputs = Path(path), inputs or Inputs()
-        self.made: set[str] = set()  # by this one
-        self.begun = False  # whether more than the record of a run was written
+        self.made: set[str] = set()  # names of files that this run wrote
+        self.begun = False  # whether more than the record of the run was written
         self._key = "run_dir"
         self._record = None if record is None else self.path / record
-        self.known = self._made_before()  # by earlier runs
+        self.known = self._made_before()  # names of files that earlier runs wrote
         self._claim: Claim | None = None
-        self._folders: list[Path] = []  # that were not there before `take`
-        self._before: dict[Path, bytes | None] = {}
-        self._logs: list[Path] = []
+        self._folders: list[Path] = []  # folders that `take` created
+        self._before: dict[Path, bytes | None] = {}  # contents of files before `take`; None: the file was missing
+        self._logs: list[Path] = []  # folders of loggers that did not exist before
 
     def __getstate__(self) -> dict[str, Any]:
-        """For the other processes of a training, which have not claimed the folder."""
+        """State for the other processes of a training, which do not hold the lock."""
         return {**vars(self), "_claim": None}
 
     def check(self, *names: str) -> None:
-        """Raise a UserError if one of these files, named relative to the folder, may not be written."""
+        """Raise a UserError if one of these files (relative to the folder) may not be written."""
         for name in names:
             path = self.path / name
             self.inputs.protect([path], f"{self._key}={self.path}")
@@ -122,19 +126,19 @@ class Place:
                 raise UserError(f"{self._key}={self.path}: {name} {why} and would be replaced, choose another folder")
 
     def take(self, key: str = "run_dir") -> None:
-        """Make the folder if it is not there, and keep other runs out of it until `release`.
+        """Create the folder if needed, and lock it against other runs until `release`.
 
         Args:
-            key: what the user knows the folder as.
+            key: the config key of the folder, named in error messages.
 
         Raises:
-            UserError: another run is at work in it, it cannot be written, or it holds files in the way.
+            UserError: another run works in the folder, it is not writable, or it holds files in the way.
         """
         if self.inputs.come_from(self.path):
             raise UserError(f"{key}={self.path}: the run reads the pictures in this folder, choose another one")
         self._take(key, LOCK, "run")
         try:
-            self.known = self._made_before()  # again, of the run that has worked here until now
+            self.known = self._made_before()  # again, because another run may have ended meanwhile
             self.check(*self._of_hydra(), *OF_EVERY_RUN)
         except BaseException:
             self.release()
@@ -146,7 +150,7 @@ class Place:
             self._folders.append(self._record)
 
     def take_for_sweep(self, key: str = "hydra.sweep.dir") -> None:
-        """The same for the folder of a sweep."""
+        """Like `take`, for the folder of a sweep."""
         self._take(key, SWEEP_LOCK, "sweep")
         try:
             self.known = set(OF_SWEEPS) if is_sweep(self.path) else set()
@@ -162,14 +166,16 @@ class Place:
             raise
 
     def _of_hydra(self) -> list[str]:
-        """What Hydra writes, relative to the folder."""
-        names = () if self._record is None else ("config", "hydra", "overrides")
-        return [LOG, *((self._record / f"{name}.yaml").relative_to(self.path).as_posix() for name in names)]
+        """The files that Hydra writes, relative to the folder."""
+        if self._record is None:
+            return [LOG]
+        record = self._record.relative_to(self.path)
+        return [LOG, *((record / f"{name}.yaml").as_posix() for name in ("config", "hydra", "overrides"))]
 
     def _made_before(self) -> set[str]:
-        """The files that earlier runs have made in the folder, by their names relative to it."""
+        """The files that earlier runs wrote in the folder, relative to it."""
         record = record_of(self.path)
-        if record is None:  # ended before it could write one, or not a run folder
+        if record is None:  # the run ended before it wrote its record, or there was none
             begun = self._record is not None and _names_nstexp(self._record / "config.yaml")
             return set(self._of_hydra()) if begun else set()
         files = record.get("files")
@@ -177,11 +183,12 @@ class Place:
         return {*self._of_hydra(), *named}
 
     def _take(self, key: str, lock: str, what: str) -> None:
+        """Create the folder and lock it with a file named `lock`."""
         self._key = key
-        missing = [each for each in (self.path, *self.path.parents) if not os.path.lexists(each)]
+        missing = [folder for folder in (self.path, *self.path.parents) if not os.path.lexists(folder)]
         try:
             for folder in reversed(missing):
-                with suppress(FileExistsError):  # made by another process just now
+                with suppress(FileExistsError):  # another process created it just now
                     folder.mkdir()
                     self._folders.append(folder)
             if not self.path.is_dir():
@@ -196,15 +203,15 @@ class Place:
             raise
 
     def release(self) -> None:
-        """Let other runs in. Folders that were not there before go if they are empty."""
+        """Unlock the folder, and remove folders that `take` created if they are empty."""
         if self._claim is not None:
             self._claim.release()
             self._claim = None
         self._remove_empty()
 
     def undo(self) -> None:
-        """Bring the folder back to what it was before `take`, of a run that has made nothing but its record."""
-        logging.shutdown()  # nstexp.log is open
+        """Restore the folder as it was before `take`, for a run that wrote only its record."""
+        logging.shutdown()  # closes nstexp.log
         for path, content in self._before.items():
             with suppress(OSError):
                 if content is None:
@@ -223,7 +230,7 @@ class Place:
 
 
 def record_of(folder: Path) -> dict[str, Any] | None:
-    """summary.json of a run folder; None if there is none of nstexp's."""
+    """The content of summary.json in a run folder; None if it is missing or not written by nstexp."""
     try:
         record = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -232,7 +239,7 @@ def record_of(folder: Path) -> dict[str, Any] | None:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether the OF_SWEEPS that may be in a folder are those of a sweep, or of a report."""
+    """Whether files named as in OF_SWEEPS belong to a sweep of nstexp, or to a report."""
     try:
         with (folder / "table.csv").open(encoding="utf-8", errors="replace") as table:
             reported = table.readline().startswith(TABLE_HEAD)
@@ -242,7 +249,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def is_busy(folder: Path) -> bool:
-    """Whether a run is at work in a folder."""
+    """Whether a run works in a folder."""
     if not (folder / LOCK).exists():
         return False
     try:
@@ -253,7 +260,7 @@ def is_busy(folder: Path) -> bool:
 
 
 def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in tables and lists, each behind the name of the innermost table's key that it stands under."""
+    """Yield every text in nested tables and lists, with the innermost key that it belongs to."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, Mapping):
@@ -265,6 +272,7 @@ def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _of_older_version(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
+    """Names of files that an older version may have written; its record lists no files."""
     yield from OF_OLDER_VERSIONS
     yield from (f"{name}.png" for name in record.get("metrics") or ())
     yield from (Path(str(output)).name for output in record["outputs"] or ())
@@ -272,7 +280,7 @@ def _of_older_version(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names_nstexp(config: Path) -> bool:
-    """Whether a file of Hydra's holds a configuration of nstexp."""
+    """Whether a file written by Hydra holds a configuration of nstexp."""
     try:
         return bool(OURS.search(config.read_text(encoding="utf-8", errors="replace")))
     except OSError:
@@ -280,5 +288,5 @@ def _names_nstexp(config: Path) -> bool:
 
 
 def _inode(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+    status = path.stat()
+    return status.st_dev, status.st_ino

@@ -1,4 +1,4 @@
-"""Config to objects to task: the only place that builds the pieces of a run, and the last that sees a config object."""
+"""Build the parts of a run from its configuration, and run the task. Code below this module sees no config objects."""
 
 import contextlib
 import hashlib
@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from cachetools import LRUCache
@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from nstexp import interrupts, loggers
 from nstexp.config import trust
 from nstexp.config.build import build, prepared
-from nstexp.config.early import check_layers, check_values, measure_names, request_of
+from nstexp.config.early import check_layers, check_values, measure_names, plain_table, request_of
 from nstexp.config.quoting import resolved_yaml
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method nee
 
 log = logging.getLogger(__name__)
 RECORDED_VERSIONS = ("nstexp", "torch", "torchvision", "pytorch-lightning", "hydra-core")
-MOST_KEPT = 4
+MOST_KEPT = 4  # objects that the runs of a process share
 T = TypeVar("T")
 _KEPT: LRUCache[str, Any] = LRUCache(MOST_KEPT)
 
@@ -53,15 +53,19 @@ def run(
     announce: Callable[[Path], None] = lambda path: None,
     place: Place | None = None,
 ) -> Path:
-    """Do what the configuration says; returns the path of the result.
+    """Run the task of a configuration.
 
     Args:
         cfg: the composed configuration.
-        run_dir: where to write.
-        overrides, choices: what the user set, and the option of every config group, for the record.
-        variants: label -> configuration of each method, for a task that takes several.
-        announce: called with the path of the result as soon as everything is written; loggers may take longer.
-        place: `run_dir`, taken for this run.
+        run_dir: the folder to write to.
+        overrides: what the user set, for the record.
+        choices: config group -> option, for the record.
+        variants: label -> configuration of each method, for a task that takes several methods.
+        announce: called with the path of the result as soon as all files are written; loggers may take longer.
+        place: `run_dir`, locked for this run.
+
+    Returns:
+        The path of the result.
 
     Raises:
         UserError: bad input or configuration.
@@ -74,7 +78,7 @@ def run(
     summary = folder.summary
     summary.task, summary.method, summary.overrides = choices.get("task"), choices.get("method"), overrides
     options = {group: option for group, option in choices.items() if not group.startswith("hydra")}
-    summary.choices = OmegaConf.to_container(OmegaConf.create(options))
+    summary.choices = plain_table(OmegaConf.create(options))
     summary.seed, summary.versions = cfg.seed, {name: version(name) for name in RECORDED_VERSIONS}
     active: list[Logger] = []
     try:
@@ -87,7 +91,7 @@ def run(
         raise
     if not _close(cfg, folder, active):
         summary.status = "interrupted"
-        summary.error = f"interrupted at the end: {result} is complete, but a logger may lack some of the run"
+        summary.error = f"interrupted at the end: {result} is complete, but a logger may lack parts of the run"
         folder.write_summary()
         raise Stopped(summary.error, interrupted=True)
     return result
@@ -95,7 +99,7 @@ def run(
 
 @contextlib.contextmanager
 def _recorded(folder: RunFolder) -> Iterator[None]:
-    """Leave a complete record, also of a run that failed: in a sweep it is a row of the comparison."""
+    """Write a complete record, also if the run fails, because in a sweep it is a row of the comparison."""
     started, summary = time.perf_counter(), folder.summary
     summary.started = datetime.now().astimezone().isoformat(timespec="seconds")
     _reset_peak_memory()
@@ -131,7 +135,7 @@ def _run(
 ) -> Path:
     for config in (cfg, *variants.values()):
         check_values(config)
-    resolved = OmegaConf.to_container(cfg, resolve=True)
+    resolved = plain_table(cfg, resolve=True)
     torch.manual_seed(cfg.seed)
     parts = Parts(prepared(cfg), folder, active)
     asked = signature(trust.located(cfg.task._target_, "task._target_")).parameters
@@ -150,11 +154,11 @@ def _run(
         active += [build(entry, save_dir=str(folder.path)) for entry in (parts.cfg.logger or {}).values()]
     loggers.log_config(active, resolved | {"choices": summary.choices})
     interrupts.check()
-    return task(folder=folder, **pieces)
+    return cast(Path, task(folder=folder, **pieces))
 
 
 def _claim_logs(entries: DictConfig | None, folder: RunFolder) -> None:
-    """Keep Lightning's CSV logger, which replaces what it finds, from files that are not nstexp's."""
+    """Check that Lightning's CSV logger, which replaces existing files, replaces only files of nstexp."""
     for entry in (entries or {}).values():
         if str(entry.get("_target_")).endswith(".CSVLogger"):
             names = (str(entry.get("name") or ""), str(entry.get("version") or ""))
@@ -163,7 +167,7 @@ def _claim_logs(entries: DictConfig | None, folder: RunFolder) -> None:
 
 
 def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, DictConfig]) -> dict[str, Any]:
-    """What the task asks for by the names of its arguments, besides what its own configuration gives it."""
+    """Build the objects that the task's arguments ask for by name, except those in its own configuration."""
     cfg, summary = parts.cfg, parts.folder.summary
     offered: dict[str, Callable[[], Any]] = {
         "request": lambda: request_of(cfg),
@@ -180,7 +184,7 @@ def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, Dic
         others = {label: Parts(prepared(config), parts.folder, parts.active) for label, config in variants.items()}
         others = others or {str(summary.method): parts}
         summary.method = ",".join(others)
-        return pieces | {"methods": {label: each.method() for label, each in others.items()}}
+        return pieces | {"methods": {label: part.method() for label, part in others.items()}}
     if variants:
         raise UserError(f"method=[{','.join(variants)}]: only task=evaluate takes several methods; sweep them with -m")
     return pieces | {"method": parts.method()}
@@ -188,11 +192,12 @@ def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, Dic
 
 @dataclass
 class Parts:
-    """What a configuration is built of, each part when it is asked for.
+    """Builds the parts of a run from its configuration, each on first use.
 
     Args:
-        cfg: `prepared`.
-        active: the loggers of the run, which may be filled later.
+        cfg: the configuration, `prepared`.
+        folder: the run folder.
+        active: the loggers of the run, which may be added later.
     """
 
     cfg: DictConfig
@@ -201,21 +206,22 @@ class Parts:
 
     @property
     def summary(self) -> Summary:
+        """The record of the run."""
         return self.folder.summary
 
     @cached_property
     def device(self) -> torch.device:
-        """Where this process computes."""
-        trainer = OmegaConf.to_container(self.cfg.trainer, resolve=True)
+        """The device on which this process computes."""
+        trainer = plain_table(self.cfg.trainer, resolve=True)
         return _device(trainer.get("accelerator", "auto"), trainer.get("devices"))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of features and networks."""
+        """Number type of features and networks."""
         return encoder_dtype(self.cfg.precision, self.device)
 
     def encoder(self) -> Any:
-        """The feature network; one for all runs of this process that have the same."""
+        """The feature network, shared by all runs of this process with the same settings."""
         backbone = self.cfg.backbone
         key = f"encoder {identity(backbone)} {self.dtype}"
         encoder = kept(key, lambda: build(backbone, dtype=self.dtype)).to(self.device)
@@ -223,19 +229,25 @@ class Parts:
         return encoder
 
     def losses(self) -> LossSet:
+        """The loss terms and their weights.
+
+        Raises:
+            UserError: there is no term, or settings belong to a term that is not chosen.
+        """
         terms, weights = (self.cfg.get(key) or OmegaConf.create({}) for key in ("loss", "weights"))
         if not terms:
             raise UserError("loss is empty: name at least one term, such as 'loss=[content,gram]'")
-        for name, term in terms.items():
+        tables: Mapping[Any, Any] = terms
+        for name, term in tables.items():
             if "_target_" not in term:
-                raise UserError(f"loss.{name} has settings, but the term is not in loss=[...]: add it there")
-        settings = json.dumps(OmegaConf.to_container(terms, resolve=True), default=str)
-        return LossSet(build(terms), OmegaConf.to_container(weights, resolve=True), settings)
+                raise UserError(f"loss.{name} has settings, but loss=[...] does not list this term: add it there")
+        settings = json.dumps(plain_table(terms, resolve=True), default=str)
+        return LossSet(build(terms), plain_table(weights, resolve=True), settings)
 
     def method(self) -> Any:
-        """The method, with what it asks for by the names of its arguments.
+        """Build the method with the parts that its arguments ask for by name.
 
-        One that asks for `make_encoder` gets a function in the place of the encoder, and builds it where it needs one.
+        A method that asks for `make_encoder` gets a function instead of the encoder, and calls it if it needs one.
         """
         offered: dict[str, Callable[[], Any]] = {
             "encoder": self.encoder,
@@ -257,30 +269,33 @@ class Parts:
 
 
 def identity(cfg: DictConfig) -> str:
-    """The same for all configurations that make the same result, wherever it is written and whatever is logged."""
-    resolved = OmegaConf.to_container(cfg, resolve=True)
+    """A digest of everything in a configuration that can change the result, including the state of the files it names.
+
+    Keys about where results are written and what is logged are left out.
+    """
+    resolved = plain_table(cfg, resolve=True)
     others = ("run_dir", "output", "logger", "trainer", "metrics", "measure", "objective", "task", "log_every_n_steps")
     made_of = {key: value for key, value in resolved.items() if key not in (*others, "picture_every_n_steps")}
     text = json.dumps(made_of, sort_keys=True, default=str)
     for _, value in texts(made_of):  # weights and pictures that the configuration names
-        with contextlib.suppress(OSError, ValueError):  # too long for a name, or not allowed in one
+        with contextlib.suppress(OSError, ValueError):  # too long for a path, or with characters that paths cannot have
             file = Path(value).expanduser()
             text += f" {file.stat().st_size} {file.stat().st_mtime_ns}" if file.is_file() else ""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _with(known: str | None, more: str) -> str:
-    """A list of what the methods of a run have, for the record."""
+    """Add an entry to a comma-separated list without duplicates, for the record."""
     return ", ".join(dict.fromkeys([*(known.split(", ") if known else []), more]))
 
 
 def _scorer(parts: Parts) -> Scorer | None:
-    """What measures finished pictures, its directions recorded; None without measures."""
+    """Build the measures of finished pictures, and record which are better when higher; None without measures."""
     metrics, device, dtype = parts.cfg.metrics, parts.device, parts.dtype
-    names = measure_names(OmegaConf.to_container(metrics))
+    names = measure_names(plain_table(metrics))
 
     def make() -> Scorer:
-        # Not one of a method's: Lightning moves those about.
+        # A separate encoder, because Lightning moves those of methods between devices.
         encoder = build(metrics.encoder, dtype=dtype)
         measures = {name: build(metrics[name]) for name in names}
         with under("metrics"):
@@ -288,40 +303,41 @@ def _scorer(parts: Parts) -> Scorer | None:
 
     if not names:
         return None
-    scorer = kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {dtype} {device}", make)
+    scorer: Scorer = kept(f"scorer {OmegaConf.to_yaml(metrics, resolve=True)} {dtype} {device}", make)
     parts.summary.higher_is_better = scorer.higher_is_better
     return scorer
 
 
 def kept(key: str, make: Callable[[], T]) -> T:
-    """What the runs of one process share, by all settings that it is made of; the last few of them."""
+    """Return the object with this key, or make it. The runs of a process share the last four objects."""
     if key not in _KEPT:
         _KEPT[key] = make()
-    return _KEPT[key]
+    return cast(T, _KEPT[key])
 
 
 def _trainer_factory(cfg: DictConfig, folder: RunFolder, active: "list[Logger]") -> "Callable[..., Trainer]":
-    """Each picture, and each training, gets a fresh trainer with the run's loggers and callbacks."""
+    """A function that creates a new trainer, with the loggers of the run, for each picture or training."""
 
     def make(callbacks: "Sequence[Callback] | None" = None, **more: Any) -> "Trainer":
-        from pytorch_lightning.utilities.exceptions import MisconfigurationException
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-        watchers = _of_pictures(cfg, folder) if callbacks is None else list(callbacks)
+        watchers = _picture_callbacks(cfg, folder) if callbacks is None else list(callbacks)
         quiet_lightning()
         settings = build(cfg.trainer, _partial_=True)
         try:
-            return settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers, **more)
+            trainer = settings(logger=active or False, default_root_dir=str(folder.path), callbacks=watchers, **more)
+            return cast("Trainer", trainer)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     return make
 
 
-def _of_pictures(cfg: DictConfig, folder: RunFolder) -> "list[Callback]":
+def _picture_callbacks(cfg: DictConfig, folder: RunFolder) -> "list[Callback]":
     from nstexp import callbacks
 
     return [
-        callbacks.LossLog(folder, cfg.log_every_n_steps),  # before the bar: it says a few lines at the start
+        callbacks.LossLog(folder, cfg.log_every_n_steps),  # before the bar, because it logs a few lines at the start
         callbacks.ProgressBar(),
         callbacks.PicturePanels(folder, cfg.picture_every_n_steps),
         callbacks.StopOnInterrupt(),
@@ -329,9 +345,9 @@ def _of_pictures(cfg: DictConfig, folder: RunFolder) -> "list[Callback]":
 
 
 def _device(accelerator: str, devices: Any) -> torch.device:
-    """The device Lightning will choose for this process."""
+    """The device that Lightning will choose for this process."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        local = local_rank() % torch.cuda.device_count()  # a cluster may show each process its own device only
+        local = local_rank() % torch.cuda.device_count()  # on a cluster, each process may see only one device
         return torch.device("cuda", devices[local] if isinstance(devices, list) else local)
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
@@ -339,7 +355,7 @@ def _device(accelerator: str, devices: Any) -> torch.device:
 
 
 def _close(cfg: DictConfig, folder: RunFolder, active: "list[Logger]") -> bool:
-    """Give the loggers the numbers and pictures of the whole run, and end them; whether Ctrl-C let them."""
+    """Send the numbers and pictures of the whole run to the loggers, and end them; False if Ctrl-C stopped this."""
     if not active:
         return True
     summary, metrics = folder.summary, folder.summary.metrics
@@ -347,12 +363,13 @@ def _close(cfg: DictConfig, folder: RunFolder, active: "list[Logger]") -> bool:
         for name, numbers in metrics.items():
             prefix = "" if len(metrics) == 1 else f"{name}/"
             loggers.log_numbers(active, {f"{prefix}final/{key}": value for key, value in numbers.items()})
-        loggers.log_numbers(active, {"seconds": summary.seconds})
-        config = {**OmegaConf.to_container(cfg, resolve=True), "choices": summary.choices}
-        loggers.log_outcome(active, config, {"seconds": summary.seconds, **_final_means(metrics)})
+        seconds = {"seconds": cast(float, summary.seconds)}  # `_recorded` has set it
+        loggers.log_numbers(active, seconds)
+        config = {**plain_table(cfg, resolve=True), "choices": summary.choices}
+        loggers.log_outcome(active, config, {**seconds, **_final_means(metrics)})
         loggers.log_pictures(active, "results", folder.pictures(), metrics)
         loggers.close(active, summary.status)
-    except Exception as error:  # of whatever logger: the pictures and the record are there
+    except Exception as error:  # of any logger: results and record are in the run folder anyway
         log.warning("a logger failed at the end (%s: %s)", type(error).__name__, " ".join(str(error).split()))
     except KeyboardInterrupt:
         return False
@@ -360,18 +377,21 @@ def _close(cfg: DictConfig, folder: RunFolder, active: "list[Logger]") -> bool:
 
 
 def _final_means(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """One number of each kind, by which runs compare: the mean over a run's pictures; of an evaluation's methods the
-    means that it recorded."""
-    of_methods = {name.removeprefix(MEAN_OF): own for name, own in metrics.items() if name.startswith(MEAN_OF)}
+    """One number per measure, by which runs can be compared.
+
+    It is the mean over the pictures of a run; for an evaluation, the recorded mean of each method.
+    """
+    of_methods = {name.removeprefix(MEAN_OF): row for name, row in metrics.items() if name.startswith(MEAN_OF)}
     if len(of_methods) > 1:
-        return {f"{label}/final/{key}": value for label, own in of_methods.items() for key, value in own.items()}
+        return {f"{label}/final/{key}": value for label, row in of_methods.items() for key, value in row.items()}
     rows = list((of_methods or metrics).values())
-    found = {key: [own[key] for own in rows if key in own] for key in dict.fromkeys(key for own in rows for key in own)}
-    return {f"final/{key}": sum(values) / len(values) for key, values in found.items()}
+    keys = dict.fromkeys(key for row in rows for key in row)
+    values = {key: [row[key] for row in rows if key in row] for key in keys}
+    return {f"final/{key}": sum(numbers) / len(numbers) for key, numbers in values.items()}
 
 
 def _reset_peak_memory() -> None:
-    """Begin to measure anew, where the system can: jobs of a sweep share a process."""
+    """Restart the measurement of peak memory where the system allows it, because jobs of a sweep share a process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
@@ -379,7 +399,8 @@ def _reset_peak_memory() -> None:
 
 
 def _peak_memory_mb() -> float | None:
-    with contextlib.suppress(OSError, ValueError, StopIteration):  # Linux: what was reset
+    """Peak resident memory of this process in megabytes; None if it is not known."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # Linux, where the peak can be reset
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**10, 1)
     try:
@@ -391,13 +412,13 @@ def _peak_memory_mb() -> float | None:
 
 
 def quiet_warnings() -> None:
-    """Lightning's warnings would drown the lines that matter to the user."""
+    """Hide warnings of Lightning, which would drown the lines that matter to the user."""
     topics = "across ranks is zero", "broadcast_buffers", "many workers", "eval mode", "isinstance.treespec", "srun"
     for topic in topics:
         warnings.filterwarnings("ignore", message=f".*{topic}.*")
 
 
 def quiet_lightning() -> None:
-    """Nor its banners and tips. It has to be imported by now, for it sets these levels itself."""
+    """Hide banners and tips of Lightning; called after its import, which sets these log levels."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
-"""stdout, stderr and what is said on them: nothing that is wrong with them ends the work or changes its exit code.
+"""Make stdout and stderr robust: problems with them never end the work or change its exit code.
 
-They may be closed (`>&-`), missing (pythonw), a pipe whose reader is gone (`| head`), a full disk, or of an alphabet
-that lacks letters (cp1252). And messages stand on lines of their own, not behind a progress bar.
+They may be closed (`>&-`), missing (pythonw), a pipe without a reader (`| head`), on a full disk, or of an encoding
+without some letters (cp1252). Messages are also kept on lines of their own, apart from progress bars.
 """
 
 import io
@@ -11,19 +11,19 @@ import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 PACKAGE = str(Path(__file__).resolve().parent)
-ERASE = "\n" if os.name == "nt" else "\r\x1b[J"  # the bar's line and those below it
+ERASE = "\n" if os.name == "nt" else "\r\x1b[J"  # clears the line of the bar and the lines below it
 
 
 def prepare() -> None:
-    """Make the process's streams last; once more, no change. Streams that somebody else put there stay as they are."""
-    for descriptor in (0, 1, 2):  # in this order: a new file gets the lowest number that is free
+    """Make the streams of this process robust. Streams that were replaced, and repeated calls, change nothing."""
+    for descriptor in (0, 1, 2):  # in this order, because a new file gets the lowest free number
         try:
             os.fstat(descriptor)
         except OSError:
-            # Else the next file that is opened would be this stream, also for the programs that are started.
+            # Else the next opened file would become this stream, also in subprocesses.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
@@ -32,15 +32,15 @@ def prepare() -> None:
             setattr(sys, name, Lasting(descriptor, stream))
     if isinstance(sys.stderr, Lasting):
         warnings.showwarning = _show_warning
-        logging.raiseExceptions = False  # a full disk has no room for nstexp.log, and says so elsewhere
+        logging.raiseExceptions = False  # a full disk also fails for nstexp.log, and is reported elsewhere
 
 
 class Lasting(io.TextIOWrapper):
-    """A stream of this process that never fails; `bars` is the same stream for progress bars.
+    """A stream of this process that never raises; `bars` is the same stream for progress bars.
 
     Args:
-        descriptor: 1 or 2.
-        before: the stream that Python made of it, which is None where there is none.
+        descriptor: 1 (stdout) or 2 (stderr).
+        before: the stream that Python created for it; None if there is none.
     """
 
     def __init__(self, descriptor: int, before: Any) -> None:
@@ -51,20 +51,21 @@ class Lasting(io.TextIOWrapper):
         self.bars, self._behind_bar = _Bars(self), False
 
     def write(self, text: str) -> int:
+        """Write text, on a new line if a progress bar was written last."""
         if self._behind_bar and text:
             self._behind_bar = False
             super().write(ERASE if self.isatty() else "\n")
         return super().write(text)
 
     def write_bar(self, text: str) -> int:
-        """A part of a progress bar."""
+        """Write a part of a progress bar."""
         if text:
-            self._behind_bar = bool(text.strip())  # and not a new line, or blanks over a bar that is done
+            self._behind_bar = bool(text.strip())  # not a newline, nor blanks that erase a finished bar
         return super().write(text)
 
 
 class _Descriptor(io.FileIO):
-    """What cannot be written goes nowhere, from then on, also for other programs with this stream."""
+    """A file descriptor; after an error it leads to the null device, also for subprocesses."""
 
     def write(self, data: Any) -> int:
         try:
@@ -78,7 +79,7 @@ class _Descriptor(io.FileIO):
 
 
 class _Bars:
-    """A `Lasting` as tqdm writes to it."""
+    """The interface of a `Lasting` for tqdm."""
 
     def __init__(self, stream: Lasting) -> None:
         self._stream = stream
@@ -91,15 +92,20 @@ class _Bars:
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], file: str, line: int, to: Any = None, text: str | None = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
-    """Warnings of nstexp and Hydra are for the user; those of other libraries, and their paths, for nstexp.log."""
-    place = Path(file).resolve()
+    """Print warnings of nstexp and Hydra for the user; warnings of other libraries go to nstexp.log."""
+    place = Path(filename).resolve()
     if place.is_relative_to(PACKAGE) or "hydra" in place.parts:
-        print(" ".join(str(message).split()), file=to or sys.stderr)
+        print(" ".join(str(message).split()), file=file or sys.stderr)
     elif {"site-packages", "dist-packages"} & {*place.parts} or place.is_relative_to(Path(os.__file__).parent):
         logging.getLogger("py.warnings").debug(
-            "%s", warnings.formatwarning(message, category, file, line, text).strip()
+            "%s", warnings.formatwarning(message, category, filename, lineno, line).strip()
         )
     else:
-        print(warnings.formatwarning(message, category, file, line, text), end="", file=to or sys.stderr)
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)

@@ -222,7 +222,7 @@ def test_a_sweep_stops_and_says_how_to_go_on(nstexp, folder, monkeypatch):
     result = nstexp(*sweep)
     assert result.code == 130
     assert "Traceback" not in result.err
-    hint = "the same command with hydra.sweep.dir=sweep goes on; jobs that are finished are kept"
+    hint = "the same command with hydra.sweep.dir=sweep continues; finished jobs are kept"
     place = result.sentences.index("interrupted")
     assert result.sentences[place + 1] == hint
     assert [read_summary(Path("sweep", n)).status for n in "01"] == ["completed", "interrupted"]
@@ -238,7 +238,7 @@ def test_a_sweep_whose_report_is_interrupted_says_how_to_get_it(nstexp, folder, 
     monkeypatch.setattr("nstexp.report.write_report", press)
     result = nstexp("-m", "hydra.sweep.dir=sweep", "metrics=none", "weights.beta=1")
     assert result.code == 130
-    again = f"again: python -m nstexp.report {Path('sweep').absolute()}"
+    again = f"to write it again: python -m nstexp.report {Path('sweep').absolute()}"
     assert result.sentences[-1] == f"the sweep's report is incomplete (interrupted); {again}"
 
 

@@ -130,7 +130,7 @@ def test_a_mode_that_there_is_not_is_one_sentence(monkeypatch, caplog, mode):
     begin().finish("completed")
     assert not RUNS
     (record,) = caplog.records
-    assert record.message.startswith(f"WANDB_MODE={mode}: W&B gets nothing, it knows online, offline, disabled")
+    assert record.message.startswith(f"WANDB_MODE={mode}: nothing is sent to W&B; use one of online, offline, disabled")
 
 
 def test_false_does_not_disable_it(monkeypatch):
@@ -220,7 +220,7 @@ def test_what_it_refuses_is_one_warning_and_the_run_goes_on(caplog):
         run.log_metrics({"loss": 1.0}, step=step)
     run.finish("completed")
     warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert warned == ["W&B failed (OSError: the disk is full): it gets no more"]
+    assert warned == ["W&B failed (OSError: the disk is full): nothing more is sent to it"]
 
 
 def start(dir: str = "here", mode: str = "offline", **more: object) -> Run:

@@ -81,7 +81,7 @@ def test_the_trainers_settings_say_whether_there_are_several(trainer, together):
 @pytest.mark.parametrize("text", ["", "abc", "-1", "1.0", "²"])
 def test_together_a_number_that_is_none_is_one_sentence(monkeypatch, text):
     monkeypatch.setenv("RANK", text)
-    with pytest.raises(UserError, match=f"^RANK={text}, of the environment, is not the number .* unset RANK"):
+    with pytest.raises(UserError, match=f"^the environment variable RANK={text} is not the number .* unset RANK"):
         is_first_process()
 
 
@@ -121,7 +121,9 @@ def test_several_processes_with_a_number_that_is_none_are_refused(nstexp, folder
     monkeypatch.setenv("LOCAL_RANK", "x")
     result = nstexp("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
     assert result.code == 2
-    assert result.sentences == ["LOCAL_RANK=x, of the environment, is not the number of a process: unset LOCAL_RANK"]
+    assert result.sentences == [
+        "the environment variable LOCAL_RANK=x is not the number of a process: unset LOCAL_RANK"
+    ]
     assert run_folders() == []
 
 
@@ -129,8 +131,8 @@ def test_several_processes_with_a_number_that_is_none_are_refused(nstexp, folder
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (("trainer=ddp",), "trainer=ddp starts this command once more for every device"),
-        (("trainer.devices=2", "trainer.accelerator=cpu"), "trainer=ddp starts this command once more for every"),
+        (("trainer=ddp",), "trainer=ddp starts this command again for every device"),
+        (("trainer.devices=2", "trainer.accelerator=cpu"), "trainer=ddp starts this command again for every"),
     ],
 )
 def test_a_sweep_whose_jobs_would_start_it_again_is_refused(nstexp, folder, args, sentence):

@@ -193,7 +193,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(nstexp, args):
         ("loss=[content,gramm]", "Could not find 'loss/gramm': loss=... takes content, cov, gram,"),
         ("experiment=nothing", "Could not find 'experiment/nothing'"),
         ("content=${nosuch}", "content=${nosuch}: there is no key nosuch"),
-        ("~content", "~content: content can be given another value, but not be left out"),
+        ("~content", "~content: content can be given another value, but cannot be left out"),
         ("+weights.betta=3", "weights.betta: there is no such key; did you mean weights.beta?"),
         ("image_px=1000000", "image_px=1000000: the longer side is a whole number of pixels, from 1 to 65535"),
         ("measure=maybe", "measure=maybe: give true or false"),
@@ -231,7 +231,10 @@ def test_a_folder_with_other_files_is_never_removed(nstexp):
 def test_a_wrong_objective_costs_no_picture(nstexp):
     result = nstexp("objective=typo", "log_every_n_steps=1000000")
     assert result.code == 2
-    assert "objective=typo is not among what this run recorded: clipped_share, content, gram" in result.sentences[-1]
+    assert (
+        "objective=typo is not among the numbers that this run recorded: clipped_share, content, gram"
+        in result.sentences[-1]
+    )
     (run,) = run_folders()
     assert (run / "output.png").exists() and read_summary(run).status == "completed"
 

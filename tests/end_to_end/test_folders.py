@@ -89,11 +89,11 @@ def test_the_same_command_replaces_its_own_results(nstexp):
 def test_the_named_output_is_replaced_and_the_run_says_so(nstexp):
     picture("old.png", 20, 20)
     result = nstexp("output=old.png")
-    assert (result.code, result.sentences) == (0, ["output=old.png: the file that is there will be replaced"])
+    assert (result.code, result.sentences) == (0, ["output=old.png: the existing file will be replaced"])
     assert Image.open("old.png").size == (48, 36)
     picture("many/photo.png", 20, 20)
     result = nstexp("content=[photo.png,painting.jpg]", "output=many")
-    assert (result.code, result.sentences) == (0, ["output=many: 1 of 2 files are there and will be replaced"])
+    assert (result.code, result.sentences) == (0, ["output=many: 1 of 2 files exist and will be replaced"])
     assert nstexp("output=new.png").sentences == []
 
 

@@ -139,7 +139,10 @@ def test_an_objective_is_searched(nstexp):
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["objective=nothing"], r"objective=nothing is not among what this run recorded: clipped_share, content, gram"),
+        (
+            ["objective=nothing"],
+            r"objective=nothing is not among the numbers that this run recorded: clipped_share, content, gram",
+        ),
         ([], r"a search needs a number to go by: objective=style_gram"),
     ],
 )

@@ -311,7 +311,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     folder = RunFolder(tmp_path)
     with folder.new_checkpoint("last") as path:
         path.write_text("good")
-    sentence = r"cannot be written \(No space left on device\); the one before is still good"
+    sentence = r"cannot be written \(No space left on device\); the previous one is still good"
     with pytest.raises(UserError, match=sentence), folder.new_checkpoint("last") as path:
         path.write_text("half")
         raise OSError(28, "No space left on device")
@@ -322,7 +322,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
 def test_ddp_in_a_sweep_is_refused(command, nstexp):
     call = command("trainer=ddp", "trainer.devices=2", "weights.beta=1,10")[3:]
     done = nstexp("-m", *(part for part in call if "run_dir" not in part), code=1)
-    assert "trainer=ddp starts this command once more for every device" in done.stderr
+    assert "trainer=ddp starts this command again for every device" in done.stderr
 
 
 def test_a_sweep_over_weights_and_layers(command, nstexp, tmp_path):

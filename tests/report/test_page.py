@@ -127,7 +127,7 @@ def test_the_record_says_which_measures_are_better_when_higher(tmp_path):
 
 
 def test_why_the_painting_does_not_score_0_is_said_where_it_is_shown(sweep, tmp_path):
-    assert data_of(sweep)["reference_note"].startswith("The painting itself is stretched to the photo's shape")
+    assert data_of(sweep)["reference_note"].startswith("The painting itself is resized to the photo's shape")
     make_job(tmp_path, 0, {"seed": 0}, references={"output": {"photo": {"ssim": 1.0}}})
     assert data_of(tmp_path)["reference_note"] is None
 

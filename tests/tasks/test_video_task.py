@@ -403,8 +403,7 @@ def test_a_result_that_is_replaced_is_said(make, caplog, output):
     assert "replaced" not in caplog.text
     make(Flickering(0), clip, output=output, identity="other")
     assert (
-        f"output={output}: the {'file' if output == 'out.mp4' else 'folder'} that is there will be replaced"
-        in caplog.text
+        f"output={output}: the existing {'file' if output == 'out.mp4' else 'folder'} will be replaced" in caplog.text
     )
 
 
