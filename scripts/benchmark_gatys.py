@@ -1,15 +1,16 @@
-"""Per-image optimization against the `pastiche` command, both as whole programs on this machine, in one go.
+"""Compare the speed of per-image optimization with that of the command `pastiche`, both as whole programs.
 
     python scripts/benchmark_gatys.py --pairs photo1.jpg,painting1.jpg photo2.jpg,painting2.jpg
 
-For each pair, pastiche runs once at its defaults (512 px, start from the photo, L-BFGS) and its saved pictures after
-100, 200 and 300 iterations are kept. nstexp then runs `experiment=pastiche` (the same loss) in a fresh process with a
-growing number of steps until its saved picture is as good; only that last run is reported, from the start of the
-process to its end: imports, weights, coarse levels and all. Pictures are scored by one float32 implementation of
-pastiche's loss written here. Two scores of pastiche are reached for: that of the picture it saves, and the lower loss
-that it prints, which its unclipped image has in memory; the saved picture of nstexp has to reach either.
+For each pair, pastiche runs once with its defaults (512 px, starting from the photo, L-BFGS), and its pictures after
+100, 200 and 300 iterations are kept. nstexp then runs `experiment=pastiche` (the same loss) in new processes with a
+growing number of steps, until its saved picture is as good. Only the last run is reported, from the start of the
+process to its end, including imports, weights and coarse levels. Pictures are scored by a separate float32
+implementation of pastiche's loss in this script. There are two targets: the score of the picture that pastiche saves,
+and the lower loss that it prints, which belongs to the unclipped image in its memory. The saved picture of nstexp must
+reach each of them.
 
-Both programs get the same pixels: photo and painting are resized before, so that neither resizes.
+Both programs get the same pixels: photo and painting are resized before, so that neither program resizes.
 """
 
 import argparse
@@ -40,7 +41,7 @@ CHECKPOINTS = (100, 200, 300)
 
 @dataclass
 class Finished:
-    """One program run as a process: wall seconds, peak resident megabytes, and seconds at which lines were printed."""
+    """A finished process: wall seconds, peak resident memory in MB, and (seconds, line) for each printed line."""
 
     seconds: float
     peak_mb: float
@@ -48,7 +49,7 @@ class Finished:
 
 
 class Scorer:
-    """pastiche's loss in float32, written out: 0.01 MSE at relu4_2 plus 10 / C^2 MSE of the Gram matrices / HW."""
+    """pastiche's loss in float32: 0.01 MSE at relu4_2 plus 10 / C^2 MSE of the Gram matrices, each divided by HW."""
 
     def __init__(self, content: Tensor, style: Tensor) -> None:
         self.weights = pastiche_vgg19().convs
@@ -80,12 +81,12 @@ class Scorer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", nargs="+", required=True, metavar="PHOTO,PAINTING")
-    parser.add_argument("--px", type=int, default=512, help="longer side (512)")
+    parser.add_argument("--pairs", nargs="+", required=True, metavar="PHOTO,PAINTING", help="pairs of files")
+    parser.add_argument("--px", type=int, default=512, help="longer side in pixels (512)")
     parser.add_argument("--factor", type=float, default=1.15, help="growth of the number of steps between tries (1.15)")
     parser.add_argument("--first-steps", type=int, default=80, help="steps of the first try (80)")
-    parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE", help="more settings for nstexp")
-    parser.add_argument("--out", type=Path, help="also write every figure to this JSON file")
+    parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE", help="further settings for nstexp")
+    parser.add_argument("--out", type=Path, help="write all numbers to this JSON file")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         results = [_measure_pair(pair, args, Path(scratch)) for pair in args.pairs]
@@ -101,7 +102,7 @@ def _measure_pair(pair: str, args: argparse.Namespace, scratch: Path) -> dict:
     print(f"{name}: pastiche, {CHECKPOINTS[-1]} iterations ...", file=sys.stderr)
     reference = _run_pastiche(photo, painting, args.px, scratch, score)
     result = {"pair": name, "px": list(load_image(photo).shape[:0:-1]), "pastiche": reference, "nstexp": []}
-    runs: dict[int, dict] = {}  # by number of steps: one run may be the answer to several targets
+    runs: dict[int, dict] = {}  # by number of steps, because one run may reach several targets
     for kind in ("saved", "printed"):
         steps = args.first_steps
         for iteration in CHECKPOINTS:

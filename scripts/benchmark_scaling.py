@@ -1,17 +1,17 @@
-"""What scaling out depends on, measured on this machine: training by one and by several processes, data, gradients.
+"""Measure what limits training on many devices: training with one and several processes, data, and gradients.
 
     python scripts/benchmark_scaling.py                                        # 1 and 2 processes of one thread each
     python scripts/benchmark_scaling.py --accelerator gpu --processes 1 2 4 8 --batch 8 --crop 256
     python scripts/benchmark_scaling.py --parts data --output scaling.json     # for scripts/plan_scaling.py
 
-train: weak scaling. The real command, `python -m nstexp method=adain task=train`, with trainer=ddp where there is more
-  than one process; every process takes --batch pairs of a step, so that perfect scaling keeps the seconds of a step.
-  Rounds of all numbers of processes in turn; medians of the rows of losses.csv without the first.
-data: pictures a second that one core decodes and crops, from files and from shards, and their size on disk.
-gradients: averaging as many numbers as the decoder has parameters, which is what the processes exchange in a step.
+train: weak scaling with the command `python -m nstexp method=adain task=train`, and trainer=ddp for several processes.
+  Every process takes --batch pairs per step, so with perfect scaling a step takes the same time. All numbers of
+  processes run in turn for several rounds; results are medians of the rows of losses.csv without the first ones.
+data: pictures per second that one core decodes and crops, from files and from shards, and their size on disk.
+gradients: averaging as many numbers as the decoder has parameters, which the processes exchange in every step.
 work: floating-point operations of a training step for one pair, forward and backward, counted by PyTorch.
 
-The pictures are made from the built-in ones, in a temporary folder. The machine has to be quiet.
+The pictures are made from the built-in ones in a temporary folder. Nothing else should run on the machine.
 """
 
 import argparse
@@ -66,27 +66,28 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options of this script."""
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ["train", "data", "gradients", "work"]
-    result.add_argument("--parts", nargs="+", default=parts, choices=parts)
-    result.add_argument("--processes", nargs="+", type=int, default=[1, 2], help="how many train together")
-    result.add_argument("--accelerator", default="cpu", choices=["cpu", "gpu"])
-    result.add_argument("--threads", type=int, default=1, help="of each process, on a CPU")
-    result.add_argument("--batch", type=int, default=2, help="pairs of each process and step")
-    result.add_argument("--crop", type=int, default=128, help="side of the crops in px")
-    result.add_argument("--workers", type=int, default=0, help="that decode, per process; 0: the process itself")
-    result.add_argument("--steps", type=int, default=30, help="of one training")
-    result.add_argument("--rounds", type=int, default=3, help="trainings for each number of processes")
-    result.add_argument("--output", type=Path, help="write the numbers here as JSON")
+    result.add_argument("--parts", nargs="+", default=parts, choices=parts, help="what to measure (default: all)")
+    result.add_argument("--processes", nargs="+", type=int, default=[1, 2], help="numbers of processes (1 2)")
+    result.add_argument("--accelerator", default="cpu", choices=["cpu", "gpu"], help="where to train (cpu)")
+    result.add_argument("--threads", type=int, default=1, help="threads of each process on a CPU (1)")
+    result.add_argument("--batch", type=int, default=2, help="pairs per process and step (2)")
+    result.add_argument("--crop", type=int, default=128, help="side of the crops in pixels (128)")
+    result.add_argument("--workers", type=int, default=0, help="decoding processes per process; 0: none (0)")
+    result.add_argument("--steps", type=int, default=30, help="steps of one training (30)")
+    result.add_argument("--rounds", type=int, default=3, help="trainings for each number of processes (3)")
+    result.add_argument("--output", type=Path, help="write the results to this JSON file")
     return result
 
 
 def _make_pictures(folder: Path) -> None:
-    """Photos and paintings as files, in 640x480 px, and as shards of 512 px on the shorter side."""
+    """Create photos and paintings as files of 640x480 px, and as shards."""
     listing = samples.listing()
     for kind, prefix in (("photos", "sample:"), ("paintings", "met:")):
         (folder / kind).mkdir()
-        paths = [each.path for each in listing if each.name.startswith(prefix)]
+        paths = [image.path for image in listing if image.name.startswith(prefix)]
         for number in range(PICTURES):
             picture = Image.open(paths[number % len(paths)]).convert("RGB").resize(PHOTO_PX)
             picture.save(folder / kind / f"{number:03d}.jpg", quality=90)
@@ -111,7 +112,7 @@ def _train(args: argparse.Namespace) -> None:
         rows = _training(args, count, args.folder / f"run-{turn}-{count}")
         rates[count] += [float(row["images_per_second"]) for row in rows]
         waits[count] += [float(row["data_wait"]) for row in rows]
-    found = {count: statistics.median(each) for count, each in rates.items()}
+    found = {count: statistics.median(speeds) for count, speeds in rates.items()}
     first = min(found)
     heads = "pairs/s", "seconds of a step", "lowest and highest pairs/s", "efficiency", "waiting for data"
     print(f"\n{table_head('processes', *heads)}")
@@ -150,7 +151,7 @@ def _training(args: argparse.Namespace, count: int, run: Path) -> list[dict[str,
     )
     if made.returncode:
         sys.exit(f"a training of {count} processes failed:\n{made.stderr.strip().splitlines()[-1]}")
-    return read_csv(run / "losses.csv")[2:]  # of step 1 and of steps 2 to 5, which warm up
+    return read_csv(run / "losses.csv")[2:]  # without the rows of steps 1 and 2 to 5, which warm up
 
 
 # --------------------------------------------------------------------------------------------------------------- data
@@ -173,7 +174,7 @@ def _data(args: argparse.Namespace) -> None:
         begun, count = time.perf_counter(), 60
         list(islice(batches, count))
         rate = count * 16 / (time.perf_counter() - begun)
-        sizes = [path.stat().st_size for each in ("photos", "paintings") for path in (folder / each).iterdir()]
+        sizes = [path.stat().st_size for part in ("photos", "paintings") for path in (folder / part).iterdir()]
         kilobytes = sum(sizes) / (2 * PICTURES) / 1e3
         print(f"| {kind} | {rate:.0f} | {kilobytes:.0f} |")
         args.rows["data"][kind] = {"pictures_per_second": rate, "kilobytes": kilobytes}
@@ -202,6 +203,7 @@ def _gradients(args: argparse.Namespace) -> None:
 
 
 def _average(rank: int, count: int, address: str, accelerator: str, numbers: int, result: Path) -> None:
+    """One process of the exchange: average the numbers 33 times; process 0 writes the median time to `result`."""
     torch.set_num_threads(1)
     device = torch.device("cuda", rank) if accelerator == "gpu" else torch.device("cpu")
     backend = "nccl" if accelerator == "gpu" else "gloo"

@@ -1,10 +1,10 @@
-"""How long whole commands take from a cold shell, beside `import torch` alone: what a person waits for one picture.
+"""Measure how long whole commands take, compared with `import torch` alone: the wait of a user for one picture.
 
     python scripts/benchmark_startup.py
     python scripts/benchmark_startup.py --repeat 5 --image-px 1024
 
-Every command is run once to warm the disk's cache, then `--repeat` times in turn with the others, each time as a new
-process. Ratios are of the medians. The machine has to be quiet. The table goes to stdout, as Markdown.
+Every command runs once to fill the disk cache, then `--repeat` times in turn with the others, each time in a new
+process. Ratios are those of the medians. Nothing else should run on the machine. The table goes to stdout as Markdown.
 """
 
 import argparse
@@ -28,14 +28,16 @@ IMPORT = "import torch"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3, help="runs of each command (default: 3)")
-    parser.add_argument("--image-px", type=int, default=512, help="longer side of the pictures (default: 512)")
+    parser.add_argument(
+        "--image-px", type=int, default=512, help="longer side of the pictures in pixels (default: 512)"
+    )
     args = parser.parse_args()
     with errors_on_one_line(), tempfile.TemporaryDirectory() as folder:
         print(table(seconds(commands(args.image_px), args.repeat, Path(folder))))
 
 
 def commands(image_px: int) -> dict[str, list[str]]:
-    """Name -> arguments of the interpreter."""
+    """Name of a command -> arguments for the Python interpreter."""
     nstexp = ["-m", "nstexp", "content=sample:astronaut", f"image_px={image_px}"]
     return {
         IMPORT: ["-c", "import torch"],
@@ -51,7 +53,7 @@ def commands(image_px: int) -> dict[str, list[str]]:
 
 
 def seconds(wanted: dict[str, list[str]], repeat: int, folder: Path) -> dict[str, list[float]]:
-    """Wall time of every run but the first, by the command's name."""
+    """Wall times of all runs except the first, by the name of the command."""
     found: dict[str, list[float]] = {name: [] for name in wanted}
     rounds = [(number, name) for number in range(repeat + 1) for name in wanted]
     for number, name in tqdm(rounds, unit="command", file=sys.stderr):
@@ -67,12 +69,12 @@ def _run(arguments: list[str], folder: Path, fails: bool) -> float:
     done = subprocess.run([sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True)
     took = time.perf_counter() - begun
     if (done.returncode != 0) != fails:
-        raise UserError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+        raise UserError(f"{' '.join(arguments)}: exit code {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
     return took
 
 
 def table(found: dict[str, list[float]]) -> str:
-    """A line per command: the median and the range of its seconds, and the ratio to `import torch`."""
+    """One line per command: median and range of its seconds, and the ratio to `import torch`."""
     unit = median(found[IMPORT])
     lines = [
         f"| {name} | {median(times):.2f} | {min(times):.2f} to {max(times):.2f} | {median(times) / unit:.2f} |"

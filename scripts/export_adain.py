@@ -1,10 +1,10 @@
-"""Write an AdaIN decoder of nstexp, and its encoder, in the layout of pytorch-AdaIN.
+"""Write an AdaIN decoder of nstexp, and its encoder, in the file format of pytorch-AdaIN.
 
     python scripts/export_adain.py --decoder runs/adain/decoder.safetensors --out exported/
 
-makes exported/decoder.pth and exported/vgg_normalised.pth, which that project's test.py takes with --decoder and --vgg.
-With --half FILE the decoder is written as safetensors in half precision instead, with its record, 7 MB.
-The encoder's preprocessing is in the 1x1 convolution in front, so RGB in [0, 1] goes in, as there.
+writes exported/decoder.pth and exported/vgg_normalised.pth, for the options --decoder and --vgg of that project's
+test.py. With --half FILE, the decoder is written as safetensors in half precision instead (7 MB), with its record.
+The first 1x1 convolution of the encoder contains the preprocessing, so the input is RGB in [0, 1], as in that project.
 """
 
 import argparse
@@ -30,15 +30,17 @@ from nstexp.weights import ADAIN_DECODER
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decoder", type=Path, default=ADAIN_DECODER, help="a decoder file (default: the bundled one)")
+    parser.add_argument("--decoder", type=Path, default=ADAIN_DECODER, help="decoder file (default: the bundled one)")
     parser.add_argument(
         "--encoder", default="vgg19_adain", help="vgg19_adain, vgg19, vgg19_normalized, or a file of VGG weights"
     )
-    parser.add_argument("--preprocessing", default="torchvision", help="of an encoder file: torchvision, caffe or none")
-    parser.add_argument("--layer", default="relu4_1", help="the layer that the decoder starts from")
+    parser.add_argument(
+        "--preprocessing", default="torchvision", help="for an encoder file: torchvision, caffe or none"
+    )
+    parser.add_argument("--layer", default="relu4_1", help="layer of the encoder whose features the decoder takes")
     target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--out", type=Path, help="folder to write the two .pth files into")
-    target.add_argument("--half", type=Path, help="safetensors file to write the decoder into, in half precision")
+    target.add_argument("--out", type=Path, help="folder for the two .pth files")
+    target.add_argument("--half", type=Path, help="safetensors file for the decoder in half precision")
     args = parser.parse_args()
     with errors_on_one_line():
         for path in [args.out / "decoder.pth", args.out / "vgg_normalised.pth"] if args.out else [args.half]:

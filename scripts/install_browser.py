@@ -1,6 +1,6 @@
-"""Installs what the tests of report.html need, Debian's chromium and chromium-driver, where that is possible.
+"""Install chromium and chromium-driver of Debian, which the tests of report.html need, where that is possible.
 
-Without them those tests are skipped, so this never fails: it says in one sentence what it did or why it could not.
+Without them these tests are skipped. Therefore this script never fails, but prints what it did or why it could not.
 """
 
 import os
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _obstacle() -> str | None:
-    """Why it is not even tried."""
+    """Why an installation is not possible; None if it is."""
     if shutil.which("apt-get") is None:
         return "there is no apt-get here"
     if os.geteuid() != 0:
@@ -34,7 +34,7 @@ def _obstacle() -> str | None:
 
 
 def _install() -> str | None:
-    """None when all is there afterwards, else the reason."""
+    """Install the packages; returns None on success, else the reason of the failure."""
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     commands = (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES])
     for arguments in commands:
@@ -46,7 +46,7 @@ def _install() -> str | None:
             lines = done.stderr.strip().splitlines()
             return f"apt-get {arguments[0]}: {lines[-1] if lines else f'exit status {done.returncode}'}"
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
-    return f"the packages hold no {' and '.join(missing)}" if missing else None
+    return f"the packages do not contain {' and '.join(missing)}" if missing else None
 
 
 if __name__ == "__main__":

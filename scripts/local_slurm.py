@@ -1,12 +1,12 @@
-"""A Slurm of two nodes on this machine alone: to try `hydra/launcher=slurm`, and for tests/sweeps/test_slurm.py.
+"""Start a Slurm cluster of two nodes on this machine, for `hydra/launcher=slurm` and tests/sweeps/test_slurm.py.
 
     apt-get install -y --no-install-recommends slurm-wlm munge      # Debian, Ubuntu
     python scripts/local_slurm.py start /tmp/slurm                  # prints what to export
     python scripts/local_slurm.py stop /tmp/slurm
 
-The daemons run as the user who starts them (root can), on ports of their own, without accounting and without control
-groups: memory limits are not enforced. Everything is in the one folder. The node names n1 and n2 resolve nowhere, so
-processes that train together on both need MASTER_ADDR=127.0.0.1, which is exported, too.
+The daemons run as the user who starts them (which may be root), on free ports, without accounting and without control
+groups, so memory limits are not enforced. All files are in the given folder. The node names n1 and n2 cannot be
+resolved, so processes that train together on both nodes need MASTER_ADDR=127.0.0.1, which is exported as well.
 """
 
 import argparse
@@ -61,13 +61,13 @@ PartitionName=main Nodes=n1,n2 Default=YES MaxTime=1440 State=UP
 
 
 class NotHere(Exception):
-    """This machine cannot have a Slurm of its own; the text says why."""
+    """Slurm cannot run on this machine; the message says why."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["start", "stop"])
-    parser.add_argument("folder", type=Path, help="of the cluster's keys, logs and state")
+    parser.add_argument("action", choices=["start", "stop"], help="start or stop the cluster")
+    parser.add_argument("folder", type=Path, help="folder for the keys, logs and state of the cluster")
     args = parser.parse_args()
     try:
         if args.action == "stop":
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def start(folder: Path) -> dict[str, str]:
-    """Start the cluster; returns the environment variables by which commands find it.
+    """Start the cluster; returns the environment variables that commands need to find it.
 
     Raises:
         NotHere: Slurm is not installed, or does not start.
@@ -112,13 +112,13 @@ def start(folder: Path) -> dict[str, str]:
     while _run(["sinfo", "-h", "-t", "idle", "-o", "%D"], environment).split() != ["2"]:
         if time.monotonic() > given_up:
             stop(folder)
-            raise NotHere(f"the nodes do not come up; {folder}/slurmctld.log may say why")
+            raise NotHere(f"the nodes do not start; see {folder}/slurmctld.log")
         time.sleep(0.25)
     return variables
 
 
 def stop(folder: Path) -> None:
-    """End all jobs and the daemons that `start` has started."""
+    """End all jobs, and the daemons that `start` started."""
     folder = folder.absolute()
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
     with suppress(OSError, subprocess.SubprocessError):
@@ -129,7 +129,7 @@ def stop(folder: Path) -> None:
             pid = int((folder / f"{name}.pid").read_text())
             os.kill(pid, signal.SIGTERM)
             for _ in range(50):
-                os.kill(pid, 0)  # until it is gone
+                os.kill(pid, 0)  # raises OSError when the process has ended
                 time.sleep(0.1)
 
 
@@ -148,12 +148,12 @@ def _find(command: str) -> str | None:
 def _free_ports(number: int) -> list[int]:
     sockets = [socket.socket() for _ in range(number)]
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        return [free.getsockname()[1] for free in sockets]
     finally:
-        for each in sockets:
-            each.close()
+        for free in sockets:
+            free.close()
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""How stable the pictures of a sweep over seeds are, and how well they match the style's distribution of activations.
+"""Measure how stable the pictures of a sweep over seeds are, and how well they match the activations of the style.
 
     python -m nstexp -m experiment=risser2017 weights.histogram=0,100 seed=1,2,3,4
     python scripts/measure_histograms.py multirun/nstexp/DATE
 
-For every setting of the sweep but the seed, over its seeds, mean and standard deviation of
-    luminance variance   of the picture, divided by the style picture's (1: as much contrast as the painting)
-    W1 at a layer        first Wasserstein distance of the activations of the picture and of the style picture, per
-                         channel, averaged over the channels and divided by the style's mean activation
-of the pictures as saved, on the Caffe VGG-19. The style picture has as many pixels as the result, as in the runs.
+For every combination of the other settings, the script prints mean and standard deviation over the seeds of
+    luminance variance   of the picture, divided by that of the style picture (1: the same contrast)
+    W1 at a layer        first Wasserstein distance between the activations of the picture and of the style picture, per
+                         channel, averaged over the channels and divided by the mean activation of the style
+The pictures are read from their files; the network is the Caffe VGG-19. The style picture is resized to the number of
+pixels of the result, as in the runs.
 """
 
 import argparse
@@ -34,7 +35,7 @@ LAYERS = ("relu1_1", "relu4_1")
 
 @torch.no_grad()
 def measure(encoder: VGG, picture: Tensor, style: Tensor) -> dict[str, float]:
-    """The numbers of one picture against one style picture, (3, H, W) each."""
+    """The measures of one picture against one style picture, (3, H, W) each."""
     style = resize(style, size_for_pixels(tuple(style.shape[-2:]), picture[0].numel()))
     found = {"luminance variance": float(luminance(picture).var() / luminance(style).var())}
     of_picture, of_style = (encoder(image[None], LAYERS) for image in (picture, style))
@@ -47,7 +48,7 @@ def measure(encoder: VGG, picture: Tensor, style: Tensor) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", type=Path, help="the sweep's folder")
+    parser.add_argument("sweep", type=Path, help="folder of the sweep")
     arguments = parser.parse_args()
     jobs = [job for job in report.read_sweep(arguments.sweep) if job.pictures]
     if not jobs:

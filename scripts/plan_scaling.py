@@ -1,16 +1,16 @@
-"""What training AdaIN on COCO and WikiArt takes on 1, 8, 64, ... devices: arithmetic on measured numbers.
+"""Estimate the training of AdaIN on COCO and WikiArt with 1, 8, 64, ... devices, from measured or assumed speeds.
 
-    python scripts/plan_scaling.py                                        # a GPU, from its peak: an assumption
-    python scripts/plan_scaling.py --measured gpu.json                    # measured there, with benchmark_scaling.py
-    python scripts/plan_scaling.py --measured gpu.json --check            # what this predicts, beside what was measured
+    python scripts/plan_scaling.py                                        # a GPU, assumed from its peak speed
+    python scripts/plan_scaling.py --measured gpu.json                    # measured with benchmark_scaling.py
+    python scripts/plan_scaling.py --measured gpu.json --check            # estimates beside measurements
 
-A step is the slowest device's work, the exchange of gradients and a fixed overhead, or reading and decoding beside it
-where that takes longer:
+A step takes as long as the computation on the slowest device, the exchange of gradients and a fixed overhead together;
+or as long as reading and decoding, which run in parallel, if that is longer:
 
-    work      pairs of a device / its pairs a second, times 1 + jitter x the expected largest of N normal deviates
-    exchange  rings inside the nodes and between them: 2 (n - 1)/n x bytes / bandwidth + 2 (n - 1) x latency; none of
-              it is hidden behind the backward pass, so this is the pessimistic end
-    data      two pictures a pair / (cores x pictures a core decodes in a second)
+    work      pairs per device / pairs per second, times 1 + jitter x the expected maximum of N normal deviates
+    exchange  rings within nodes and between nodes: 2 (n - 1)/n x bytes / bandwidth + 2 (n - 1) x latency. No overlap
+              with the backward pass is assumed, so this is an upper bound.
+    data      two pictures per pair / (cores x pictures that one core decodes per second)
 """
 
 import argparse
@@ -21,26 +21,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 
-CONTENT, STYLE = 118_287, 81_444  # pictures in COCO train2017 and WikiArt
+CONTENT, STYLE = 118_287, 81_444  # number of pictures in COCO train2017 and in WikiArt
 PAPER_STEPS, PAPER_PAIRS = 160_000, 8  # Huang & Belongie 2017 and its code
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What one step depends on.
+    """The properties of a machine that decide how long a step takes.
 
     Args:
-        pairs_per_second: that one device trains on.
-        batch: pairs of a device and step.
-        overhead_s: of a step, whatever it computes.
-        jitter: standard deviation of a device's time over its mean.
-        gradient_bytes: that the devices average in a step.
-        per_node: devices of a node.
-        inside, between: bytes a second between the devices of a node, and between nodes (of each node).
-        latency_s: of a message.
-        cores: that decode, per device.
-        decode: pictures a second that one core reads, decodes and crops.
-        picture_bytes: as stored.
+        pairs_per_second: training speed of one device.
+        batch: pairs per device and step.
+        overhead_s: fixed time per step.
+        jitter: standard deviation of the time of a device, over its mean.
+        gradient_bytes: bytes that the devices average per step.
+        per_node: devices per node.
+        inside, between: bytes per second between the devices in a node, and between nodes (for each node).
+        latency_s: time per message.
+        cores: CPU cores per device for decoding.
+        decode: pictures per second that one core reads, decodes and crops.
+        picture_bytes: size of a stored picture.
     """
 
     pairs_per_second: float
@@ -57,22 +57,26 @@ class Machine:
     picture_bytes: float
 
     def exchange_s(self, devices: int) -> float:
+        """Seconds for the exchange of gradients in a step."""
         nodes = math.ceil(devices / self.per_node)
         within = min(devices, self.per_node)
         return self._ring_s(within, self.inside) + self._ring_s(nodes, self.between)
 
     def work_s(self, devices: int) -> float:
+        """Seconds for the computation of a step on the slowest device."""
         return self.batch / self.pairs_per_second * (1 + self.jitter * expected_largest(devices))
 
     @property
     def data_s(self) -> float:
+        """Seconds to read and decode the pictures of a step."""
         return 2 * self.batch / (self.cores * self.decode)
 
     def step_s(self, devices: int) -> float:
+        """Seconds of a step."""
         return max(self.work_s(devices) + self.exchange_s(devices) + self.overhead_s, self.data_s)
 
     def rate(self, devices: int) -> float:
-        """Pairs a second of all devices."""
+        """Pairs per second of all devices together."""
         return devices * self.batch / self.step_s(devices)
 
     def _ring_s(self, count: int, bandwidth: float) -> float:
@@ -80,7 +84,7 @@ class Machine:
 
 
 def expected_largest(count: int) -> float:
-    """The expected largest of `count` standard normal deviates, by Blom's approximation."""
+    """The expected maximum of `count` standard normal deviates, by Blom's approximation."""
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
@@ -90,37 +94,40 @@ def main() -> None:
         measured = json.loads(args.measured.read_text()) if args.measured else {}
         lines = _check(measured, args) if args.check else _plan(_machine(measured, args), args.devices, args.pairs)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        sys.exit(f"--measured={args.measured}: not a file of benchmark_scaling.py's --output ({error!r})")
+        sys.exit(f"--measured={args.measured}: this file was not written by benchmark_scaling.py --output ({error!r})")
     print("\n".join(lines))
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options of this script."""
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option = result.add_argument
-    option("--measured", type=Path, help="JSON of benchmark_scaling.py; the options below win over it")
-    option("--check", action="store_true", help="beside the measured trainings, what this predicts")
-    option("--devices", type=count, nargs="+", default=[1, 8, 64])
-    option("--per-node", type=count, default=8, help="devices of a node (8)")
-    option("--batch", type=count, default=PAPER_PAIRS, help="pairs of a device and step (8)")
-    option("--pairs", type=positive, default=PAPER_STEPS * PAPER_PAIRS, help="of the training (1.28 million)")
-    of_one = "of one device; else --measured's GPU, or --tflops x --share / --gflop"
-    option("--pairs-per-second", type=positive, help=of_one)
-    option("--tflops", type=positive, default=989, help="peak of a device (989: H100, bf16, dense)")
-    option("--share", type=positive, default=0.2, help="of the peak that is reached (0.2)")
-    option("--gflop", type=positive, help="of a pair (196: crops of 256 px)")
-    option("--overhead-ms", type=not_negative, help="of a step: launches, optimizer (10; none beside a measured GPU)")
-    option("--jitter", type=not_negative, default=0.03, help="deviation of a device's time over its mean (0.03)")
-    option("--parameters", type=positive, help="that the devices average, float32 (3,505,219)")
-    option("--inside-gbs", type=positive, default=200, help="GB/s between devices of a node (200)")
+    option("--measured", type=Path, help="JSON file of benchmark_scaling.py; options below take precedence over it")
+    option("--check", action="store_true", help="print estimates beside the measured trainings")
+    option("--devices", type=count, nargs="+", default=[1, 8, 64], help="numbers of devices (1 8 64)")
+    option("--per-node", type=count, default=8, help="devices per node (8)")
+    option("--batch", type=count, default=PAPER_PAIRS, help="pairs per device and step (8)")
+    option("--pairs", type=positive, default=PAPER_STEPS * PAPER_PAIRS, help="pairs in the training (1.28 million)")
+    speed = "speed of one device (default: that of --measured on a GPU, else --tflops x --share / --gflop)"
+    option("--pairs-per-second", type=positive, help=speed)
+    option("--tflops", type=positive, default=989, help="peak speed of a device (989: H100, bf16, dense)")
+    option("--share", type=positive, default=0.2, help="share of the peak speed that is reached (0.2)")
+    option("--gflop", type=positive, help="operations per pair (196: crops of 256 px)")
+    option("--overhead-ms", type=not_negative, help="fixed time per step (10; 0 with a measured GPU)")
+    option("--jitter", type=not_negative, default=0.03, help="deviation of a device's time, over its mean (0.03)")
+    option("--parameters", type=positive, help="float32 parameters that the devices average (3,505,219)")
+    option("--inside-gbs", type=positive, default=200, help="GB/s between the devices in a node (200)")
     option("--network-gbit", type=positive, default=100, help="Gbit/s of each node (100)")
-    option("--latency-us", type=not_negative, default=20, help="of a message (20)")
-    option("--cores", type=positive, default=8, help="CPU cores per device that decode (8)")
-    option("--decode", type=positive, help="pictures/s of a core (500)")
-    option("--picture-kb", type=positive, help="size of a stored picture (84)")
+    option("--latency-us", type=not_negative, default=20, help="microseconds per message (20)")
+    option("--cores", type=positive, default=8, help="CPU cores per device for decoding (8)")
+    option("--decode", type=positive, help="pictures per second that a core decodes (500)")
+    option("--picture-kb", type=positive, help="size of a stored picture in kB (84)")
+    return result
     return result
 
 
 def count(text: str) -> int:
+    """A whole number of at least 1."""
     value = int(text)
     if value < 1:
         raise ValueError
@@ -128,6 +135,7 @@ def count(text: str) -> int:
 
 
 def positive(text: str) -> float:
+    """A finite number above 0."""
     value = float(text)
     if not 0 < value < math.inf:
         raise ValueError
@@ -135,6 +143,7 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
+    """A finite number of at least 0."""
     return positive(text) if float(text) else 0.0
 
 
@@ -183,7 +192,7 @@ def _plan(machine: Machine, devices: list[int], pairs: float) -> list[str]:
 
 
 def _check(measured: dict, args: argparse.Namespace) -> list[str]:
-    """From one process and the measured exchange: what several should reach."""
+    """Rows that compare measured speeds with estimates from the speed of one process and the measured exchange."""
     train = measured["train"]
     rates = {int(count): rate for count, rate in train["pairs_per_second"].items()}
     exchange = {int(count): seconds for count, seconds in measured["gradients"]["seconds"].items()}

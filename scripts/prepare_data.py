@@ -1,4 +1,4 @@
-"""Turn folders of pictures into WebDataset shards: resized JPEGs in tar files of about a thousand.
+"""Turn folders of pictures into WebDataset shards: tar files of about a thousand resized JPEGs each.
 
 COCO (flat), WikiArt (a folder per style) or painter-by-numbers (flat):
 
@@ -6,14 +6,14 @@ COCO (flat), WikiArt (a folder per style) or painter-by-numbers (flat):
     python scripts/prepare_data.py --images wikiart --out shards/wikiart --jobs 8
     python scripts/prepare_data.py --images train_1 train_2 --out shards/pbn --side 256 --per-shard 2000
 
-Train on them (the last line that this command prints is the pattern; quote it twice, for the shell and for Hydra):
+Train on the shards (the last line that this script prints is the pattern; quote it for the shell and for Hydra):
 
     python -m nstexp task=train method=adain data=shards 'data.content="shards/coco/coco-{000000..000117}.tar"' \\
         data.style=shards/wikiart
 
-Stopped, or a shard deleted? Give the same command again: it makes what is missing. The pictures are listed, in an order
-mixed once, in OUT/manifest.json at the first run; number n of the list is n.jpg in the shards. Pictures that cannot be
-read are left out and listed in OUT/skipped.txt. Smaller pictures than --side keep their size.
+If the command was stopped, or a shard was deleted, give the same command again: it creates the missing shards. The
+first run lists the pictures in random order in OUT/manifest.json; picture n of the list is n.jpg in the shards.
+Pictures that cannot be read are left out and listed in OUT/skipped.txt. Pictures smaller than --side keep their size.
 """
 
 import argparse
@@ -42,29 +42,34 @@ from nstexp.core.text import printable
 from nstexp.data.pictures import Unusable, open_rgb, resized
 from nstexp.media.paths import find_images
 
-SETTINGS = ("images", "side", "quality", "per_shard", "max_megapixels")
+SETTINGS = ("images", "side", "quality", "per_shard", "max_megapixels")  # options that change the shards
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    with errors_on_one_line("interrupted: the same command goes on from here"):
+    with errors_on_one_line("interrupted: the same command continues from here"):
         print_path(prepare(args))
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options of this script."""
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--images", required=True, nargs="+", help="folders of pictures, searched recursively")
     result.add_argument("--out", required=True, type=Path, help="folder for the shards; its name is their prefix")
-    result.add_argument("--side", type=int, default=512, help="shorter side in px; larger pictures are reduced (512)")
-    result.add_argument("--quality", type=int, default=90, help="of the JPEGs, 1 to 95 (90)")
-    result.add_argument("--per-shard", type=int, default=1000, help="about this many pictures in a shard (1000)")
-    result.add_argument("--max-megapixels", type=float, default=200, help="larger files are left out (200)")
-    result.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (one per CPU core)")
+    result.add_argument("--side", type=int, default=512, help="shorter side in pixels; larger pictures shrink (512)")
+    result.add_argument("--quality", type=int, default=90, help="JPEG quality, 1 to 95 (90)")
+    result.add_argument("--per-shard", type=int, default=1000, help="approximate number of pictures in a shard (1000)")
+    result.add_argument("--max-megapixels", type=float, default=200, help="leave out larger files (200)")
+    result.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of processes (one per CPU core)")
     return result
 
 
 def prepare(args: argparse.Namespace) -> str:
-    """Make the shards that are missing; returns the pattern of all of them."""
+    """Create the missing shards; returns the pattern of all shards.
+
+    Raises:
+        UserError: an option is wrong, no picture can be read, or the folder belongs to other work.
+    """
     _check(args)
     files = manifest(args)
     shards = max(1, round(len(files) / args.per_shard))
@@ -84,7 +89,7 @@ def prepare(args: argparse.Namespace) -> str:
                 write_shard(paths[index], numbers, files, pool, encode, skipped, bar)
         except BrokenProcessPool as error:
             raise UserError(
-                "a process died, perhaps for want of memory: give the command again, with fewer --jobs"
+                "a process died, perhaps out of memory: give the same command again, with fewer --jobs"
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -99,26 +104,26 @@ def prepare(args: argparse.Namespace) -> str:
 
 
 def manifest(args: argparse.Namespace) -> list[str]:
-    """The list of pictures: written at the first run, read at later ones."""
+    """The list of pictures: written by the first run, read by later ones."""
     path = args.out / "manifest.json"
     settings = {key: getattr(args, key) for key in SETTINGS}
     settings["images"] = [str(Path(folder).resolve()) for folder in args.images]
     if path.exists():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            files = found["files"]
+            known = json.loads(path.read_text(encoding="utf-8"))
+            files: list[str] = known["files"]
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: this is not a manifest of this command, take another --out") from error
+            raise UserError(f"{path}: this manifest was not written by this script, choose another --out") from error
         for key, value in settings.items():
-            if found.get(key) != value:
+            if known.get(key) != value:
                 option = f"--{key.replace('_', '-')}"
-                raise UserError(f"{path} was made with {option} {found.get(key)}, not {value}: take another --out")
+                raise UserError(f"{path} was made with {option} {known.get(key)}, not {value}: choose another --out")
         return files
     for other in (args.out / "skipped.txt", *args.out.glob(f"{glob.escape(args.out.resolve().name)}-*.tar")):
-        if other.exists():  # no earlier run of this command has made it, for that would have left its list
-            raise UserError(f"--out {args.out}: {other} was not made by this command, take another --out")
+        if other.exists():  # an earlier run of this script would have left its list
+            raise UserError(f"--out {args.out}: {other} was not made by this script, choose another --out")
     files = [str(file.resolve()) for file in find_images(args.images, "--images")]
-    random.Random(0).shuffle(files)  # folders are often sorted by subject, which shards must not be
+    random.Random(0).shuffle(files)  # folders are often sorted by subject, but shards must be mixed
     text = json.dumps({**settings, "files": files}, indent=1)
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return files
@@ -133,7 +138,7 @@ def write_shard(
     skipped: dict[str, str],
     bar: tqdm,
 ) -> None:
-    """One tar file, complete or not at all; pictures that cannot be read go to `skipped` and its file."""
+    """Write one tar file, complete or not at all; unreadable pictures go to `skipped` and to skipped.txt."""
     report = path.parent / "skipped.txt"
     results = pool.map(encode, [files[number] for number in numbers], chunksize=4)
 
@@ -150,7 +155,9 @@ def write_shard(
     def write(temporary: Path) -> None:
         with tarfile.open(temporary, "w") as tar:
             for number, data in usable():
-                entry = tarfile.TarInfo(f"{number:08d}.jpg")  # no time, no owner: the same bytes every time
+                entry = tarfile.TarInfo(
+                    f"{number:08d}.jpg"
+                )  # without time and owner, so that the bytes are always the same
                 entry.size = len(data)
                 tar.addfile(entry, io.BytesIO(data))
         lines = "".join(f"{file}\t{reason}\n" for file, reason in sorted(skipped.items()))
@@ -161,7 +168,7 @@ def write_shard(
 
 
 def encode_picture(path: str, side_px: int, quality: int, max_megapixels: float) -> tuple[bytes, str]:
-    """(JPEG bytes, ""), or (b"", reason)."""
+    """Encode a picture as JPEG: (bytes, ""), or (b"", reason) if it cannot be used."""
 
     def target(size: tuple[int, int]) -> tuple[int, int]:
         return resized(size, side_px) if min(size) > side_px else size
@@ -175,11 +182,12 @@ def encode_picture(path: str, side_px: int, quality: int, max_megapixels: float)
         return buffer.getvalue(), ""
     except Unusable as reason:
         return b"", " ".join(str(reason).split())
-    except (OSError, ValueError) as error:  # more than 65535 px on a side
+    except (OSError, ValueError) as error:  # a side is longer than 65535 px
         return b"", f"cannot be written as JPEG ({error})"
 
 
 def _check(args: argparse.Namespace) -> None:
+    """Raise a UserError for options that are out of range."""
     for option, low, high in (("side", 8, 65535), ("quality", 1, 95), ("per_shard", 1, 10**9), ("jobs", 1, 1024)):
         value = getattr(args, option)
         if not low <= value <= high:
@@ -197,7 +205,7 @@ def _read_skipped(folder: Path) -> dict[str, str]:
 
 
 def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
 
 
 if __name__ == "__main__":

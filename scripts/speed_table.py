@@ -1,10 +1,11 @@
-"""The deck's table of seconds per picture, from the folder of a sweep of experiment=speed_table.
+"""Print the table of seconds per picture, from the folder of a sweep of experiment=speed_table.
 
     python -m nstexp experiment=speed_table
     python scripts/speed_table.py multirun/nstexp/DATE
 
-A line per method, a column per size, in brackets with a painting that the method has not seen before (for AdaIN: with
-its encoding). Medians over the pictures; the machine has to be quiet. The table goes to stdout, as Markdown.
+One line per method, one column per size; in brackets the time with a painting that the method has not seen before (for
+AdaIN: including its encoding). Times are medians over the pictures; nothing else should run on the machine. The table
+goes to stdout as Markdown.
 """
 
 import argparse
@@ -18,19 +19,19 @@ import yaml
 from nstexp import streams
 from nstexp.commands import read_csv, table_head
 
-Seconds = dict[tuple[str, int], tuple[float, float]]  # method, side in pixels -> seconds, with a new painting
+Seconds = dict[tuple[str, int], tuple[float, float]]  # (method, side in pixels) -> seconds, seconds with a new painting
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", type=Path, help="the folder of a sweep over image_px of task=evaluate")
+    parser.add_argument("sweep", type=Path, help="folder of a sweep over image_px with task=evaluate")
     folder = parser.parse_args().sweep
     try:
-        found = {}
+        found: Seconds = {}
         for job in sorted(folder.glob("*/scores.csv")):
             found |= seconds(read_csv(job), _side_px(job.parent))
         if not found:
-            raise ValueError("it has no scores.csv of a finished job")
+            raise ValueError("no finished job has a scores.csv")
         print(table(found))
     except (OSError, KeyError, ValueError) as error:
         print(f"{folder}: not a sweep of experiment=speed_table ({error})", file=sys.stderr)
@@ -38,8 +39,8 @@ def main() -> None:
 
 
 def seconds(scores: list[Mapping[str, str]], side_px: int) -> Seconds:
-    """Medians of one job's rows."""
-    found = {}
+    """Medians over the rows of one job."""
+    found: Seconds = {}
     for method in dict.fromkeys(row["method"] for row in scores if row["new_style"]):
         of = {
             new: [float(r["stylize_seconds"]) for r in scores if r["method"] == method and r["new_style"] == new]
@@ -50,7 +51,7 @@ def seconds(scores: list[Mapping[str, str]], side_px: int) -> Seconds:
 
 
 def table(found: Seconds) -> str:
-    """As Markdown, with how many times as long the slowest method takes."""
+    """The times as a Markdown table, with the speed relative to the slowest method."""
     sizes = sorted({px for _, px in found})
     lines = [table_head("method", *(f"{px} px" for px in sizes))]
     slowest = {px: max(times[0] for (_, side), times in found.items() if side == px) for px in sizes}

@@ -1,12 +1,13 @@
-"""Try files, commands, Ctrl-C and kill -9 as users and their machines produce them, and count what came out right.
+"""Run hostile trials: odd files, wrong commands, Ctrl-C and kill -9; count how many end correctly.
 
     python scripts/torture.py
     python scripts/torture.py --kinds names values --jobs 4
     python scripts/torture.py --only 'image_px=' --keep /tmp/look
 
-Everything is made from nothing, in temporary folders, and every command is a process of its own. Right means: the
-result is there and can be read, or one short sentence names what to change; no traceback; no file of the user's
-changed; nothing half-written. The table goes to stdout, as Markdown, and what went wrong to stderr, with exit code 1.
+All files are generated in temporary folders, and every command is a separate process. A trial ends correctly if the
+result exists and can be read, or if one short message names what to change; and if there is no traceback, no file of
+the user has changed, and no file is incomplete. The table goes to stdout as Markdown, failures to stderr; with failures
+the exit code is 1.
 """
 
 import argparse
@@ -26,22 +27,22 @@ from tqdm import tqdm
 from nstexp.commands import errors_on_one_line, table_head
 from nstexp.core.errors import UserError
 
-Result = tuple[str, bool, str, str | None, float]  # kind, whether a file was tried, name, what is wrong, seconds
+Result = tuple[str, bool, str, str | None, float]  # kind, whether a file was tried, name, failure, seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="+", help="only these rows of the table")
-    parser.add_argument("--only", help="only trials whose name matches this regular expression")
-    parser.add_argument("--jobs", type=int, default=2, help="commands at once (default: 2)")
-    parser.add_argument("--keep", type=Path, help="a folder in which the folders of all trials stay")
+    parser.add_argument("--kinds", nargs="+", help="run only these rows of the table")
+    parser.add_argument("--only", help="run only trials whose name matches this regular expression")
+    parser.add_argument("--jobs", type=int, default=2, help="number of commands to run at once (default: 2)")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the folders of all trials")
     args = parser.parse_args()
     with errors_on_one_line():
         trials = [*pictures.trials(), *files.trials(), *commands.trials()]
         trials = [trial for trial in trials if _wanted(trial.kind, trial.name, args)]
         endings = [ending for ending in ends.endings() if _wanted(ending.kind, " ".join(ending.words), args)]
         if not trials and not endings:
-            raise UserError("--kinds, --only: no trial has these; without them all are run")
+            raise UserError("--kinds, --only: no trial matches these; leave them out to run all")
         if args.keep:
             args.keep.mkdir(parents=True, exist_ok=True)
         results = list(run(trials, endings, args.jobs, args.keep))
@@ -55,7 +56,7 @@ def _wanted(kind: str, name: str, args: argparse.Namespace) -> bool:
 
 
 def run(trials: list[Trial], endings: list[Ending], jobs: int, keep: Path | None) -> Iterator[Result]:
-    """Run everything, and say at once what goes wrong. Signals come at moments of a run, so these runs are alone."""
+    """Run everything, and print failures at once. Runs with signals go one by one, because their timing matters."""
     total = len(trials) + sum(len(ending.moments) for ending in endings)
     with tqdm(total=total, unit="trial", file=sys.stderr, miniters=1) as bar:
 
@@ -76,8 +77,9 @@ def run(trials: list[Trial], endings: list[Ending], jobs: int, keep: Path | None
 
 
 def table(results: list[Result]) -> str:
-    """How many trials of each kind came out right, as Markdown."""
-    tried, wrong = Counter(), Counter()
+    """Count the trials of each kind and their failures, as a Markdown table."""
+    tried: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
     for kind, _, _, problem, _ in results:
         tried[kind] += 1
         wrong[kind] += problem is not None
@@ -87,7 +89,7 @@ def table(results: list[Result]) -> str:
 
 
 def _explain_times(trials: list[Trial], results: list[Result]) -> None:
-    """How long wrong values, keys and words took to be refused: a number to read, no test."""
+    """Print how long it took to refuse wrong values, keys and words; for information, not a test."""
     refused = [seconds for kind, _, _, _, seconds in results if kind in ("values", "keys", "composition")]
     if refused:
         print(f"\nWrong values, keys and words: {median(refused):.2f} s in the median, {max(refused):.2f} s at most.")

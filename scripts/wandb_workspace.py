@@ -1,13 +1,13 @@
-"""A W&B workspace for one sweep: pictures, loss curves and measures by what the sweep varied.
+"""Create a W&B workspace for one sweep: pictures, loss curves and measures, arranged by the settings that vary.
 
     python -m nstexp -m weights.beta=1,10,100
     wandb sync --entity ME multirun/nstexp/DATE/*/wandb/offline-run-* multirun/nstexp/DATE/wandb/offline-run-*
     python scripts/wandb_workspace.py multirun/nstexp/DATE --entity ME
 
-The second line is for runs that were logged without a network; others are at W&B already. What varies, which losses and
-which measures there are is read from the sweep's folder. Each call saves a new view of the project, and with --report a
-report too; their addresses go to stdout. --dry-run prints as JSON what would be sent, and contacts nobody. Needs
-`pip install 'nstexp[workspaces]'`.
+The second line is needed only for runs that were logged without a network. The script reads from the sweep's folder
+which settings vary, and which losses and measures exist. Each call saves a new view of the project, and with --report
+also a report; their addresses go to stdout. --dry-run prints as JSON what would be sent, without contacting a server.
+Needs `pip install 'nstexp[workspaces]'`.
 """
 
 import argparse
@@ -30,27 +30,28 @@ try:
 except ImportError:
     ws = wr = None
 
-STEP = "trainer/global_step"  # W&B's own step counts calls
-JOB_TYPE = "method"  # the runs' job type; what else a config group chose is not in W&B's config by name
+STEP = "trainer/global_step"  # W&B's built-in step counts calls instead
+JOB_TYPE = "method"  # W&B stores it as the job type of a run; choices of other config groups are not in its config
 TRADE = "content_loss", "style_gram"
-MEANS = "mean of "  # a method's row of task=evaluate
-NOT_SETTINGS = "run_dir", "logger", "task"  # differ by themselves, or repeat another setting
-UNFILTERABLE = "'\"\\=<>"  # the library writes a filter as a Python expression, and changes these in names
+MEANS = "mean of "  # prefix of the rows of task=evaluate with the means of a method
+NOT_SETTINGS = "run_dir", "logger", "task"  # they always differ, or repeat another setting
+UNFILTERABLE = "'\"\\=<>"  # the library writes filters as Python expressions, and changes these characters in names
 MOST_SETTINGS, MOST_PICTURES, MOST_COLUMNS, MOST_RUNS = 4, 8, 8, 100
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What W&B has of a sweep.
+    """A sweep, as it is logged to W&B.
 
-    folder: where it is.
-    runs: how many.
-    project, group: the runs' settings of the logger.
-    varied: the settings that differ, the last fastest, by their dotted path in the configuration, or JOB_TYPE.
-    columns: how many values the last one has.
-    losses: {term: history keys}, a key for each picture; `curves` by the same name, of other numbers.
-    results, pictures: keys of the finished and of the unfinished pictures, and of a training's validation.
-    measures: {name: summary keys}.
+    folder: of the sweep.
+    runs: number of runs.
+    project, group: settings of the runs' logger.
+    varied: the settings that differ, by their dotted path in the configuration or as JOB_TYPE; the last changes
+        fastest.
+    columns: number of values of the last setting.
+    losses: term -> history keys, one for each picture; `curves` likewise for validation losses.
+    results, pictures: keys of the finished pictures, and of the unfinished or validation pictures.
+    measures: name -> summary keys.
     has_table: whether a run has a table of its finished pictures.
     """
 
@@ -70,11 +71,11 @@ class Sweep:
 
 def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", type=Path, help="the folder of a sweep, such as multirun/nstexp/DATE")
-    parser.add_argument("--entity", required=True, help="the W&B user or team that has the runs")
-    parser.add_argument("--project", help="by default the project that the sweep logged to")
-    parser.add_argument("--report", action="store_true", help="also a report with the same panels")
-    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, send nothing")
+    parser.add_argument("sweep", type=Path, help="folder of a sweep, such as multirun/nstexp/DATE")
+    parser.add_argument("--entity", required=True, help="W&B user or team that owns the runs")
+    parser.add_argument("--project", help="W&B project (default: the one that the sweep logged to)")
+    parser.add_argument("--report", action="store_true", help="also create a report with the same panels")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be sent, and send nothing")
     given = parser.parse_args(args)
     with errors_on_one_line():
         if ws is None:
@@ -92,18 +93,20 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def read(folder: Path) -> Sweep:
-    """What a sweep's runs have logged, from their folders.
+    """Read from the folders of a sweep's runs what they logged.
 
     Raises:
-        UserError: no sweep, or one that W&B has nothing of.
+        UserError: the folder is not a sweep, or its runs did not log to W&B.
     """
     jobs = read_sweep(folder)
     entry = next(_wandb_entries(jobs), None)
     if entry is None:
-        raise UserError(f"{folder}: W&B has nothing of these runs; they were started without logger=wandb")
+        raise UserError(f"{folder}: these runs did not log to W&B; start them with logger=wandb")
     group = str(entry["logger"].get("group") or folder.resolve().name)
     if set(group) & set(UNFILTERABLE):
-        raise UserError(f"{folder}: W&B's filters cannot have {' '.join(UNFILTERABLE)} in the name of a group, {group}")
+        raise UserError(
+            f"{folder}: W&B cannot filter a group with one of {' '.join(UNFILTERABLE)} in its name, {group}"
+        )
     keys = varying(jobs)
     drawn = [(job, curve) for job in jobs for curve in read_curves(job.path)[0]]
     shown = [(_prefix(job, curve.picture), job, curve) for job, curve in drawn]
@@ -131,27 +134,30 @@ def read(folder: Path) -> Sweep:
 
 
 def settings(jobs: Sequence[Job], key: str) -> list[str]:
-    """Where W&B's config has what an override set: the key itself, or the first settings in a config group that differ,
-    or, for a choice that leaves no key of its own (experiment=...), any."""
+    """The places in W&B's config of what an override set.
+
+    These are the key itself, or the first settings in a config group that differ, or, for a choice without a key of its
+    own (experiment=...), any settings that differ.
+    """
     if key == JOB_TYPE:
         return [JOB_TYPE]
     path = (key.partition("@")[2] or key).replace("/", ".")
     flat = [dict(_flat(job.config)) for job in jobs if job.config]
     found = unique(name for config in flat for name in config)
-    own = [name for name in found if f"{name}.".startswith(f"{path}.")]
-    own = own or [name for name in found if name.split(".")[0] not in NOT_SETTINGS]
-    differ = [name for name in own if len({as_text(config.get(name)) for config in flat}) > 1]
+    inside = [name for name in found if f"{name}.".startswith(f"{path}.")]
+    inside = inside or [name for name in found if name.split(".")[0] not in NOT_SETTINGS]
+    differ = [name for name in inside if len({as_text(config.get(name)) for config in flat}) > 1]
     return sorted(differ, key=lambda name: name.count("."))[:MOST_SETTINGS]
 
 
 def accessor(path: str) -> str:
-    """How W&B calls a setting: the config's top level keeps its values under `value`."""
+    """W&B's name of a setting; values at the top level of its config are stored under `value`."""
     top, dot, rest = path.partition(".")
     return "run:jobType" if path == JOB_TYPE else f"config:{top}.value{dot}{rest}"
 
 
 def workspace(sweep: Sweep, entity: str, project: str) -> "ws.Workspace":
-    """The view: only the sweep's runs, in the order of what varies, which is also pinned beside their names."""
+    """The view: the runs of the sweep, sorted by the settings that vary, which are pinned as columns."""
     parts = [
         ws.Section(
             name=name,
@@ -172,7 +178,7 @@ def workspace(sweep: Sweep, entity: str, project: str) -> "ws.Workspace":
         runset_settings=ws.RunsetSettings(
             filters=_filters(sweep, reports=False),
             groupby=[_metric(path) for path in _repeated(sweep)],
-            # Unlike `groupby`, the order takes a key as it is.
+            # Unlike `groupby`, the order needs the key as it is stored.
             order=[ws.Ordering(_metric(path, as_stored=True)) for path in sweep.varied] or [_oldest_first()],
             pinned_columns=["run:displayName", *map(accessor, sweep.varied), *finals],
         ),
@@ -180,7 +186,7 @@ def workspace(sweep: Sweep, entity: str, project: str) -> "ws.Workspace":
 
 
 def report(sweep: Sweep, entity: str, project: str) -> "wr.Report":
-    """The same panels below each other, and the table of all runs that the sweep's own report run has."""
+    """A report with the same panels in one column, and the table of all runs that the sweep's report run logged."""
     return wr.Report(
         entity=entity,
         project=project,
@@ -192,7 +198,7 @@ def report(sweep: Sweep, entity: str, project: str) -> "wr.Report":
 
 
 def blocks(sweep: Sweep, entity: str, project: str) -> list["wr.interface.Block"]:
-    """The report's text and panels. With an empty entity they can be written out without asking the server."""
+    """Text and panels of the report. With an empty entity they can be exported without contacting the server."""
     runs = wr.Runset(
         entity=entity,
         project=project,
@@ -209,14 +215,14 @@ def blocks(sweep: Sweep, entity: str, project: str) -> list["wr.interface.Block"
     found: list[Any] = [wr.P(_summary(sweep))]
     for name, panels in sections(sweep).items():
         found += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=_arranged(panels))]
-    own = wr.Runset(entity=entity, project=project, name="report", filters=_filters(sweep, reports=True))
+    of_report = wr.Runset(entity=entity, project=project, name="report", filters=_filters(sweep, reports=True))
     table = _arranged([wr.WeavePanelSummaryTable(table_name="sweep")])
-    text = "The table of the sweep's own report run. The run keeps report.html as an artifact, too."
-    return [*found, wr.H2("All runs"), wr.P(text), wr.PanelGrid(runsets=[own], panels=table)]
+    text = "The table that the sweep's report run logged. This run also stores report.html as an artifact."
+    return [*found, wr.H2("All runs"), wr.P(text), wr.PanelGrid(runsets=[of_report], panels=table)]
 
 
 def sections(sweep: Sweep) -> dict[str, list["wr.interface.Panel"]]:
-    """{name: panels}, of what there is."""
+    """Title -> panels, for the sections that have panels."""
     compared = [wr.RunComparer(diff_only="split")]
     found = {
         "Pictures": _pictures(sweep),
@@ -228,7 +234,7 @@ def sections(sweep: Sweep) -> dict[str, list["wr.interface.Panel"]]:
 
 
 def described(sweep: Sweep, entity: str, project: str, with_report: bool) -> dict[str, Any]:
-    """What would be sent; of a report the blocks, without the project's number, for which the server would be asked."""
+    """What would be sent, as dictionaries; of a report only the blocks, because the rest needs the server."""
     found = {"workspace": workspace(sweep, entity, project)._to_model().model_dump(by_alias=True, exclude_none=True)}
     if with_report:
         models = [block._to_model() for block in blocks(sweep, "", project)]
@@ -237,19 +243,19 @@ def described(sweep: Sweep, entity: str, project: str, with_report: bool) -> dic
 
 
 def saved(sweep: Sweep, entity: str, project: str, with_report: bool) -> Iterator[str]:
-    """Save it; the addresses.
+    """Save the workspace, and the report if wanted; yield their addresses.
 
     Raises:
-        UserError: there is no account or no network, the runs are not there, or the server refuses.
+        UserError: there is no account or no network, the runs do not exist, or the server refuses.
     """
     settings = wandb.setup().settings
     reason = loggers.why_offline(settings) if settings.mode in loggers.ONLINE else f"its mode is {settings.mode}"
     if reason is not None:
-        raise UserError(f"W&B cannot be asked: {reason}; --dry-run shows what would be sent")
+        raise UserError(f"W&B cannot be contacted: {reason}; --dry-run shows what would be sent")
     try:
         found = wandb.Api().runs(f"{entity}/{project}", filters={"group": sweep.group}, per_page=1)
         if not len(found):
-            raise UserError(f"{entity}/{project} has no runs of the group {sweep.group}; {_sync(sweep, entity)}")
+            raise UserError(f"{entity}/{project} has no runs in the group {sweep.group}; {_sync(sweep, entity)}")
         yield workspace(sweep, entity, project).save().url
         if with_report:
             yield report(sweep, entity, project).save().url
@@ -257,7 +263,7 @@ def saved(sweep: Sweep, entity: str, project: str, with_report: bool) -> Iterato
         raise
     except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
         raise UserError(f"W&B does not accept the account ({_line(error)}): wandb login --relogin") from error
-    except Exception as error:  # W&B, its transport and the library have families of errors of their own
+    except Exception as error:  # W&B and the libraries raise many exception types
         raise UserError(f"W&B refused {entity}/{project} ({_line(error)}); {_sync(sweep, entity)}") from error
 
 
@@ -273,7 +279,7 @@ def _pictures(sweep: Sweep) -> list[Any]:
 
 
 def _lines(sweep: Sweep) -> list[Any]:
-    """A plot for each loss, of a training's validation too."""
+    """One plot for each loss, and for each validation loss."""
     legend = ["run:displayName", *map(accessor, sweep.varied)]
     return [
         wr.LinePlot(
@@ -292,7 +298,7 @@ def _lines(sweep: Sweep) -> list[Any]:
 
 
 def _plots(sweep: Sweep) -> list[Any]:
-    """The measures: two against each other, all against what varies, and one by one."""
+    """Plots of the measures: two against each other, all against the settings that vary, and one by one."""
     name = " ".join(["${run:displayName}", *(f"{path}={_in_template(path)}" for path in sweep.varied)])
     most = _most_runs(sweep)
     panels: list[Any] = []
@@ -301,16 +307,16 @@ def _plots(sweep: Sweep) -> list[Any]:
         axes = {"x": wr.SummaryMetric(x), "y": wr.SummaryMetric(y)}
         panels.append(wr.ScatterPlot(title=title, **axes, legend_template=name))
     if sweep.varied and sweep.measures:
-        own = [(path, wr.Metric("JobType") if path == JOB_TYPE else wr.Config(path)) for path in sweep.varied]
-        own += [(key, wr.SummaryMetric(keys[0])) for key, keys in sweep.measures.items()]
-        axes = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=label) for label, metric in own]
+        axis_metrics = [(path, wr.Metric("JobType") if path == JOB_TYPE else wr.Config(path)) for path in sweep.varied]
+        axis_metrics += [(key, wr.SummaryMetric(keys[0])) for key, keys in sweep.measures.items()]
+        axes = [wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=label) for label, metric in axis_metrics]
         panels.append(wr.ParallelCoordinatesPlot(title="what varies, and what came of it", columns=axes))
     bars = {"legend_template": name, "max_runs_to_show": most, "max_bars_to_show": most}
     return [*panels, *(wr.BarPlot(title=key, metrics=list(keys), **bars) for key, keys in sweep.measures.items())]
 
 
 def _wandb_entries(jobs: Sequence[Job]) -> Iterator[Mapping[str, Any]]:
-    """The settings of each run's W&B logger."""
+    """Yield the settings of each run's W&B logger."""
     for job in jobs:
         entries = job.config.get("logger")
         for entry in entries.values() if isinstance(entries, dict) else ():
@@ -319,7 +325,7 @@ def _wandb_entries(jobs: Sequence[Job]) -> Iterator[Mapping[str, Any]]:
 
 
 def _prefix(job: Job, picture: str) -> str:
-    """Of the keys of a picture; a run of one picture has none."""
+    """Prefix of the keys of a picture; '' for a run with one picture."""
     if _trains(job):
         return ""
     several = job.recorded("task") == "evaluate" or len({*job.metrics, *job.progress, picture}) > 1
@@ -327,7 +333,7 @@ def _prefix(job: Job, picture: str) -> str:
 
 
 def _final(job: Job, names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(prefix, name) of the numbers of a finished run: of each picture, or each method's means."""
+    """Yield (prefix, name) of the numbers of a finished run: for each picture, or the means of each method."""
     rows = [row for row in job.metrics if row.startswith(MEANS)] or list(job.metrics)
     for row in rows:
         prefix = "" if len(job.metrics) == 1 else f"{row}/"
@@ -335,7 +341,7 @@ def _final(job: Job, names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _measured(jobs: Sequence[Job]) -> list[str]:
-    """The names of the measures; where nothing was measured, the losses."""
+    """The names of the measures; if nothing was measured, the names of the losses."""
     measures = unique(name for job in jobs for name in job.recorded("measured_with") or ())
     return measures or unique(name for job in jobs for numbers in job.metrics.values() for name in numbers)
 
@@ -345,7 +351,7 @@ def _trains(job: Job) -> bool:
 
 
 def _validated(job: Job) -> list[str]:
-    """The losses that a training's validation had."""
+    """The names of the validation losses of a training."""
     try:
         with (job.path / "validation.csv").open(newline="", encoding="utf-8") as file:
             return [name for name in next(csv.reader(file), []) if name != "step"]
@@ -354,7 +360,7 @@ def _validated(job: Job) -> list[str]:
 
 
 def _by_name(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
-    """{name: its keys, each once, at most MOST_PICTURES}."""
+    """Name -> its keys without duplicates, at most MOST_PICTURES."""
     found: dict[str, list[str]] = {}
     for name, key in pairs:
         keys = found.setdefault(name, [])
@@ -384,13 +390,13 @@ def _oldest_first() -> "ws.Ordering":
 
 
 def _filters(sweep: Sweep, reports: bool) -> "ws.And":
-    """The sweep's runs without the one that keeps its report, or only that one."""
+    """Select the runs of the sweep without the report run, or only the report run."""
     kind = ws.Metric("JobType")
     return ws.And(ws.Metric("Group") == sweep.group, kind == "report" if reports else kind != "report")
 
 
 def _repeated(sweep: Sweep) -> list[str]:
-    """What to group by: runs that differ only by their seed belong together, others would be averaged."""
+    """Settings to group by: all but the seed, if the seed varies. Otherwise groups would average different settings."""
     return [path for path in sweep.varied if path != "seed"] if "seed" in sweep.varied else []
 
 
@@ -403,7 +409,7 @@ def _most_runs(sweep: Sweep) -> int:
 
 
 def _arranged(panels: Sequence["wr.interface.Panel"]) -> list["wr.interface.Panel"]:
-    """A report is 24 units wide: pictures, tables and comparisons take all, plots a third."""
+    """Arrange panels in a report, 24 units wide: pictures, tables and comparisons use the full width, plots a third."""
     wide = wr.MediaBrowser, wr.WeavePanelSummaryTable, wr.ParallelCoordinatesPlot, wr.RunComparer
     left, top = 0, 0
     for panel in panels:

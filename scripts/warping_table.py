@@ -1,11 +1,11 @@
-"""How much stylized clips flicker: warping errors of finished files, beside that of the clip they were made of.
+"""Print how much stylized clips flicker: the warping error of each file, and of the clip that they were made from.
 
     python scripts/warping_table.py clip.mp4 plain=out_0.mp4 steady=out_08.mp4
     python scripts/warping_table.py clip.mp4 steady=out_08.mp4 --flow farneback
 
-The motion is measured in the clip itself. `farneback` is another algorithm than those that can steady a clip, so that
-a clip is not judged by the very flow that steadied it. `of the excess`: (error - the clip's own) over the same of the
-first file named.
+Motion is measured in the original clip. `farneback` is an algorithm that cannot stabilize clips in nstexp, so that a
+clip is not judged by the flow that stabilized it. Column "of the excess": (error - error of the original clip), divided
+by the same difference of the first result.
 """
 
 import argparse
@@ -23,28 +23,28 @@ from nstexp.media.video import open_source, read_frames
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clip", type=Path)
-    parser.add_argument("results", nargs="+", metavar="name=file")
-    parser.add_argument("--flow", default="dis", choices=["dis", "dis_fast", "raft", "farneback"])
-    parser.add_argument("--start", type=float, help="of the part that the results are of, in seconds")
-    parser.add_argument("--end", type=float)
+    parser.add_argument("clip", type=Path, help="the original clip")
+    parser.add_argument("results", nargs="+", metavar="name=file", help="stylized clips, with names for the table")
+    parser.add_argument("--flow", default="dis", choices=["dis", "dis_fast", "raft", "farneback"], help="optical flow")
+    parser.add_argument("--start", type=float, help="start of the part that was stylized, in seconds")
+    parser.add_argument("--end", type=float, help="end of the part that was stylized, in seconds")
     args = parser.parse_args()
     results = dict(result.split("=", 1) for result in args.results)
     clips = {name: open_source(Path(file)) for name, file in results.items()}
     size = next(iter(clips.values())).size
-    own = open_source(args.clip)
-    part = own.between(args.start, args.end, "--")
+    original = open_source(args.clip)
+    part = original.between(args.start, args.end, "--")
     for name, clip in clips.items():
         if len(clip) != len(part):
             raise SystemExit(
-                f"{name} has {len(clip)} frames, the clip {len(part)}: --start and --end as for the result"
+                f"{name} has {len(clip)} frames, but the clip has {len(part)}: give --start and --end of the result"
             )
     estimator = MotionEstimator("dis" if args.flow == "farneback" else args.flow, size)
     if args.flow == "farneback":
         estimator.flow = _farneback()
     flicker = {name: Flicker() for name in ["the clip itself", *results]}
     before: list[np.ndarray] = []
-    frames = [read_frames(own, part), *(read_frames(clip, range(len(clip))) for clip in clips.values())]
+    frames = [read_frames(original, part), *(read_frames(clip, range(len(clip))) for clip in clips.values())]
     for now in _pictures(frames, size):
         if before:
             motion = estimator(before[0], now[0])
@@ -53,7 +53,7 @@ def main() -> None:
                     measure.add(a, b, motion)
         before = now
     if not all(measure.errors for measure in flicker.values()):
-        raise SystemExit("no two frames that follow each other show the same")
+        raise SystemExit("no two successive frames show the same scene")
     of_clip, of_first = (list(flicker.values())[n].mean() for n in (0, 1))
     print(table_head(f"{args.clip.name}, {args.flow}", "warping error", "of the excess"))
     for name, measure in flicker.items():
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _pictures(clips: list[Iterator], size: tuple[int, int]) -> Iterator[list[np.ndarray]]:
-    """Frames of all clips that are shown together, at one size."""
+    """Yield the frames of all clips that belong together, scaled to one size."""
     for frames in zip(*clips, strict=True):
         yield [
             frame.pixels

@@ -1,4 +1,4 @@
-"""Commands as people mistype them, and ordinary ones in places that are not ordinary."""
+"""Trials of mistyped commands, and of correct commands in unusual environments."""
 
 import os
 import shlex
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from hostile.files import CLIP, TRAINING, clip, pictures
 from hostile.pictures import photo
-from hostile.trials import INSTANT, SMALL, Check, Trial, both, either, made, record, refused
+from hostile.trials import INSTANT, SMALL, Check, Outcome, Trial, both, either, made, record, refused
 
 SMOKE = ("experiment=smoke_gatys", "picture_every_n_steps=0", "method.max_steps=2")
-# Names that a shell, Hydra's grammar, YAML or a terminal reads something into.
+# File names with characters that have a meaning for a shell, Hydra's grammar, YAML or a terminal.
 NAMES = (
     "photo (1).jpg", "Zürich.jpg", "写真.jpg", "it's.jpg", "#1.jpg", "a[1].jpg", "IMG&2.jpg", "a=b.jpg", "$5.jpg",
     "50%.jpg", "a;b.jpg", "a:b.jpg", "{x}.jpg", '"quoted".jpg', "back\\slash.jpg", " leading.jpg", "trailing.jpg ",
@@ -21,7 +21,7 @@ NAMES = (
 
 
 def trials() -> Iterator[Trial]:
-    """All commands."""
+    """Yield the trials of commands."""
     yield from _names()
     yield from _values()
     yield from _keys()
@@ -33,13 +33,14 @@ def trials() -> Iterator[Trial]:
 
 
 def user(folder: Path) -> None:
-    """What a user has: a photo, a painting, and things that are nobody's business."""
+    """Create the files of a user: a photo, a painting, and a file that no command may touch."""
     photo().save(folder / "photo.jpg")
     photo(seed=2).save(folder / "painting.jpg")
     (folder / "notes.txt").write_text("notes\n")
 
 
 def _names() -> Iterator[Trial]:
+    """Yield trials of unusual file names, and of unusual ways to give them."""
     for name in NAMES:
 
         def prepare(folder: Path, name=name) -> None:
@@ -47,8 +48,9 @@ def _names() -> Iterator[Trial]:
 
         yield Trial("names", f"content={name!r}", [*INSTANT, f"content={name}"], made(), prepare)
 
-    def named(outcome) -> str | None:
-        return None if (outcome.folder / "out (1) é" / "output.png").is_file() else "the run folder is another one"
+    def named(outcome: Outcome) -> str | None:
+        there = (outcome.folder / "out (1) é" / "output.png").is_file()
+        return None if there else "the result is in another run folder"
 
     for words, check in {
         ("content=photo.jpg", "run_dir=out (1) é"): made(named),
@@ -82,12 +84,18 @@ def _names() -> Iterator[Trial]:
         photo().save(folder / "photos" / "one.jpg")
         photo().save(os.path.join(os.fsencode(folder), b"photos", b"caf\xe9.jpg").decode("utf-8", "surrogateescape"))
 
-    check = made(lambda outcome: None if (outcome.result / "one.png").exists() else "the other picture was not made")
+    def both_made(outcome: Outcome) -> str | None:
+        assert outcome.result is not None
+        return None if (outcome.result / "one.png").exists() else "the other picture was not made"
+
+    check = made(both_made)
     yield Trial("names", "a name in Latin-1 in a folder", [*INSTANT, "content=photos"], check, not_utf8)
 
 
 def _is_there(*names: str) -> Check:
-    def check(outcome) -> str | None:
+    """A check that files with these names exist."""
+
+    def check(outcome: Outcome) -> str | None:
         there = {Path(name).name for name in outcome.after}
         return next((f"{name} is not there" for name in names if name not in there), None)
 
@@ -95,7 +103,7 @@ def _is_there(*names: str) -> Check:
 
 
 def _values() -> Iterator[Trial]:
-    """Values that nobody can mean, by the key that the sentence has to name."""
+    """Yield trials of wrong values; the message must name the key."""
     values: dict[str, tuple[str, ...]] = {
         "image_px": ("0", "-1", "nan", "abc", "1000000", "1.5", "[64]", "true", "{}"),
         "seed": ("-1", "abc", "0.5", "null", "1e400", "[1,2]"),
@@ -158,7 +166,7 @@ def _values() -> Iterator[Trial]:
 
 
 def _keys() -> Iterator[Trial]:
-    """Keys that do not exist, by what has to be offered in their place."""
+    """Yield trials of keys that do not exist; the message must suggest the right key."""
     for word, meant in {
         "image_pxx=3": "image_px", "+image_pxx=3": "image_px", "++image_pxx=3": "image_px", "sead=1": "seed",
         "contnet=a.jpg": "content", "+style_weigths=[1]": "style_weights", "colour=none": "color",
@@ -184,13 +192,13 @@ def _keys() -> Iterator[Trial]:
 
 
 def pictures_and_painting(folder: Path) -> None:
-    """Photos to train with, and one painting."""
+    """Create photos to train with, and one painting."""
     pictures(folder)
     photo(seed=9).save(folder / "painting.png")
 
 
 def _composition() -> Iterator[Trial]:
-    """Words that Hydra's grammar, its flags or OmegaConf's interpolation stumble over."""
+    """Yield trials of words with mistakes in Hydra's grammar, in its options, or in interpolations."""
     for words, says in {
         ("loss=[content,gram",): "loss",
         ("loss=content,gram]",): "loss",
@@ -240,7 +248,9 @@ def _composition() -> Iterator[Trial]:
 
 
 def _prints(says: str) -> Check:
-    def check(outcome) -> str | None:
+    """A check that a command prints this text and exits with code 0."""
+
+    def check(outcome: Outcome) -> str | None:
         if outcome.code != 0:
             return f"exit code {outcome.code}"
         return None if says in outcome.out else f"{says} is not printed"
@@ -249,7 +259,7 @@ def _prints(says: str) -> Check:
 
 
 def _overwriting() -> Iterator[Trial]:
-    """Run folders and outputs in which something of the user's is."""
+    """Yield trials of run folders and outputs that hold files of the user."""
 
     def with_folder(*more: str) -> Callable[[Path], None]:
         def prepare(folder: Path) -> None:
@@ -345,9 +355,9 @@ def _overwriting() -> Iterator[Trial]:
 
 
 def _environments() -> Iterator[Trial]:
-    """Variables that other programs leave behind: a run that is not distributed works as ever."""
+    """Yield trials of environment variables that other programs leave behind; a single process must work anyway."""
 
-    def recorded(outcome) -> str | None:
+    def recorded(outcome: Outcome) -> str | None:
         return None if record(outcome).get("status") == "completed" else "there is no record of a completed run"
 
     for env in (
@@ -371,12 +381,12 @@ def _environments() -> Iterator[Trial]:
 
 
 def _streams() -> Iterator[Trial]:
-    """Streams that are closed, broken, or of another encoding."""
+    """Yield trials of streams that are closed, broken, or of another encoding."""
     run = " ".join(shlex.quote(word) for word in [*INSTANT, "content=photo.jpg", "run_dir=out"])
     done = _is_there("output.png")
 
     def ended(*codes: int, also: Check = lambda outcome: None) -> Check:
-        def check(outcome) -> str | None:
+        def check(outcome: Outcome) -> str | None:
             return also(outcome) if outcome.code in codes else f"exit code {outcome.code}: {outcome.err[-200:]!r}"
 
         return check
@@ -416,11 +426,11 @@ def _streams() -> Iterator[Trial]:
 
 
 def _sweeps() -> Iterator[Trial]:
-    """Sweeps with jobs that fail, with none, or with too many of one name."""
+    """Yield trials of sweeps with jobs that fail, without jobs, or with unusual folders."""
     sweep = ["-m", *SMOKE, "content=photo.jpg", "hydra.sweep.dir=sweep"]
     page = _is_there("report.html")
 
-    def failed(outcome) -> str | None:
+    def failed(outcome: Outcome) -> str | None:
         return None if outcome.code == 1 else f"exit code {outcome.code}"
 
     for name, words, check in [

@@ -1,4 +1,4 @@
-"""Ctrl-C and kill -9 at moments spread over whole runs: what a person still has afterwards."""
+"""Ctrl-C and kill -9 at moments spread over whole runs; check what is left, and whether the work can continue."""
 
 import csv
 import hashlib
@@ -34,13 +34,13 @@ class Ending:
     """A command that is ended by a signal.
 
     Args:
-        kind: the row of the table.
+        kind: the row of the table that it counts in.
         words: the arguments of the command.
-        prepare: makes its files.
-        moments: at which shares of the time of an undisturbed run the signal comes.
+        prepare: creates its files in the folder that it is given.
+        moments: when the signals are sent, as shares of the time of an undisturbed run.
         sign: the signal.
-        check: what is wrong with what is left, or None.
-        goes_on: whether the same command then goes on, and has to end with the bytes of an undisturbed run.
+        check: returns what is wrong with the files that are left, or None.
+        goes_on: whether the same command then continues and must end with the bytes of an undisturbed run.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Ending:
 
 
 def endings() -> Iterator[Ending]:
-    """24 interruptions, 20 kills."""
+    """Yield 24 interruptions and 20 kills."""
 
     def spread(count: int) -> list[float]:
         return [(number + 0.5) / count for number in range(count)]
@@ -70,10 +70,11 @@ def endings() -> Iterator[Ending]:
 
 
 def attempts(ending: Ending, keep: Path | None = None) -> Iterator[tuple[str, str | None]]:
-    """End the command at every moment; gives a name and what is wrong, or None, each time.
+    """End the command at every moment; yield a name and what is wrong (or None) each time.
 
     Args:
-        keep: where the folders stay; None: they are removed.
+        ending: the command.
+        keep: folder that keeps the folders of all runs; None: they are removed.
     """
     trial = Trial(ending.kind, " ".join(ending.words), ending.words, lambda outcome: None)
     with tempfile.TemporaryDirectory() as name:
@@ -82,7 +83,7 @@ def attempts(ending: Ending, keep: Path | None = None) -> Iterator[tuple[str, st
 
 
 def _attempts(ending: Ending, trial: Trial, files: Path, keep: Path | None) -> Iterator[tuple[str, str | None]]:
-    """The same with the files of a folder, which every run gets a copy of: two encodings of a clip can differ."""
+    """Like `attempts`, with a copy of the folder `files` for every run, because two encodings of a clip may differ."""
     with tempfile.TemporaryDirectory() as name:
         shutil.copytree(files, name, dirs_exist_ok=True)
         started = time.monotonic()
@@ -102,7 +103,7 @@ def _attempts(ending: Ending, trial: Trial, files: Path, keep: Path | None) -> I
 
 
 def _ended(trial: Trial, folder: Path, sign: signal.Signals | None, after: float | None) -> Outcome:
-    """Run a command, send it a signal after so many seconds, and wait for its end."""
+    """Run a command, send it a signal after this many seconds, and wait for its end."""
     before, started = digests(folder), time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command(trial), cwd=folder, env=environment(folder, {}), stdin=subprocess.DEVNULL,
@@ -110,7 +111,7 @@ def _ended(trial: Trial, folder: Path, sign: signal.Signals | None, after: float
         try:
             process.wait(after)
         except subprocess.TimeoutExpired:
-            # As a terminal does with Ctrl-C: to all processes of the command.
+            # To all processes of the command, as a terminal does with Ctrl-C.
             os.killpg(process.pid, sign or signal.SIGKILL)
         process.wait(LIMIT_S)
         texts = []
@@ -122,14 +123,14 @@ def _ended(trial: Trial, folder: Path, sign: signal.Signals | None, after: float
 
 
 def _wrong(ending: Ending, trial: Trial, outcome: Outcome, expected: dict[str, str]) -> str | None:
-    """What is wrong after the signal, and after the command went on."""
+    """What is wrong after the signal, or after the command has continued; None if nothing is."""
     if wrong := wrong_with(trial, outcome):
         return wrong
     if ending.sign == signal.SIGINT and (wrong := _wrong_interrupt(outcome) or ending.check(outcome)):
         return wrong
     if not ending.goes_on:
         return None
-    again = replace(_ended(trial, outcome.folder, None, None), before=outcome.before)  # only the user's files count
+    again = replace(_ended(trial, outcome.folder, None, None), before=outcome.before)  # the user's files
     if wrong := wrong_with(trial, again):
         return f"going on: {wrong}"
     if again.code != 0:
@@ -140,10 +141,11 @@ def _wrong(ending: Ending, trial: Trial, outcome: Outcome, expected: dict[str, s
 
 
 def _wrong_interrupt(outcome: Outcome) -> str | None:
+    """What is wrong with the exit code, the messages or the record after Ctrl-C."""
     if outcome.code not in (0, INTERRUPTED):
         return f"exit code {outcome.code}: {outcome.err[-200:]}"
     if outcome.code == INTERRUPTED and not outcome.sentences:
-        return "nothing is said"
+        return "no message is printed"
     status = record(outcome).get("status")
     if status not in (None, "completed", "interrupted"):
         return f"the record says {status}: {record(outcome).get('error')}"
@@ -151,7 +153,7 @@ def _wrong_interrupt(outcome: Outcome) -> str | None:
 
 
 def _has_picture(outcome: Outcome) -> str | None:
-    """After the first step there is a picture, in full size, and the last step is in losses.csv."""
+    """Check that after the first step a picture exists, and that losses.csv has rows."""
     losses = outcome.folder / "out" / "losses.csv"
     if outcome.code == 0 or not losses.exists():
         return None
@@ -166,7 +168,7 @@ def _has_picture(outcome: Outcome) -> str | None:
 
 
 def _results(folder: Path) -> dict[str, str]:
-    """{name: digest} of what a run made: networks, clips, and how many rows the table of frames has."""
+    """Name -> digest of the networks and clips that a run made, and the number of rows in frames.csv."""
     files = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".mkv") and path.is_file()]
     found = {str(path.relative_to(folder)): hashlib.sha256(_content(path)).hexdigest() for path in files}
     table = folder / "out" / "frames.csv"
@@ -176,7 +178,7 @@ def _results(folder: Path) -> dict[str, str]:
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file; of a clip its frames and their times, for the container has a random name in it."""
+    """The bytes of a file; of a clip, its frames and times, because the container holds a random number."""
     if path.suffix != ".mkv":
         return path.read_bytes()
     with av.open(str(path)) as container:

@@ -1,4 +1,4 @@
-"""Files that are no pictures: networks, clips, shards to train with, and configurations, well made and badly made."""
+"""Trials of other files: networks, clips, shards to train with, and configurations, both correct and damaged."""
 
 import gzip
 import io
@@ -9,22 +9,24 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 from safetensors.numpy import load, save
 
 from hostile.pictures import photo, saved
-from hostile.trials import INSTANT, SMALL, Check, Trial, both, either, made, memory_below, refused
+from hostile.trials import INSTANT, SMALL, Check, Outcome, Trial, both, either, made, memory_below, refused
 from nstexp.weights import ADAIN_DECODER, LEARNED_STYLES
 
-MOST_MB = 2500.0  # of memory for a file that is refused
+MOST_MB = 2500.0  # memory for a file that is refused
 CLIP = ("task=video", *INSTANT, "video.stabilize=0")
 TRAINING = ("experiment=smoke_adain", "data.style=paintings", "data.content=photos")
 
 
 def trials() -> Iterator[Trial]:
-    """Every file once, in the place that its kind has in a command."""
+    """Yield the trials of files, each at the place in a command where files of its kind belong."""
     yield from _networks()
     yield from _clips()
     yield from _shards()
@@ -32,7 +34,7 @@ def trials() -> Iterator[Trial]:
 
 
 def pictures(folder: Path, count: int = 4) -> None:
-    """Photos and paintings to train with."""
+    """Create photos and paintings to train with."""
     for name, seed in (("photos", 0), ("paintings", 50)):
         (folder / name).mkdir()
         for number in range(count):
@@ -40,7 +42,7 @@ def pictures(folder: Path, count: int = 4) -> None:
 
 
 def _networks() -> Iterator[Trial]:
-    """Weights that are not finite, not whole, of something else, or that want to run code."""
+    """Yield trials of weights that are not finite, incomplete, of another network, or that try to run code."""
     decoder, learned = load(ADAIN_DECODER.read_bytes()), LEARNED_STYLES.read_bytes()
     first = max(decoder, key=lambda name: decoder[name].size)
 
@@ -116,13 +118,14 @@ def _networks() -> Iterator[Trial]:
 
 
 class _Runs:
-    """A pickle of this leaves a file where it is loaded."""
+    """Its pickle creates a file when it is loaded."""
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return open, ("ran", "w")
 
 
-def _ran_nothing(outcome) -> str | None:
+def _ran_nothing(outcome: Outcome) -> str | None:
+    """Check that no code in a file was run."""
     return "the file's code ran" if "ran" in outcome.after else None
 
 
@@ -131,7 +134,8 @@ def _metadata(content: bytes) -> dict[str, str]:
     return json.loads(content[8 : 8 + length]).get("__metadata__", {})
 
 
-def _header(header: dict) -> bytes:
+def _header(header: dict[str, Any]) -> bytes:
+    """A safetensors file with this header and 100 bytes of data."""
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + bytes(100)
 
@@ -150,7 +154,10 @@ def clip(
     """Write a clip of moving stripes.
 
     Args:
-        size: width and height.
+        path: the file to write; its suffix decides the container.
+        count: number of frames.
+        size: (width, height) in pixels.
+        codec: FFmpeg's name of the encoder.
         settings: attributes of the codec's context, such as color_trc.
     """
     with av.open(str(path), "w") as container:
@@ -163,17 +170,17 @@ def clip(
         container.mux(stream.encode(None))
 
 
-def _frames(count: int, size: tuple[int, int]) -> list:
+def _frames(count: int, size: tuple[int, int]) -> list[Image.Image]:
     image = photo(size[0] + 4 * count, size[1])
     return [image.crop((4 * number, 0, 4 * number + size[0], size[1])) for number in range(count)]
 
 
 def _turned(path: Path, matrix: tuple[int, int, int, int]) -> None:
-    """A clip with a display matrix: the first four of its numbers, as signs."""
+    """Write a clip with a display matrix, given as the signs of its first four numbers."""
     clip(path)
     content = bytearray(path.read_bytes())
     track = content.index(b"tkhd")
-    place = track + 4 + 4 + 20 + 8 + 8  # behind version, times, the track's number, duration, layer and volume
+    place = track + 4 + 4 + 20 + 8 + 8  # after version, times, track number, duration, layer and volume
     for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
         content[place + offset : place + offset + 4] = struct.pack(">i", value * 65536)
     path.write_bytes(content)
@@ -220,9 +227,9 @@ def _clip_trial(name: str, make: Callable[[Path], object], check: Check) -> Tria
 
 
 def _clip_of(count: int, of: tuple[int, int] | None = None) -> Check:
-    """The result has so many frames, with the aspect of this width and height."""
+    """A check that the result has this many frames, and is upright or flat like `of`, (width, height)."""
 
-    def check(outcome) -> str | None:
+    def check(outcome: Outcome) -> str | None:
         with av.open(str(outcome.result)) as container:
             frames = list(container.decode(video=0))
         if len(frames) != count:
@@ -295,7 +302,7 @@ def _shards() -> Iterator[Trial]:
 
 
 def _configurations() -> Iterator[Trial]:
-    """A user's YAML file in `--config-dir mine`, as experiment=own."""
+    """Yield trials of a user's YAML file in `--config-dir mine`, chosen with experiment=own."""
     head = b"# @package _global_\n"
     for name, content, check in [
         ("good", head + b"image_px: 48\n", made()),

@@ -1,4 +1,4 @@
-"""Pictures of every kind that people have, and of the kinds that they do not know they have, made from nothing."""
+"""Trials of picture files: all formats that users have, damaged files and decompression bombs, generated here."""
 
 import io
 import struct
@@ -14,6 +14,7 @@ from hostile.trials import (
     INSTANT,
     SMALL,
     Check,
+    Outcome,
     Trial,
     both,
     either,
@@ -24,9 +25,9 @@ from hostile.trials import (
     size,
 )
 
-MOST_MB = 3200.0  # of memory for a picture of 169 megapixels: 4 bytes for each color of a pixel, and PyTorch
-D50 = (0.9642, 1.0, 0.8249)
-# x, y of red, green, blue and white, and the exponent: Display P3 (here with gamma 2.2), Adobe RGB 1998, ProPhoto.
+MOST_MB = 3200.0  # memory for a picture of 169 megapixels: 4 bytes for each color of a pixel, and PyTorch
+D50 = (0.9642, 1.0, 0.8249)  # white of ICC profiles, X, Y and Z
+# (x, y) of red, green, blue and white, and the exponent: Display P3 (here with gamma 2.2), Adobe RGB 1998, ProPhoto.
 WIDE = {
     "Display P3": ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), (0.3127, 0.3290), 2.2),
     "Adobe RGB": ((0.640, 0.330), (0.210, 0.710), (0.150, 0.060), (0.3127, 0.3290), 2.2),
@@ -35,7 +36,7 @@ WIDE = {
 
 
 def photo(width: int = 96, height: int = 72, seed: int = 0) -> Image.Image:
-    """A smooth picture of many colors with some texture, as a photo is."""
+    """Create a smooth picture of many colors with some texture, similar to a photo."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), float)
@@ -50,7 +51,7 @@ def saved(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def trials() -> Iterator[Trial]:
-    """Every picture once as the photo, or as the painting."""
+    """Yield the trials of picture files, most of them as the content."""
     for name, content in ordinary().items():
         yield _photo("pictures", name, content, made())
     for name, (content, check) in special().items():
@@ -79,7 +80,7 @@ def _photo(kind: str, name: str, content: bytes | Callable[[Path], object], chec
 
 
 def ordinary() -> dict[str, bytes]:
-    """Pictures that have to work: {file name: bytes}."""
+    """Pictures that must work: file name -> bytes."""
     image = photo()
     wide = np.asarray(image).astype(np.uint16) * 257
     found = {f"{mode}.png": saved(image.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA")}
@@ -118,7 +119,7 @@ def ordinary() -> dict[str, bytes]:
 
 
 def special() -> dict[str, tuple[bytes, Check]]:
-    """Pictures with what has to come out: {file name: (bytes, check)}."""
+    """Pictures with special expectations: file name -> (bytes, check)."""
     unit = np.asarray(photo(), np.float32) / 255
     return {
         "1x1.png": (saved(Image.new("RGB", (1, 1), "teal"), "PNG"), either(made(flat=True), refused(".png"))),
@@ -141,7 +142,7 @@ def _turned() -> Image.Exif:
 
 
 def broken() -> dict[str, bytes]:
-    """Files that are no whole picture: {file name: bytes}."""
+    """Files that are not complete pictures: file name -> bytes."""
     image = photo(160, 120)
     files = {form.lower(): saved(image, form) for form in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")}
     found = {}
@@ -173,7 +174,7 @@ def broken() -> dict[str, bytes]:
 
 
 def doubtful() -> dict[str, bytes]:
-    """Damage that a decoder may or may not see: a sentence or a picture, never a traceback."""
+    """Damaged files that a decoder may or may not notice; a message or a picture is right, a traceback never."""
     image = photo(160, 120)
     found = {}
     for seed, form in enumerate(("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")):
@@ -187,7 +188,7 @@ def doubtful() -> dict[str, bytes]:
 
 
 def bombs() -> dict[str, bytes | Callable[[Path], object]]:
-    """Small files that unpack to a large memory."""
+    """Small files that unpack to gigabytes of memory."""
     return {
         "169 megapixels, 1 bit.png": lambda path: path.write_bytes(_png(13000, 13000, 1, 0)),
         "400 megapixels, gray.png": lambda path: path.write_bytes(_png(20000, 20000, 8, 0)),
@@ -212,20 +213,20 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _png(width: int, height: int, bits: int, color: int) -> bytes:
-    """A black PNG file of these sizes."""
+    """A black PNG file of this size."""
     row = 1 + -(-width * bits // 8)
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + _chunk(b"IDAT", _deflated(row * height)) + _chunk(b"IEND", b"")
 
 
 def _with_gigabyte(chunk: bytes, head: bytes) -> bytes:
-    """A PNG file with a chunk that unpacks to a gigabyte, behind its first one."""
+    """A PNG file whose second chunk unpacks to a gigabyte."""
     content = saved(photo(), "PNG")
     return content[:33] + _chunk(chunk, head + _deflated(2**30)) + content[33:]
 
 
 def _deflated(count: int) -> bytes:
-    """So many zeros, deflated, without ever holding them."""
+    """This many zeros, compressed without ever being in memory together."""
     packer = zlib.compressobj(9)
     parts = [packer.compress(bytes(2**20)) for _ in range(count // 2**20)]
     return b"".join([*parts, packer.compress(bytes(count % 2**20)), packer.flush()])
@@ -237,27 +238,27 @@ def _wrong_checksum(content: bytes) -> bytes:
 
 
 def _fixed_point(value: float) -> bytes:
-    """A number as ICC profiles hold it, in 65536ths."""
+    """A number in the format of ICC profiles, a multiple of 1/65536."""
     return struct.pack(">i", round(value * 65536))
 
 
 def _place(values: Iterable[float]) -> bytes:
-    """X, Y and Z as a tag of a profile."""
+    """X, Y and Z as a tag of an ICC profile."""
     return b"XYZ \0\0\0\0" + b"".join(map(_fixed_point, values))
 
 
 def profile(red: tuple, green: tuple, blue: tuple, white: tuple, gamma: float) -> bytes:
-    """An ICC profile (version 2) of three primaries and one exponent.
+    """An ICC profile (version 2) with three primaries and one exponent.
 
     Args:
-        red, green, blue, white: x and y of CIE 1931.
-        gamma: the exponent from stored values to light.
+        red, green, blue, white: (x, y) of CIE 1931.
+        gamma: exponent from stored values to light.
     """
 
     def xyz(x: float, y: float) -> np.ndarray:
         return np.array([x / y, 1.0, (1 - x - y) / y])
 
-    primaries = np.stack([xyz(*each) for each in (red, green, blue)], axis=1)
+    primaries = np.stack([xyz(*color) for color in (red, green, blue)], axis=1)
     primaries = primaries * np.linalg.solve(primaries, xyz(*white))
     cone = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])  # Bradford
     gain = (cone @ np.array(D50)) / (cone @ xyz(*white))
@@ -277,8 +278,8 @@ def profile(red: tuple, green: tuple, blue: tuple, white: tuple, gamma: float) -
 
 
 def _profiles() -> Iterator[Trial]:
-    """One picture in a wide space with its profile, in sRGB, and in the wide space without a profile. The results of
-    the first two have to agree."""
+    """Yield trials with one picture in three forms: in a wide color space with its profile, in sRGB, and in the wide
+    space without a profile. The results of the first two must agree."""
     for name, space in WIDE.items():
         for form, options in {"PNG": {}, "JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True},
                               "TIFF": {}}.items():  # fmt: skip
@@ -308,7 +309,7 @@ def _profiles() -> Iterator[Trial]:
 
 
 def _masks() -> Iterator[Trial]:
-    """Masks of all kinds, for two paintings."""
+    """Yield trials of masks of all kinds, for two paintings."""
     half = Image.fromarray(np.repeat([[255] * 48 + [0] * 48], 72, 0).astype(np.uint8))
     masks: dict[str, tuple[Image.Image, Check]] = {
         "its size": (half, made()),
@@ -335,9 +336,10 @@ def _masks() -> Iterator[Trial]:
 
 
 def _folders() -> Iterator[Trial]:
-    """Folders with what a camera, a system or an archive puts beside the pictures: two pictures have to come out."""
+    """Yield trials of folders with files of cameras, systems or archives; only the two pictures must be used."""
 
-    def only_two(outcome):
+    def only_two(outcome: Outcome) -> str | None:
+        assert outcome.result is not None
         files = sorted(path.name for path in outcome.result.glob("*.png"))
         return None if files == ["one.png", "two.png"] else f"the results are {files}"
 
@@ -362,18 +364,20 @@ def _folders() -> Iterator[Trial]:
 
 
 def _transparent() -> Iterator[Trial]:
-    """A cut-out photo keeps its transparency where the format has one."""
+    """Yield trials of a cut-out photo, which must keep its transparency if the output format supports it."""
     ring = np.zeros((72, 96), np.uint8)
     ring[16:56, 16:80] = 255
 
-    def kept(outcome):
+    def kept(outcome: Outcome) -> str | None:
+        assert outcome.result is not None
         with Image.open(outcome.result) as image:
             if "A" not in image.getbands():
                 return "the transparency is lost"
             low, high = image.getchannel("A").getextrema()
             return None if (low, high) == (0, 255) else f"alpha from {low} to {high}"
 
-    def lost(outcome):
+    def lost(outcome: Outcome) -> str | None:
+        assert outcome.result is not None
         with Image.open(outcome.result) as image:
             return "it is still transparent" if "A" in image.getbands() else None
 

@@ -1,4 +1,4 @@
-"""A trial: one command in a folder with a user's files, and what has to be true when the command has ended."""
+"""A trial runs one command in a folder with a user's files, and checks what must be true when the command has ended."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 SMALL = ("image_px=64", "logger=none")
-INSTANT = ("method=cin", "style=irises", *SMALL)  # the quickest way from a photo to a picture
-LONGEST_SENTENCE, MOST_LINES = 700, 3  # of what a refused command says
+INSTANT = ("method=cin", "style=irises", *SMALL)  # the fastest way to stylize a photo
+LONGEST_SENTENCE, MOST_LINES = 700, 3  # limits for the message of a refused command, in characters and lines
 LIMIT_S = 420.0  # a command that takes longer hangs
-PROGRESS = re.compile(r"\d+%\||; configuration in |^picture \d+ of |^\[sweep\] |^loss: ")
+PROGRESS = re.compile(r"\d+%\||; configuration in |^picture \d+ of |^\[sweep\] |^loss: ")  # lines that are no messages
 
 Check = Callable[["Outcome"], "str | None"]
 
@@ -31,14 +31,14 @@ class Trial:
 
     Args:
         kind: the row of the table that the trial counts in.
-        name: what the trial is called in a list of what went wrong.
+        name: of the trial in the list of failures.
         words: the arguments behind `python -m nstexp`.
-        check: says what is wrong with the outcome, or None. `wrong_with` is asked before, for every trial.
-        prepare: makes the files that the command meets, in the folder that is given to it.
-        env: variables of the environment; None takes a variable away.
-        shell: a command line for bash in the place of `words`; "$NSTEXP" stands for `python -m nstexp`.
-        file: whether a file is what is tried, and not the command.
-        may_change: names of files of the user's that the command may replace, because it names them as its output.
+        check: returns what is wrong with the outcome, or None. `wrong_with` is applied to every trial before.
+        prepare: creates the files of the trial in the folder that it is given.
+        env: environment variables to set; None removes a variable.
+        shell: a command line for bash instead of `words`; "$NSTEXP" stands for `python -m nstexp`.
+        file: whether the trial tests a file instead of a command.
+        may_change: names of user's files that the command may replace, because it names them as its output.
     """
 
     kind: str
@@ -54,15 +54,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended.
+    """The result of a command.
 
     Args:
         folder: where the command ran.
-        code: its exit code; a negative one is the signal that ended it.
-        out, err: what the command wrote.
+        code: the exit code; a negative number is the signal that ended the command.
+        out, err: the text on stdout and stderr.
         seconds: wall time.
-        peak_mb: the largest memory that the process had, in megabytes.
-        before, after: {name in the folder: digest of the contents} of all files, before and after the command.
+        peak_mb: peak memory of the process in megabytes.
+        before, after: name -> digest of all files in the folder, before and after the command.
     """
 
     folder: Path
@@ -76,7 +76,7 @@ class Outcome:
 
     @property
     def sentences(self) -> list[str]:
-        """The lines on stderr that are no progress."""
+        """The lines on stderr without progress lines."""
         lines = re.split(r"[\r\n]", self.err.replace("\x1b[A", ""))
         return [line for line in lines if line.strip() and not PROGRESS.search(line)]
 
@@ -88,15 +88,19 @@ class Outcome:
 
     @property
     def new(self) -> list[str]:
-        """Names of the files that were not there before."""
+        """Names of the files that the command created."""
         return sorted(set(self.after) - set(self.before))
 
 
 def attempt(trial: Trial, keep: Path | None = None) -> tuple[Outcome, str | None]:
-    """Run a trial in a folder of its own; returns the outcome and what is wrong with it, or None.
+    """Run a trial in a new folder.
 
     Args:
-        keep: a folder in which the trial's folder stays afterwards; None: the folder is removed.
+        trial: the trial.
+        keep: folder that keeps the folder of the trial; None: it is removed.
+
+    Returns:
+        The outcome, and what is wrong with it, or None.
     """
     folder = Path(tempfile.mkdtemp(dir=keep))
     try:
@@ -104,7 +108,7 @@ def attempt(trial: Trial, keep: Path | None = None) -> tuple[Outcome, str | None
         outcome = run(trial, folder)
         try:
             return outcome, wrong_with(trial, outcome) or trial.check(outcome)
-        except OSError as error:  # a file that the check wants to read
+        except OSError as error:  # the check cannot read a file
             return outcome, f"{type(error).__name__}: {error}"
     finally:
         if keep is None:
@@ -130,7 +134,7 @@ def run(trial: Trial, folder: Path) -> Outcome:
 
 
 def command(trial: Trial) -> list[str]:
-    """What starts a trial."""
+    """The command line of a trial."""
     if trial.shell is None:
         return [sys.executable, "-m", "nstexp", *trial.words]
     return ["bash", "-c", f'NSTEXP="{sys.executable} -m nstexp"; {trial.shell}']
@@ -143,7 +147,7 @@ def environment(folder: Path, changes: Mapping[str, str | None]) -> dict[str, st
 
 
 def _wait(process: subprocess.Popen, started: float) -> tuple[int, float]:
-    """Exit code and peak memory of a process, which is ended where it takes too long."""
+    """Exit code and peak memory (MB) of a process; it is killed if it exceeds the time limit."""
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
@@ -155,8 +159,8 @@ def _wait(process: subprocess.Popen, started: float) -> tuple[int, float]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """{name: digest} of everything in a folder. Of a link its target counts, of a folder only that it is there."""
-    found = {}
+    """Name -> digest of everything in a folder; for a link its target, for a folder only that it exists."""
+    found: dict[str, str] = {}
     for path in folder.rglob("*"):
         name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
         if path.is_symlink():
@@ -171,26 +175,26 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def wrong_with(trial: Trial, outcome: Outcome) -> str | None:
-    """What no command may do, or None: end in a traceback, hang, or change a file of the user's."""
+    """What no command may do: end in a traceback, hang, or change a file of the user; None if it did not."""
     if "Traceback (most recent call last)" in outcome.err + outcome.out:
         return f"a traceback: {outcome.err.strip().splitlines()[-1]}"
     if outcome.seconds > LIMIT_S:
         return "it hangs"
     for name, digest in outcome.before.items():
         if name not in outcome.after:
-            return f"{name} of the user's is gone"
+            return f"the user's file {name} is gone"
         if outcome.after[name] != digest and name not in trial.may_change:
-            return f"{name} of the user's is changed"
+            return f"the user's file {name} has changed"
     return None
 
 
 def refused(*says: str, leaves: Sequence[str] = (), lines: int = MOST_LINES) -> Check:
-    """A command that ends with one short sentence, a code that is not 0, and no new file.
+    """A check that a command ends with one short message, exit code 1 or 2, and no new file.
 
     Args:
-        says: what the sentence has to name, in small or large letters.
-        leaves: beginnings of names of files that may be there afterwards: a sweep keeps the record of a refused job.
-        lines: at most so many lines.
+        says: words that the message must contain, in any case.
+        leaves: prefixes of files that may remain; a sweep, for instance, keeps the record of a refused job.
+        lines: most lines of the message.
     """
 
     def check(outcome: Outcome) -> str | None:
@@ -209,12 +213,12 @@ def refused(*says: str, leaves: Sequence[str] = (), lines: int = MOST_LINES) -> 
 
 
 def made(*also: Check, flat: bool = False, says: Sequence[str] = ()) -> Check:
-    """A command that ends with code 0, a result that can be read, and a record that says so.
+    """A check that a command ends with code 0 and a result that can be read.
 
     Args:
-        also: checks besides.
-        flat: whether the picture may be of one color.
-        says: what stderr has to name.
+        also: further checks.
+        flat: whether the picture may have only one color.
+        says: words that stderr must contain, in any case.
     """
 
     def check(outcome: Outcome) -> str | None:
@@ -222,28 +226,28 @@ def made(*also: Check, flat: bool = False, says: Sequence[str] = ()) -> Check:
             return f"exit code {outcome.code}: {' / '.join(outcome.sentences)[-300:]}"
         result = outcome.result
         if result is None or not result.exists():
-            return f"the last line on stdout names no file: {outcome.out[-200:]!r}"
+            return f"the last line on stdout is not an existing file: {outcome.out[-200:]!r}"
         if missing := [word for word in says if word.lower() not in outcome.err.lower()]:
-            return f"'{missing[0]}' is not said: {' / '.join(outcome.sentences)[:300]!r}"
+            return f"'{missing[0]}' is not in the messages: {' / '.join(outcome.sentences)[:300]!r}"
         if result.suffix in (".png", ".jpg") and not flat and is_flat(result):
             return "the picture is of one color"
-        return next(filter(None, (each(outcome) for each in also)), None)
+        return next(filter(None, (check(outcome) for check in also)), None)
 
     return check
 
 
 def either(*checks: Check) -> Check:
-    """Any of several outcomes is right."""
+    """A check that passes if one of several checks passes."""
 
     def check(outcome: Outcome) -> str | None:
-        wrong = [each(outcome) for each in checks]
+        wrong = [check(outcome) for check in checks]
         return None if None in wrong else "; or ".join(filter(None, wrong))
 
     return check
 
 
 def memory_below(megabytes: float) -> Check:
-    """The process never had as much memory."""
+    """A check that the peak memory of the process was below a limit."""
 
     def check(outcome: Outcome) -> str | None:
         return f"{outcome.peak_mb:.0f} MB of memory" if outcome.peak_mb > megabytes else None
@@ -252,12 +256,12 @@ def memory_below(megabytes: float) -> Check:
 
 
 def both(*checks: Check) -> Check:
-    """All of several checks."""
-    return lambda outcome: next(filter(None, (each(outcome) for each in checks)), None)
+    """A check that passes if all of several checks pass."""
+    return lambda outcome: next(filter(None, (check(outcome) for check in checks)), None)
 
 
 def size(width: int, height: int) -> Check:
-    """The picture has this size, in pixels."""
+    """A check that the picture has this size in pixels."""
 
     def check(outcome: Outcome) -> str | None:
         with Image.open(outcome.result) as image:
@@ -267,7 +271,7 @@ def size(width: int, height: int) -> Check:
 
 
 def nearer(first: str, second: str, third: str, share: float = 0.5) -> Check:
-    """Of three pictures of the run the first two differ by at most this share of what the second and the third do."""
+    """A check that the first two of three pictures differ by at most this share of what the last two differ by."""
 
     def check(outcome: Outcome) -> str | None:
         files = [outcome.result / f"{name}.png" for name in (first, second, third)]
@@ -283,7 +287,7 @@ def nearer(first: str, second: str, third: str, share: float = 0.5) -> Check:
 
 
 def record(outcome: Outcome) -> dict:
-    """The record that the run left, the newest one."""
+    """The newest record that the run left; {} if there is none."""
     files = sorted(outcome.folder.rglob("summary.json"), key=lambda path: path.stat().st_mtime)
     return json.loads(files[-1].read_text(encoding="utf-8"), parse_constant=_no_constant) if files else {}
 
@@ -293,6 +297,6 @@ def _no_constant(name: str) -> float:
 
 
 def is_flat(path: Path) -> bool:
-    """Whether a picture is of one color."""
+    """Whether all pixels of a picture have the same color."""
     with Image.open(path) as image:
         return all(low == high for low, high in image.convert("RGB").getextrema())

@@ -84,7 +84,7 @@ def test_a_run_makes_shards_a_second_one_what_is_missing(pictures, tmp_path, run
     assert next(iter(data.train_dataloader()))["content"].shape == (4, 3, 16, 16)
 
     refused = run(*command[:-6], "--per-shard", 6, "--jobs", 2, "--max-megapixels", 1, expect=2)
-    assert "was made with --per-shard 5, not 6: take another --out" in refused.err
+    assert "was made with --per-shard 5, not 6: choose another --out" in refused.err
     assert refused.out == ""
 
 
@@ -114,7 +114,7 @@ def test_a_run_stopped_in_the_middle_goes_on(pictures, tmp_path, script, run, mo
 
     monkeypatch.setattr(script, "write_shard", stop_at_the_third)
     command = ["--images", str(pictures), "--out", str(out), "--side", "32", "--per-shard", "5", "--jobs", "1"]
-    assert run(*command, expect=130).err.splitlines()[-1] == "interrupted: the same command goes on from here"
+    assert run(*command, expect=130).err.splitlines()[-1] == "interrupted: the same command continues from here"
     assert [path.name for path in sorted(out.glob("*.tar"))] == ["art-000000.tar", "art-000001.tar"]
     monkeypatch.setattr(script, "write_shard", write)
     run(*command)

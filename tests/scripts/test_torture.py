@@ -54,8 +54,8 @@ def test_what_is_not_refused_properly_is_wrong(shell, wrong):
     [
         (f'"{sys.executable}" -c "{PICTURE}"; echo made.png', None),
         (f'"{sys.executable}" -c "{PICTURE}"; echo made.png; exit 1', "exit code 1"),
-        (f'"{sys.executable}" -c "{PICTURE}"', "names no file"),
-        ("echo made.png", "names no file"),
+        (f'"{sys.executable}" -c "{PICTURE}"', "is not an existing file"),
+        ("echo made.png", "is not an existing file"),
         (f'"{sys.executable}" -c "{PICTURE.replace("90", "0")}"; echo made.png', "of one color"),
     ],
 )

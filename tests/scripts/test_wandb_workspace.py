@@ -412,7 +412,7 @@ def test_what_the_server_refuses_is_one_sentence(run, tmp_path, server, monkeypa
     make_job(tmp_path, 0, {}, {}, {})
     server.found = 0
     written = run(tmp_path, "--entity", "me", expect=2)
-    assert "me/paint has no runs of the group" in written.err
+    assert "me/paint has no runs in the group" in written.err
     assert f"wandb sync --entity me {tmp_path}/*/wandb/offline-run-*" in written.err
     for error, hint in (
         (wandb.errors.AuthenticationError("no\nkey"), "(no key): wandb login --relogin"),
