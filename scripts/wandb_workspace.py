@@ -234,7 +234,7 @@ def sections(sweep: Sweep) -> dict[str, list["wr.interface.Panel"]]:
 
 
 def described(sweep: Sweep, entity: str, project: str, with_report: bool) -> dict[str, Any]:
-    """What would be sent, as dictionaries; of a report only the blocks, because the rest needs the server."""
+    """The data that would be sent, as dictionaries; for a report only its blocks, because the rest needs the server."""
     found = {"workspace": workspace(sweep, entity, project)._to_model().model_dump(by_alias=True, exclude_none=True)}
     if with_report:
         models = [block._to_model() for block in blocks(sweep, "", project)]

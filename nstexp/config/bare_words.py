@@ -80,7 +80,7 @@ def _refuse_dashes(word: str, following: str | None, known: frozenset[str]) -> N
 
 
 def _apart(word: str, rest: Sequence[str], known: frozenset[str]) -> str | None:
-    """What to write instead of `content = photo.jpg` or `content photo.jpg`; None if neither begins here."""
+    """Advice for `content = photo.jpg` or `content photo.jpg`: what to write instead; None if neither begins here."""
     following = rest[0]
     if re.fullmatch(r"[+\w.]+", word) and following.startswith("="):
         value = following[1:] or (rest[1] if len(rest) > 1 else "...")

@@ -205,7 +205,7 @@ def _present(test: ast.expr, scope: _Scope) -> str | None:
 
 
 def _of_expression(expression: ast.AST | None, scope: _Scope, optional: str | None) -> Iterator[Check]:
-    """Yield the checks of all calls in an expression that are made for any values of the arguments."""
+    """Yield the checks of all calls in an expression that are made whatever the values of the arguments are."""
     if isinstance(expression, ast.IfExp) and ast.unparse(expression.body) == "None":
         test = expression.test
         if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is):

@@ -60,7 +60,7 @@ def unreadable(word: str, reason: str = "") -> str:
 
 
 def _unbalanced(text: str) -> str | None:
-    """What is wrong with the brackets and quotes in a text; None if they match."""
+    """Describe the brackets or quotes in a text that do not match; None if all match."""
     closing: list[str] = []
     quote = ""
     for character in re.sub(r"\\.", "", text):

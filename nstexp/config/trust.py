@@ -154,7 +154,7 @@ def check_name(target: str, key: str, more: Sequence[str] = ()) -> None:
 
 
 def check_home(found: Any, target: str, key: str, more: Sequence[str] = ()) -> None:
-    """Check the object that a name leads to, by the module that defines it. Arguments and errors as of `check_name`."""
+    """Check the object that a name leads to, by the module that defines it; otherwise like `check_name`."""
     module, name = getattr(found, "__module__", None), getattr(found, "__qualname__", "")
     home = f"{module}.{name}" if isinstance(module, str) and name else getattr(found, "__name__", target)
     if target in NAMES or is_trusted(home):

@@ -242,7 +242,7 @@ def _slurm_result(job: Any) -> JobReturn:
 
 
 def _count(watcher: Watcher, jobs: Sequence[Any]) -> str:
-    """How many jobs run and wait, for the progress bar."""
+    """The numbers of running and waiting jobs, for the progress bar."""
     watcher.say_why_jobs_wait()
     states = [watcher.get_state(job.job_id, mode="cache") for job in jobs]
     return ", ".join(f"{states.count(state)} {state.lower()}" for state in ("RUNNING", "PENDING") if state in states)

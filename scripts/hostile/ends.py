@@ -123,7 +123,7 @@ def _ended(trial: Trial, folder: Path, sign: signal.Signals | None, after: float
 
 
 def _wrong(ending: Ending, trial: Trial, outcome: Outcome, expected: dict[str, str]) -> str | None:
-    """What is wrong after the signal, or after the command has continued; None if nothing is."""
+    """Describe what is wrong after the signal, or after the command has continued; None if nothing is."""
     if wrong := wrong_with(trial, outcome):
         return wrong
     if ending.sign == signal.SIGINT and (wrong := _wrong_interrupt(outcome) or ending.check(outcome)):
@@ -141,7 +141,7 @@ def _wrong(ending: Ending, trial: Trial, outcome: Outcome, expected: dict[str, s
 
 
 def _wrong_interrupt(outcome: Outcome) -> str | None:
-    """What is wrong with the exit code, the messages or the record after Ctrl-C."""
+    """Describe what is wrong with the exit code, the messages or the record after Ctrl-C; None if nothing is."""
     if outcome.code not in (0, INTERRUPTED):
         return f"exit code {outcome.code}: {outcome.err[-200:]}"
     if outcome.code == INTERRUPTED and not outcome.sentences:

@@ -175,7 +175,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def wrong_with(trial: Trial, outcome: Outcome) -> str | None:
-    """What no command may do: end in a traceback, hang, or change a file of the user; None if it did not."""
+    """Describe what no command may do, a traceback, a hang, or a changed file of the user; None if it did not."""
     if "Traceback (most recent call last)" in outcome.err + outcome.out:
         return f"a traceback: {outcome.err.strip().splitlines()[-1]}"
     if outcome.seconds > LIMIT_S:

@@ -40,7 +40,7 @@ FASTEST = {"libsvtav1": 240}  # highest frame rate that an encoder takes, in fra
 
 @dataclass(frozen=True)
 class Encoding:
-    """How to encode a video.
+    """Settings of the video encoder.
 
     Args:
         codec: name of an FFmpeg encoder; None: VP9 for webm, MPEG-4 for avi, else H.264.

@@ -23,7 +23,7 @@ BT709, BT2020 = 1, 9
 
 
 class Orientation(NamedTuple):
-    """How to turn a decoded frame: exchange rows and columns, then left and right, then top and bottom."""
+    """The turn that shows a decoded frame upright: exchange rows and columns, then left and right, then top and bottom."""
 
     transposed: bool = False
     mirrored: bool = False
@@ -74,7 +74,7 @@ def _display_matrix(frame: "VideoFrame") -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class Colors:
-    """How the RGB colors of a stream are coded, in numbers of ITU-T H.273; `matrix` is never unknown."""
+    """The coding of the RGB colors of a stream, in numbers of ITU-T H.273; `matrix` is never unknown."""
 
     matrix: int
     primaries: int = UNKNOWN

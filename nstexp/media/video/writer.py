@@ -264,7 +264,7 @@ class VideoWriter:
             raise UserError(f"{self.name}: AVI files cannot hold frames at uneven times, use .mkv or .mp4")
 
     def _planned_sound(self) -> list[str | None]:
-        """What to do with each audio stream, see `plan_sound`; streams that are not copied are logged."""
+        """The treatment of each audio stream, see `plan_sound`; streams that are not copied are logged."""
         if self._format == "gif":
             if self._source.audio:
                 logger.info("%s: a GIF has no sound", self.path)
@@ -363,7 +363,7 @@ class VideoWriter:
                 return [position for position in positions if last is not None and position <= last]
 
     def _foreign_origin(self, old: "InputContainer", header: tuple[Any, ...]) -> str | None:
-        """What wrote a partial file from which this writer cannot continue; None if it can."""
+        """The origin of a partial file from which this writer cannot continue; None if it can."""
         if old.metadata.get(IDENTITY) != self._identity:
             return "work with other settings"
         stream = video_stream(old)
