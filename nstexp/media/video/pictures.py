@@ -23,7 +23,7 @@ BT709, BT2020 = 1, 9
 
 
 class Orientation(NamedTuple):
-    """The turn that shows a decoded frame upright: exchange rows and columns, then left and right, then top and bottom."""
+    """The turn that shows a frame upright: exchange rows and columns, then left and right, then top and bottom."""
 
     transposed: bool = False
     mirrored: bool = False

@@ -149,7 +149,7 @@ class _Recode:
 
 
 def plan_sound(source: Source, format_name: str) -> list[str | None]:
-    """Choose the treatment of each audio stream in a container of this format (FFmpeg's name): COPY, an encoder, or None."""
+    """Choose COPY, an encoder or None for each audio stream in a container of this format (FFmpeg's name)."""
     if not source.audio:
         return []
     choices = (COPY, ENCODERS.get(format_name, "aac"))
