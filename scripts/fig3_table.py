@@ -89,7 +89,7 @@ def by_iteration(scores: list[Row], curve: list[Row], method: str, style: str) -
                 if row["method"] == kind and int(row["step"]) == step)
             for step in steps
         ]  # fmt: skip
-        yield f"| {kind}, pairs where {method} is not higher | {' | '.join(map(str, beaten))} | of {len(losses)} |"
+        yield f"| {kind}, pairs where {method}'s is no higher | {' | '.join(map(str, beaten))} | of {len(losses)} |"
 
 
 def _mean(rows: Iterable[Row], key: str, method: str) -> float:

@@ -28,7 +28,7 @@ MISSPELT = {
     "+trainer.gradient_clip=1": "did you mean trainer.gradient_clip_val?",
     "+task.foo=1": "task.foo: there is no such key",
     "+generator.widht=2": "generator.widht: there is no such key; did you mean generator.width?",
-    "+foo=1": r"foo: there is no such key .* a table of your own, such as \+my.foo=",
+    "+foo=1": r"foo: there is no such key .* a new table, such as \+my.foo=",
     "~content": "~content: content can be given another value, but cannot be left out",
     "~contnet": "contnet: there is no such key; did you mean content?",
     "~metrics.names": "metrics.names can be given another value",
@@ -117,7 +117,7 @@ def plain(*overrides: str) -> dict:
         ("~metrics.encoder", "metrics.encoder has been left out"),
         (
             "+experiment={image_px: 3}",
-            "experiment.image_px: nothing reads this key; .* begins with the line `# @package",
+            "experiment.image_px: nothing reads this key; .* must begin with the line `# @package",
         ),
         ("++task.methods=[gatys,adain]", r"method=\[gatys,adain\]: only task=evaluate takes several methods"),
     ],

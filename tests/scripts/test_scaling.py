@@ -113,7 +113,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         refused = run("plan_scaling.py", "--measured", tmp_path / name, *flags)
         assert refused.returncode == 1
         assert len(refused.stderr.splitlines()) == 1
-        assert "not a file of benchmark_scaling.py's --output" in refused.stderr
+        assert "this file was not written by benchmark_scaling.py --output" in refused.stderr
 
 
 @pytest.mark.slow

@@ -240,7 +240,7 @@ def test_what_slurm_never_starts_is_said(start, scontrol):
     time.sleep(15)  # Slurm's first reason is none, and the command asks every ten seconds
     scontrol("scancel", scontrol("squeue", "-h", "-o", "%F").split()[0])
     _, err = finish(sweep, 1)
-    assert "Slurm does not start jobs: PartitionTimeLimit, hydra.launcher.timeout_min is more than" in err
+    assert "Slurm does not start jobs: PartitionTimeLimit, hydra.launcher.timeout_min exceeds the limit" in err
 
 
 def test_slurm_is_installed():
