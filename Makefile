@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 QUICK := -q --dist loadfile -m "not slow and not browser and not cluster"
 YAML := $(wildcard .github/workflows/*.yml *.yml *.cff .pre-commit-config.yaml)
 
-.PHONY: demo quick test test-cluster test-slurm test-ray lint format coverage docs bench wheel newest lowest constraints clean
+.PHONY: demo quick test test-cluster test-slurm test-ray lint format coverage docs bench wheel check-version newest lowest constraints clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m nstexp experiment=demo logger=csv
@@ -79,6 +79,11 @@ wheel: $(VENV)/.installed-dev
 		--wheel-dir dist dist/nstexp-*.tar.gz
 	$(BIN)/python -m pytest -q tests/end_to_end/test_package.py -k shipped
 	ls -l dist
+
+# A release is made from a tag: does it say the version of pyproject.toml?
+check-version:
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); \
+	if [ "$(TAG)" != "v$$version" ]; then echo "the tag $(TAG) is not v$$version, the version in pyproject.toml"; exit 1; fi
 
 # The whole suite with the newest versions that pyproject.toml allows.
 newest:

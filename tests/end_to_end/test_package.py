@@ -1,4 +1,4 @@
-"""What is shipped: the wheel works anywhere, the README's commands run, the boundaries between folders hold."""
+"""The package as users get it: its files and metadata, a wheel that works anywhere, the README's commands, boundaries."""
 
 import importlib
 import re
@@ -6,6 +6,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
+from email.parser import Parser
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,8 +21,11 @@ from helpers import ROOT
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_object
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 
+import nstexp
 import nstexp.cli as cli
 from nstexp.config.build import moved
 from nstexp.core.networks.generators import Residual
@@ -47,10 +53,72 @@ def run(*command, **options) -> subprocess.CompletedProcess:
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300, **options)
 
 
-def test_the_wheel_runs_from_any_folder(tmp_path):
-    built = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist", cwd=ROOT)
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory) -> tuple[Path, Path]:
+    """The source archive, and the wheel from that archive: what the archive lacks, the wheel lacks as well."""
+    dist = tmp_path_factory.mktemp("dist")
+    built = run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", dist, cwd=ROOT)
     assert built.returncode == 0, built.stderr
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    (source,) = dist.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(dist, filter="data")
+    folder = dist / source.name.removesuffix(".tar.gz")
+    built = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist, cwd=folder)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = dist.glob("*.whl")
+    return source, wheel
+
+
+def test_shipped_files_include_the_license_and_the_types(archives):
+    source, wheel = archives
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = {name: archive.read(name) for name in archive.namelist()}
+    with tarfile.open(source) as archive:
+        in_source = {name.partition("/")[2] for name in archive.getnames()}
+    (metadata,) = (name for name in in_wheel if name.endswith(".dist-info/METADATA"))
+    info = metadata.removesuffix("METADATA")
+    for name in ("LICENSE", "THIRD_PARTY.md"):
+        assert in_wheel[f"{info}licenses/{name}"] == (ROOT / name).read_bytes()
+    assert "nstexp/py.typed" in in_wheel
+    assert "nstexp/conf/config.yaml" in in_wheel
+    documents = {"LICENSE", "THIRD_PARTY.md", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"}
+    needed_by_make = {"Makefile", "constraints.txt", "mkdocs.yml", "pyproject.toml", "tests/conftest.py", "docs/extend.md"}
+    assert documents | needed_by_make | {"nstexp/py.typed"} <= in_source
+    fields = Parser().parsestr(in_wheel[metadata].decode())
+    assert (fields["License-Expression"], fields.get_all("License-File")) == ("MIT", ["LICENSE", "THIRD_PARTY.md"])
+    assert not any(value.startswith("License ::") for value in fields.get_all("Classifier"))  # the expression says it
+
+
+def test_shipped_files_name_one_version():
+    """The latest release in CHANGELOG.md is the version of the package and of the citation."""
+    releases = re.findall(r"^## \[(\d\S*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    (project,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+    (cited,) = re.findall(r"^version: (.+)", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+    assert project == cited == releases[0] == nstexp.__version__
+
+
+def test_shipped_constraints_fit_every_dependency(archives):
+    """An install with constraints.txt cannot fail because it names an older version than the package asks for."""
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if not line.lstrip().startswith("#"):
+            pin = Requirement(line)
+            pinned.setdefault(canonicalize_name(pin.name), []).append(str(pin.specifier).removeprefix("=="))
+    with zipfile.ZipFile(archives[1]) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        fields = Parser().parsestr(archive.read(metadata).decode())
+    asked = [Requirement(text) for text in fields.get_all("Requires-Dist")]
+    asked = [one for one in asked if one.name != "nstexp" and one.name != "hydra-ray-launcher"]  # see `make test-ray`
+    assert len(asked) > 30
+    for one in asked:
+        versions = pinned.get(canonicalize_name(one.name), [])
+        assert versions, f"constraints.txt lacks {one.name}: make constraints UPGRADE="
+        for version in versions:
+            assert one.specifier.contains(version), f"{one} is asked for, and constraints.txt has {version}"
+
+
+def test_the_shipped_wheel_runs_from_any_folder(archives, tmp_path):
+    _, wheel = archives
     site = tmp_path / "site"
     installed = run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", site, wheel)
     assert installed.returncode == 0, installed.stderr
