@@ -1,4 +1,4 @@
-"""The package as users get it: its files and metadata, a wheel that works anywhere, the README's commands, boundaries."""
+"""The package as users get it: its files and metadata, a wheel that works anywhere, commands of the README."""
 
 import importlib
 import re
@@ -82,8 +82,8 @@ def test_shipped_files_include_the_license_and_the_types(archives):
     assert "nstexp/py.typed" in in_wheel
     assert "nstexp/conf/config.yaml" in in_wheel
     documents = {"LICENSE", "THIRD_PARTY.md", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"}
-    needed_by_make = {"Makefile", "constraints.txt", "mkdocs.yml", "pyproject.toml", "tests/conftest.py", "docs/extend.md"}
-    assert documents | needed_by_make | {"nstexp/py.typed"} <= in_source
+    for_make = {"Makefile", "constraints.txt", "mkdocs.yml", "pyproject.toml", "docs/extend.md", "tests/conftest.py"}
+    assert documents | for_make | {"nstexp/py.typed"} <= in_source
     fields = Parser().parsestr(in_wheel[metadata].decode())
     assert (fields["License-Expression"], fields.get_all("License-File")) == ("MIT", ["LICENSE", "THIRD_PARTY.md"])
     assert not any(value.startswith("License ::") for value in fields.get_all("Classifier"))  # the expression says it
