@@ -56,7 +56,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The whole suite, with the share of lines and branches that it runs. Below the floor in pyproject.toml it fails.
+# The whole suite, with the share of lines and branches that it runs, also in processes that the tests start.
 coverage: $(VENV)/.installed-dev
 	$(BIN)/python scripts/install_browser.py
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html
@@ -80,7 +80,7 @@ wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q tests/end_to_end/test_package.py -k shipped
 	ls -l dist
 
-# A release is made from a tag: does it say the version of pyproject.toml?
+# Fails unless TAG is the version in pyproject.toml with a v in front.
 check-version:
 	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); \
 	if [ "$(TAG)" != "v$$version" ]; then echo "the tag $(TAG) is not v$$version, the version in pyproject.toml"; exit 1; fi
