@@ -114,7 +114,7 @@ class DecoderTraining(Training):
         features = of_content[self.layer]
         content_mean, content_std = moments(features, s.eps, s.unbiased)
         style_mean, style_std = moments(of_style[self.layer], s.eps, s.unbiased)
-        which_content, which_style = _pairs(len(content), styles_per_content)
+        which_content, which_style = pairs(len(content), styles_per_content)
         present = content_mean[which_content], content_std[which_content]
         wanted = style_mean[which_style], style_std[which_style]
         goal = adain(features[which_content], present, wanted).contiguous(memory_format=torch.channels_last)
@@ -138,7 +138,7 @@ class DecoderTraining(Training):
         save_decoder(self.decoder, self.info(), path)
 
 
-def _pairs(batch: int, k: int) -> tuple[Tensor, Tensor]:
+def pairs(batch: int, k: int) -> tuple[Tensor, Tensor]:
     """Indices of contents and of styles, both (batch * k,): all k x k pairs within each group of k."""
     if batch % k:
         raise UserError(f"method.styles_per_content={k} does not divide data.batch_size={batch} of each process")

@@ -11,6 +11,7 @@ from nstexp.core.losses.stats import adain, moments
 from nstexp.core.networks.adain_decoder import Decoder
 from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
+from nstexp.core.networks.swift import Swift
 from nstexp.core.runtime.files import json_text
 from nstexp.methods.base import Export
 
@@ -136,6 +137,51 @@ class AdaINGraph(nn.Module):
         }
         axes: dict[str, dict[int, str]] = {"content": CONTENT_AXES, "style": STYLE_AXES, "alpha": {}}
         return Export(self.eval(), inputs(2, example, 2, a, 0.5, 0), axes, self.smallest_side, checks, described)
+
+
+class SwiftGraph(nn.Module):
+    """`SwiftMethod.stylize` for one style without masks.
+
+    Args:
+        smallest_side: of pictures, in pixels.
+    """
+
+    def __init__(self, network: Swift, smallest_side: int) -> None:
+        super().__init__()
+        self.network, self.smallest_side = network, smallest_side
+
+    def forward(self, content: Tensor, style: Tensor, alpha: Tensor) -> Tensor:
+        """RGB (B, 3, H, W) in [0, 1] -> the same shape and range.
+
+        Args:
+            content: H and W are `smallest_side` or more.
+            style: RGB (1, 3, H', W') in [0, 1], likewise; used at this size.
+            alpha: (), from 0, the photo, to 1, all style.
+        """
+        height, width = content.shape[-2:]
+        multiple = self.network.multiple
+        kept = self.network.style(_padded(style, multiple))
+        result = self.network(_padded(content, multiple), kept)[..., :height, :width].clamp(0, 1)
+        return torch.lerp(content, result, alpha)
+
+    def export(self) -> Export:
+        """This network with examples of its inputs."""
+
+        def inputs(batch: int, size: tuple[int, int], style_size: tuple[int, int], alpha: float, seed: int):
+            content = example_pictures(batch, 3, size, seed)
+            style = example_pictures(1, 3, style_size, 100 + seed)
+            return {"content": content, "style": style, "alpha": torch.tensor(alpha)}
+
+        example, a, b, c = example_sizes(self.smallest_side, self.network.multiple)
+        checks = [inputs(1, a, b, 1.0, 1), inputs(2, b, c, 0.6, 2), inputs(3, c, a, 0.0, 3)]
+        described = {
+            "content": "photos, (batch, 3, height, width)",
+            "style": "a style picture, (1, 3, style_height, style_width), used at the size it has",
+            "alpha": "an array without axes, from 0, the photo, to 1, all style",
+        }
+        style_axes = {axis: name for axis, name in STYLE_AXES.items() if axis}
+        axes = {"content": CONTENT_AXES, "style": style_axes, "alpha": {}}
+        return Export(self.eval(), inputs(2, example, a, 0.5, 0), axes, self.smallest_side, checks, described)
 
 
 def example_sizes(smallest: int, multiple: int) -> list[tuple[int, int]]:

@@ -344,3 +344,67 @@ class FeedForwardSettings:
     @property
     def recipe(self) -> Recipe:
         return Recipe(self.max_steps, self.optimizer, self.optimizers, self.schedule, self.schedules)
+
+
+@dataclass(frozen=True)
+class SwiftSettings:
+    """The settings of method=swift.
+
+    Args:
+        model: the network to stylize with: a file (`model_files.load_swift`), which training writes.
+        alpha: 1: all style; 0: the photo. In between, pixels are mixed.
+        style_px: shorter side that style pictures are resized to; None keeps their size.
+        tile_px: larger pictures pass through the network in tiles of this side, with the whole picture's statistics.
+        widths, groups, experts: of a network that is trained anew; see `swift.Swift`.
+        recolor: share of the paintings of a training whose colors are changed at random: a network that saw few
+            paintings learns palettes from them that no painting of the training has.
+        balance: give every painting's loss a factor, so that quiet paintings count as much as loud ones; see
+            `feedforward_training.balanced`.
+        styles_per_content: see `AdaINSettings`.
+        max_steps, optimizer, optimizers, schedule, schedules: see `Recipe`.
+        compile: run the network of a training through torch.compile.
+
+    Raises:
+        ArgumentError: a value that it cannot have.
+    """
+
+    model: str | None = None
+    alpha: float = 1.0
+    style_px: int | None = 512
+    tile_px: int = 2048
+    widths: Sequence[int] = (24, 48, 96)
+    groups: Sequence[int] = (8, 16, 16)
+    experts: int = 3
+    recolor: float = 0.5
+    balance: bool = True
+    styles_per_content: int = 2
+    max_steps: int = 40_000
+    optimizer: str = "muon"
+    optimizers: "Mapping[str, Callable[..., Optimizer]]" = field(default_factory=dict)
+    schedule: str = "cosine"
+    schedules: Mapping[str, Callable[[int], float]] = field(default_factory=dict)
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            text("model", self.model, "runs/mine/model.safetensors")
+        number("alpha", self.alpha, 0, 1)
+        number("recolor", self.recolor, 0, 1)
+        flags(balance=self.balance, compile=self.compile)
+        wholes(1, styles_per_content=self.styles_per_content)
+        whole("experts", self.experts, 1, 64)
+        whole("tile_px", self.tile_px, 256, LARGEST_PX)
+        if self.style_px is not None:
+            whole("style_px", self.style_px, 64, LARGEST_PX)
+        for argument, numbers in (("widths", self.widths), ("groups", self.groups)):
+            if isinstance(numbers, str) or not isinstance(numbers, Sequence) or len(numbers) != 3:
+                raise ArgumentError(argument, f"={numbers}: give three whole numbers, such as [24,48,96]")
+            wholes(1, **{f"{argument}[{place}]": value for place, value in enumerate(numbers)})
+        for width, group in zip(self.widths, self.groups, strict=True):
+            if width % group:
+                raise ArgumentError("groups", f"={list(self.groups)}: {width} channels are no multiple of {group}")
+        _ = self.recipe
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.max_steps, self.optimizer, self.optimizers, self.schedule, self.schedules)

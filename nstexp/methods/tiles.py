@@ -1,6 +1,6 @@
 """Run a network over a large picture in tiles, with the same result as in one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
@@ -50,3 +50,18 @@ def in_tiles(
         whole[..., outer[0], outer[1]] = piece[..., inner[0], inner[1]]
     assert whole is not None  # an input has at least one tile
     return whole
+
+
+def tile_parts(
+    tile_px: int, size: tuple[int, int], margin: int, unit: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]]:
+    """Rows and columns of every tile of a picture of (height, width): with its margin, the tile within that, and the
+    tile within the picture. Tiles start at multiples of `unit`."""
+    tile = max(unit, tile_px // unit * unit)
+    for top in range(0, size[0], tile):
+        for left in range(0, size[1], tile):
+            ends = min(top + tile, size[0]), min(left + tile, size[1])
+            starts = max(0, top - margin), max(0, left - margin)
+            outer = tuple(slice(s, min(side, e + margin)) for s, e, side in zip(starts, ends, size, strict=True))
+            inner = tuple(slice(a - s, e - s) for a, s, e in zip((top, left), starts, ends, strict=True))
+            yield outer, inner, (slice(top, ends[0]), slice(left, ends[1]))

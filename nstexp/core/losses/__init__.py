@@ -16,6 +16,7 @@ from nstexp.core.losses.image import (
     total_variation,
 )
 from nstexp.core.losses.loss_set import LossSet, LossValues
+from nstexp.core.losses.palette import ChromaHistogramLoss, chroma_histogram, chroma_histogram_loss
 from nstexp.core.losses.stats import Moments, adain, affine, gram, moments, region_moments, shift
 from nstexp.core.losses.style import (
     CovarianceLoss,
@@ -34,6 +35,7 @@ from nstexp.core.losses.terms import Guides, LossTerm, Role, Shapes
 from nstexp.core.names import Combine
 
 __all__ = [
+    "ChromaHistogramLoss",
     "Combine",
     "ContentLoss",
     "CovarianceLoss",
@@ -55,6 +57,8 @@ __all__ = [
     "TotalVariation",
     "adain",
     "affine",
+    "chroma_histogram",
+    "chroma_histogram_loss",
     "content_loss",
     "covariance",
     "covariance_loss",

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from nstexp.core.errors import UserError
 from nstexp.core.networks.adain_decoder import Decoder
+from nstexp.core.networks.eight_bits import packed, unpacked
 from nstexp.core.networks.encoder import Encoder, same_network
 from nstexp.core.networks.generators import FORMS, Generator
+from nstexp.core.networks.swift import Swift
 from nstexp.core.networks.tensor_files import check_numbers, read_tensors
 from nstexp.core.networks.vgg import VGG
 from nstexp.core.runtime.files import json_text, write_atomically
@@ -336,3 +338,74 @@ def _read_decoder(path: Path, key: str) -> tuple[dict[str, Tensor], DecoderInfo 
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"{key}={path}: not the file of an AdaIN decoder")
     return dict(content), None
+
+
+# ---------------------------------------------------------------------------------------------------------------- swift
+
+
+@dataclass
+class SwiftInfo:
+    """What the file of a `Swift` network says about itself.
+
+    Args:
+        settings: the arguments of `Swift`.
+        encoder: the network that its losses were taken with, and how it pools and pads.
+        steps: of its training.
+        content, style: the photos and the paintings that it was trained with, as they were given.
+    """
+
+    settings: dict[str, Any]
+    encoder: str = ""
+    steps: int = 0
+    content: str | list[str] | None = None
+    style: str | list[str] | None = None
+
+
+def save_swift(network: Swift, info: SwiftInfo, path: Path, small: bool = False) -> None:
+    """Write a network as safetensors, complete or not at all.
+
+    Args:
+        small: in 8 bits (`eight_bits.packed`) rather than float32.
+    """
+    from safetensors.torch import save
+
+    state = network.state_dict()
+    tensors = (
+        packed(state) if small else {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in state.items()}
+    )
+    content = save(tensors, {"swift": json_text(asdict(info))})
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def load_swift(path: Path, key: str = "path") -> tuple[Swift, SwiftInfo]:
+    """A `Swift` network from a `.safetensors` or `.ckpt` file.
+
+    Args:
+        key: what the user knows the file as, for the error message.
+
+    Raises:
+        UserError: no such file, damaged, or of something else.
+    """
+    if not path.is_file():
+        made = path / "model.safetensors"
+        raise UserError(f"{key}={path}: there is no such file" + (f", do you mean {made}?" if made.is_file() else ""))
+    try:
+        content, metadata = read_tensors(path)
+        if "swift" in metadata:
+            state, info = unpacked(content), SwiftInfo(**json.loads(metadata["swift"]))
+        elif isinstance(content, Mapping) and "swift" in content and "state_dict" in content:
+            prefix, info = "swift.", SwiftInfo(**content["swift"])
+            state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+        else:
+            raise UserError(f"{path}: a file of something else than a network of method=swift")
+    except UserError as error:
+        raise UserError(f"{key}={error}") from error
+    except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file
+        raise UserError(f"{key}={path}: not a file that loads safely ({type(error).__name__})") from error
+    try:
+        network = Swift(**info.settings)
+        network.load_state_dict({name: value.float() for name, value in state.items()})
+    except (RuntimeError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{key}={path}: its layers are not those of the network that it describes") from None
+    check_numbers(state, f"{key}={path}")
+    return network.requires_grad_(False).eval(), info
