@@ -1,0 +1,290 @@
+"""method=swift: tiles, masks, mixing, clips, files, export and training."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nstexp.core.errors import ArgumentError, UserError
+from nstexp.core.losses import ContentLoss, LossSet, MomentsLoss
+from nstexp.core.networks.model_files import SwiftInfo, load_swift, save_swift
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.swift import Swift
+from nstexp.core.networks.vgg import VGG
+from nstexp.methods.base import Clip, Controls, Style
+from nstexp.methods.export import SwiftGraph
+from nstexp.methods.settings import SwiftSettings
+from nstexp.methods.swift import SwiftMethod
+from nstexp.methods.swift_training import SwiftTraining, recolored_at_random
+from nstexp.methods.training import Sources
+
+SMALL = {"widths": (8, 16, 16), "groups": (8, 16, 16), "experts": 2}
+
+
+def smooth(h: int, w: int, seed: int) -> torch.Tensor:
+    coarse = torch.rand(1, 3, max(2, h // 8), max(2, w // 8), generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, size=(h, w), mode="bicubic").clamp(0, 1)[0]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    network, path = Swift(**SMALL), tmp_path_factory.mktemp("swift") / "model.safetensors"
+    save_swift(network, SwiftInfo(network.settings), path)
+    return str(path)
+
+
+@pytest.fixture
+def swift(model):
+    return lambda **settings: SwiftMethod(**{"model": model, "style_px": None, **settings})
+
+
+A, B = Style(smooth(48, 64, 1)), Style(0.4 * smooth(64, 56, 2))
+CONTENT = smooth(61, 83, 3)[None]
+CONTROLS = Controls()
+
+
+def test_the_result_has_the_size_of_the_photo_and_its_range(swift):
+    result = swift().stylize(CONTENT, [A], CONTROLS)
+    assert result.shape == CONTENT.shape and result.min() >= 0 and result.max() <= 1
+    assert (result - CONTENT).abs().mean() > 0.02
+
+
+def test_alpha_mixes_pixels(swift):
+    whole = swift().stylize(CONTENT, [A], CONTROLS)
+    assert torch.equal(swift(alpha=0.0).stylize(CONTENT, [A], CONTROLS), CONTENT)
+    half = swift(alpha=0.5).stylize(CONTENT, [A], CONTROLS)
+    torch.testing.assert_close(half, (CONTENT + whole) / 2)
+
+
+def test_tiles_change_nothing(swift):
+    large = smooth(600, 530, 4)[None]
+    torch.testing.assert_close(
+        swift(tile_px=256).stylize(large, [A], CONTROLS), swift().stylize(large, [A], CONTROLS), atol=1e-5, rtol=0
+    )
+
+
+def test_tiles_change_nothing_where_masks_are(swift):
+    large, left = smooth(300, 530, 4)[None], torch.zeros(300, 530)
+    left[:, :300] = 1
+    styles = [Style(A.image, mask=left), Style(B.image, mask=1 - left)]
+    torch.testing.assert_close(
+        swift(tile_px=256).stylize(large, styles, CONTROLS), swift().stylize(large, styles, CONTROLS), atol=1e-5, rtol=0
+    )
+
+
+def test_a_mask_of_ones_is_no_mask(swift):
+    masked = swift().stylize(CONTENT, [Style(A.image, mask=torch.ones(61, 83))], CONTROLS)
+    torch.testing.assert_close(masked, swift().stylize(CONTENT, [A], CONTROLS), atol=1e-3, rtol=0)
+
+
+def test_each_region_has_its_style_and_its_own_statistics(swift):
+    photo = torch.cat([smooth(64, 64, 5), smooth(64, 64, 6)], -1)[None]
+    left = torch.zeros(64, 128)
+    left[:, :64] = 1
+    result = swift().stylize(photo, [Style(A.image, mask=left), Style(B.image, mask=1 - left)], CONTROLS)
+    alone = swift().stylize(photo[..., :64], [A], CONTROLS)
+    assert (result[..., :64] - alone).abs().mean() < 0.02  # the frame of the other region differs
+    swapped = swift().stylize(photo, [Style(B.image, mask=left), Style(A.image, mask=1 - left)], CONTROLS)
+    assert (result - swapped).abs().mean() > 0.05
+
+
+def test_only_the_ratio_of_shares_counts(swift):
+    first = swift().stylize(CONTENT, [Style(A.image, 1), Style(B.image, 3)], CONTROLS)
+    same = swift().stylize(CONTENT, [Style(A.image, 0.25), Style(B.image, 0.75)], CONTROLS)
+    torch.testing.assert_close(first, same, atol=1e-5, rtol=0)
+    only = swift().stylize(CONTENT, [Style(A.image, 0), Style(B.image, 1)], CONTROLS)
+    torch.testing.assert_close(only, swift().stylize(CONTENT, [B], CONTROLS), atol=1e-4, rtol=0)
+    assert (first - only).abs().mean() > 1e-3
+
+
+def test_a_batch_is_its_pictures(swift):
+    batch = torch.cat([CONTENT, CONTENT.flip(-1) ** 2])
+    together = swift().stylize(batch, [A], CONTROLS)
+    for number in range(2):
+        alone = swift().stylize(batch[number : number + 1], [A], CONTROLS)
+        torch.testing.assert_close(together[number : number + 1], alone, atol=1e-5, rtol=0)
+
+
+def test_a_clip_is_steadied_through_its_statistics(swift):
+    method, frames = swift(), torch.cat([CONTENT, 0.5 * CONTENT])
+    alone = method.stylize(frames[1:], [A], CONTROLS)
+    clip = Clip(steadiness=0.9)
+    steady = torch.cat([method.stylize(frame[None], [A], Controls(clip=clip)) for frame in frames])
+    torch.testing.assert_close(steady[:1], method.stylize(frames[:1], [A], CONTROLS))
+    assert steady[1].mean() < alone.mean() - 0.01  # the darker frame is not brightened at once
+    at_once = method.stylize(frames, [A], Controls(clip=Clip(steadiness=0.9)))
+    torch.testing.assert_close(at_once, steady, atol=1e-5, rtol=0)
+
+
+def test_styles_are_read_once(swift, monkeypatch):
+    method, reads = swift(), []
+    network = method.network()
+    read = network.style
+    monkeypatch.setattr(network, "style", lambda *args: reads.append(1) or read(*args))
+    for _ in range(3):
+        method.stylize(CONTENT, [A, B], CONTROLS)
+    assert len(reads) == 2
+
+
+def test_pictures_that_are_too_small(swift):
+    with pytest.raises(UserError, match=r"content: .*83x12 px.*at least 17.*image_px"):
+        swift().stylize(CONTENT[..., :12, :], [A], CONTROLS)
+    with pytest.raises(UserError, match=r"style: .*method\.style_px"):
+        swift().stylize(CONTENT, [Style(A.image[:, :10])], CONTROLS)
+    assert swift().stylize(CONTENT[..., :17, :17], [A], CONTROLS).isfinite().all()
+
+
+def test_there_is_no_network_yet():
+    with pytest.raises(UserError, match=r"method\.model has no value yet"):
+        SwiftMethod().stylize(CONTENT, [A], CONTROLS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"alpha": 2}, "alpha"),
+        ({"widths": [24, 48]}, "three whole numbers"),
+        ({"widths": [20, 48, 96]}, "20 channels are no multiple of 8"),
+        ({"groups": [8, 16, 0]}, "groups"),
+        ({"recolor": -1}, "recolor"),
+        ({"tile_px": 8}, "tile_px"),
+        ({"model": []}, "model"),
+    ],
+)
+def test_wrong_settings(settings, words):
+    with pytest.raises(ArgumentError, match=words):
+        SwiftSettings(**settings)
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+def test_a_file_in_8_bits_is_a_quarter_and_gives_nearly_the_same_picture(tmp_path, swift, model):
+    network, info = load_swift(tmp_path / model)
+    small = tmp_path / "small.safetensors"
+    save_swift(network, info, small, small=True)
+    assert small.stat().st_size < 0.35 * (tmp_path / model).stat().st_size
+    difference = swift(model=str(small)).stylize(CONTENT, [A], CONTROLS) - swift().stylize(CONTENT, [A], CONTROLS)
+    assert 0 < difference.abs().mean() < 2 / 255
+
+
+def test_files_of_something_else(tmp_path, swift, model):
+    from safetensors.torch import load_file, save_file
+
+    with pytest.raises(UserError, match="there is no such file"):
+        swift(model=str(tmp_path / "nothing.safetensors")).network()
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(1)}, other)
+    with pytest.raises(UserError, match="something else than a network of method=swift"):
+        swift(model=str(other)).network()
+    tensors = load_file(model)
+    info = json.dumps({"settings": {"widths": [8, 16, 24], "groups": [8, 16, 8], "experts": 2}})
+    save_file(tensors, other, {"swift": info})
+    with pytest.raises(UserError, match="its layers are not those"):
+        swift(model=str(other)).network()
+    save_file(
+        {**tensors, "code.bias": tensors["code.bias"] * torch.nan}, other, {"swift": json.dumps({"settings": SMALL})}
+    )
+    with pytest.raises(UserError, match=r"other\.safetensors"):
+        swift(model=str(other)).network()
+
+
+# ------------------------------------------------------------------------------------------------------------ export
+
+
+def test_the_graph_gives_the_picture_of_the_method(swift):
+    method = swift()
+    graph = SwiftGraph(method.network(), 17)
+    with torch.inference_mode():
+        found = graph(CONTENT, A.image[None], torch.tensor(1.0))
+    torch.testing.assert_close(found, method.stylize(CONTENT, [A], CONTROLS), atol=1e-4, rtol=0)
+
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+
+@pytest.fixture(scope="module")
+def training():
+    def make(**settings):
+        torch.manual_seed(0)
+        encoder = VGG(random_vgg(), pad="reflect")
+        terms = {"content": ContentLoss(["relu2_1"]), "moments": MomentsLoss(["relu1_1", "relu2_1"])}
+        losses = LossSet(terms, {"alpha": 1, "beta": 10})
+        return SwiftTraining(encoder, losses, SwiftSettings(**{**SMALL, **settings}), seed=1)
+
+    return make
+
+
+def test_a_batch_pairs_photos_and_paintings(training):
+    module = training()
+    content, style = (
+        torch.stack([smooth(32, 32, s) for s in range(4)]),
+        torch.stack([smooth(32, 32, s) for s in (5, 6, 7, 8)]),
+    )
+    values, result = module.evaluate(content, style, 2)
+    assert result.shape == (8, 3, 32, 32) and values.total.requires_grad
+    kept = module.swift.style(style[1:2])
+    torch.testing.assert_close(result[2:4], module.swift(content[:2], kept))  # both photos of the group, in its style
+    alone, _ = module.evaluate(content, style)
+    assert set(alone.terms) == {"content", "moments"}
+
+
+def test_losses_are_means_over_the_pairs(training):
+    module = training()
+    content, style = (
+        torch.stack([smooth(32, 32, s) for s in range(2)]),
+        torch.stack([smooth(32, 32, s) for s in (5, 6)]),
+    )
+    both, _ = module.evaluate(content, style)
+    each = [module.evaluate(content[n : n + 1], style[n : n + 1])[0] for n in range(2)]
+    torch.testing.assert_close(both.total, (each[0].total + each[1].total) / 2)
+
+
+def test_steps_lower_the_loss(training):
+    module = training()
+    content, style = (
+        torch.stack([smooth(32, 32, s) for s in range(2)]),
+        torch.stack([smooth(32, 32, s) for s in (5, 6)]),
+    )
+    optimizer = torch.optim.Adam(module.swift.parameters(), lr=2e-3)
+    totals = []
+    for _ in range(15):
+        values, _ = module.evaluate(content, style, 2)
+        optimizer.zero_grad()
+        values.total.backward()
+        optimizer.step()
+        totals.append(float(values.total.detach()))
+    assert totals[-1] < 0.9 * totals[0]
+
+
+def test_balance_gives_quiet_paintings_more_weight(training):
+    module = training()
+    module.on_fit_start()
+    loud, quiet = smooth(32, 32, 5)[None], 0.5 + 0.02 * (smooth(32, 32, 6)[None] - 0.5)
+
+    def factor(painting):
+        targets = module.losses.targets("style", module.encoder(painting, module.losses.layers("style")))
+        return module._factor({name: [(1.0, target)] for name, target in targets.items()})
+
+    assert factor(loud) == 1  # the first is the usual one
+    assert 1 < factor(quiet) <= 4
+
+
+def test_random_colors_are_drawn_for_each_painting():
+    paintings = torch.stack([smooth(16, 16, 1)] * 200)
+    changed = recolored_at_random(paintings, 0.5, torch.Generator().manual_seed(0))
+    same = (changed == paintings).flatten(1).all(1)
+    assert 80 < same.sum() < 130  # half of them; some permutations change nothing
+    gray = (changed - changed.mean(1, keepdim=True)).flatten(1).abs().amax(1) < 1e-6
+    assert 8 < gray.sum() < 40
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert recolored_at_random(paintings, 0.0, torch.Generator()) is paintings
+
+
+def test_it_refuses_what_it_has_no_use_for(swift):
+    with pytest.raises(UserError, match=r"add_style is for method=cin"):
+        swift().training_module(Sources(add_style="x.jpg"))
+    with pytest.raises(UserError, match=r"style_names is for method=cin"):
+        swift().training_module(Sources(style_names=["x"]))
