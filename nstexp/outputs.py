@@ -27,6 +27,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -459,4 +460,4 @@ def hide_secrets(folder: Path) -> None:
         with suppress(OSError, UserError, UnicodeError):
             before = path.read_text(encoding="utf-8")
             if (text := without_secrets(before)) != before:
-                write_atomically(path, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))
+                write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))

@@ -253,7 +253,7 @@ def _dis(fast: bool) -> Flow:
 
 
 def _raft(device: torch.device | str) -> Flow:
-    from torchvision.models.optical_flow import Raft_Small_Weights, raft_small  # type: ignore[import-untyped]
+    from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
     file = torch_hub_file(Raft_Small_Weights.C_T_V2.url, "the flow raft", "use the flow dis, which needs none")
     network = raft_small()

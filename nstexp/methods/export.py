@@ -167,7 +167,9 @@ class SwiftGraph(nn.Module):
     def export(self) -> Export:
         """This network with examples of its inputs."""
 
-        def inputs(batch: int, size: tuple[int, int], style_size: tuple[int, int], alpha: float, seed: int):
+        def inputs(
+            batch: int, size: tuple[int, int], style_size: tuple[int, int], alpha: float, seed: int
+        ) -> dict[str, Tensor]:
             content = example_pictures(batch, 3, size, seed)
             style = example_pictures(1, 3, style_size, 100 + seed)
             return {"content": content, "style": style, "alpha": torch.tensor(alpha)}

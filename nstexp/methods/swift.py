@@ -15,9 +15,9 @@ from nstexp.core.networks.model_files import load_swift
 from nstexp.core.networks.swift import Moments, PhotoMoments, Swift, SwiftStyle, color_moments, recolored
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.memory import check_fits
-from nstexp.methods.base import SMALLER_RESULT, Clip, Controls, Export, Style, Stylizer
+from nstexp.methods.base import SMALLER_RESULT, Clip, Controls, Export, Style, Stylizer, size_of
 from nstexp.methods.settings import SwiftSettings
-from nstexp.methods.tiles import tile_parts
+from nstexp.methods.tiles import Part, tile_parts
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
     from nstexp.methods.swift_training import SwiftTraining
@@ -110,24 +110,24 @@ class SwiftMethod(Stylizer):
 
     def _style(self, style: Style) -> SwiftStyle:
         """What the network keeps of a style picture, computed once for the pictures of a run."""
-        known = self._styles.get(id(style.image))
-        if known is not None and known[0] is style.image:
+        picture = style.picture
+        known = self._styles.get(id(picture))
+        if known is not None and known[0] is picture:
             return known[1]
-        size = tuple(style.image.shape[-2:])
+        size = size_of(picture)
         wanted = size if self.settings.style_px is None else size_for_shorter_side(size, self.settings.style_px)
         self._check_side("style", wanted, "method.style_px")
         network = self.network()
-        painting = padded_to_multiple(resize(style.image, wanted)[None], network.multiple)
-        # The style is read once, so that it may be exact: a picture would change with the number format of the style.
-        kept = network.style(painting.to(self.device))
-        self._styles[id(style.image)] = (style.image, kept)
+        painting = padded_to_multiple(resize(picture, wanted)[None], network.multiple)
+        kept = network.style(painting.to(self.device))  # in float32, which costs little: a painting is read once
+        self._styles[id(picture)] = (picture, kept)
         return kept
 
     def _by_regions(
         self, photo: Tensor, known: Sequence[SwiftStyle], styles: Sequence[Style], clip: Clip | None
     ) -> Tensor:
         """Every region in its style, with the statistics of the photo inside the region."""
-        masks = torch.stack([style.mask * style.share for style in styles]).float()
+        masks = torch.stack([style.mask * style.share for style in styles if style.mask is not None]).float()
         masks = masks / masks.sum(0).clamp(min=1e-12)
         masks = padded_to_multiple(masks[None], self.network().multiple).to(self.device)
         result = torch.zeros_like(photo, dtype=torch.float32)
@@ -146,28 +146,29 @@ class SwiftMethod(Stylizer):
         own = self._measured(photo, style, weights)
         if clip is not None:
             own = _over_time(own, clip, name)
-        size = tuple(photo.shape[-2:])
+        size = size_of(photo)
         if max(size) <= tile_px:
-            return network(photo, style, self.dtype, own, filters)
+            picture: Tensor = network(photo, style, self.dtype, own, filters)
+            return picture
         result = torch.empty_like(photo, dtype=torch.float32)
         for outer, inner, place in tile_parts(tile_px, size, network.reach_px, network.multiple):
-            piece = network(photo[(..., *outer)], style, self.dtype, own, filters)
-            result[(..., *place)] = piece[(..., *inner)]
+            piece = network(part_of(photo, outer), style, self.dtype, own, filters)
+            part_of(result, place).copy_(part_of(piece, inner))
         return result
 
     def _measured(self, photo: Tensor, style: SwiftStyle, weights: Tensor | None) -> PhotoMoments:
         """Moments of the whole photo, whatever the tiles."""
         network, tile_px = self.network(), self.settings.tile_px
-        size = tuple(photo.shape[-2:])
+        size = size_of(photo)
         if max(size) <= tile_px:
             return network.measure(photo, style, self.dtype, weights)
         colors = color_moments(photo, weights)
-        levels: tuple[Moments, ...] | None = None
+        levels: tuple[Moments, ...] = ()
         for outer, inner, place in tile_parts(tile_px, size, network.reach_px, network.multiple):
-            features = network.levels(recolored(photo[(..., *outer)], colors, style), self.dtype)
+            features = network.levels(recolored(part_of(photo, outer), colors, style), self.dtype)
             within = [_with_frame(x, inner, 2 << level, network.frame_px) for level, x in enumerate(features)]
-            part = network.level_moments(within, None if weights is None else weights[(..., *place)])
-            levels = part if levels is None else tuple(a.joined(b) for a, b in zip(levels, part, strict=True))
+            part = network.level_moments(within, None if weights is None else part_of(weights, place))
+            levels = part if not levels else tuple(a.joined(b) for a, b in zip(levels, part, strict=True))
         return PhotoMoments(colors, levels)
 
     def _check_side(self, key: str, size: tuple[int, int], knob: str) -> None:
@@ -201,10 +202,11 @@ class SwiftMethod(Stylizer):
             raise UserError("style_names is for method=cin: a network of method=swift knows no styles by name")
         from nstexp.methods.swift_training import SwiftTraining
 
+        assert self.make_encoder is not None and self.losses is not None, "the method was made for stylizing only"
         return SwiftTraining(self.make_encoder(), self.losses, self.settings, sources.resume_from, sources.seed)
 
 
-def _with_frame(x: Tensor, inner: tuple[slice, slice], stride: int, frame_px: int) -> Tensor:
+def _with_frame(x: Tensor, inner: Part, stride: int, frame_px: int) -> Tensor:
     """The positions of a framed map that lie in a part of the picture, and a frame around them."""
     rows, columns = (slice(part.start // stride, (part.stop + 2 * frame_px) // stride) for part in inner)
     return x[..., rows, columns]

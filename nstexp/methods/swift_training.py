@@ -54,7 +54,8 @@ class SwiftTraining(Training):
             self.swift = load_swift(Path(str(resume_from)).expanduser(), "resume_from")[0].requires_grad_(True).train()
         if settings.compile:
             self.swift.compile()
-        # The mean style loss of a gray picture, over the paintings until now; a buffer, so that a checkpoint keeps it.
+        # The mean style loss of a gray picture over the earlier paintings; as a buffer, so that checkpoints keep it.
+        self.usual_distance: Tensor
         self.register_buffer("usual_distance", torch.zeros(()))
         self._gray: dict[str, Tensor] = {}
 
@@ -100,7 +101,7 @@ class SwiftTraining(Training):
             of_content = self.encoder(content, self.losses.layers("content"))
             of_content = for_samples(self.losses.targets("content", of_content), which_content)
             targets = self.losses.targets("style", self.encoder(style, self.losses.layers("style")))
-        photos = content[which_content].split(styles_per_content)
+        photos = torch.split(content[which_content], styles_per_content)
         dtype = self.encoder.dtype
         # One pass for each painting, whose filters all its photos share.
         made = [

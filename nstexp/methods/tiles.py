@@ -52,16 +52,37 @@ def in_tiles(
     return whole
 
 
-def tile_parts(
-    tile_px: int, size: tuple[int, int], margin: int, unit: int
-) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]]:
-    """Rows and columns of every tile of a picture of (height, width): with its margin, the tile within that, and the
-    tile within the picture. Tiles start at multiples of `unit`."""
+Part = tuple[slice, slice]  # rows and columns
+
+
+def part_of(image: Tensor, part: Part) -> Tensor:
+    """Some rows and columns of (..., H, W), without a copy."""
+    rows, columns = part
+    return image[..., rows, columns]
+
+
+def tile_parts(tile_px: int, size: tuple[int, int], margin: int, unit: int) -> Iterator[tuple[Part, Part, Part]]:
+    """Three parts for every tile of a picture of (height, width): the tile with its margin within the picture, the tile
+    within that part, and the tile within the picture.
+
+    Args:
+        tile_px, margin: as for `in_tiles`.
+        unit: tiles start at multiples of this number of pixels.
+    """
     tile = max(unit, tile_px // unit * unit)
     for top in range(0, size[0], tile):
         for left in range(0, size[1], tile):
-            ends = min(top + tile, size[0]), min(left + tile, size[1])
-            starts = max(0, top - margin), max(0, left - margin)
-            outer = tuple(slice(s, min(side, e + margin)) for s, e, side in zip(starts, ends, size, strict=True))
-            inner = tuple(slice(a - s, e - s) for a, s, e in zip((top, left), starts, ends, strict=True))
-            yield outer, inner, (slice(top, ends[0]), slice(left, ends[1]))
+            rows, columns = (
+                slice(start, min(start + tile, side)) for start, side in zip((top, left), size, strict=True)
+            )
+            outer = _grown(rows, margin, size[0]), _grown(columns, margin, size[1])
+            inner = _within(rows, outer[0]), _within(columns, outer[1])
+            yield outer, inner, (rows, columns)
+
+
+def _grown(part: slice, margin: int, side: int) -> slice:
+    return slice(max(0, part.start - margin), min(side, part.stop + margin))
+
+
+def _within(part: slice, outer: slice) -> slice:
+    return slice(part.start - outer.start, part.stop - outer.start)

@@ -135,7 +135,7 @@ def largest_difference(model: bytes, exported: Export) -> float:
     Raises:
         UserError: onnxruntime cannot run the model.
     """
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -39,8 +39,8 @@ class LPIPS(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from torchvision.models import alexnet  # type: ignore[import-untyped]  # imported here because it is slow
-        from torchvision.models.alexnet import AlexNet_Weights  # type: ignore[import-untyped]
+        from torchvision.models import alexnet  # imported here because it is slow
+        from torchvision.models.alexnet import AlexNet_Weights
 
         file = _weights_of("lpips", AlexNet_Weights.IMAGENET1K_V1.url)
         with torch.device("meta"):  # no memory for the unused classifier, 230 MB
@@ -106,7 +106,7 @@ class InceptionFeatures(nn.Module):
     ) -> None:
         super().__init__()
         from torchvision.models import inception
-        from torchvision.models.inception import Inception_V3_Weights  # type: ignore[import-untyped]
+        from torchvision.models.inception import Inception_V3_Weights
 
         if side_px is not None:
             whole("side_px", side_px, 75)

@@ -72,7 +72,7 @@ def torchvision_vgg(depth: Depth = 19) -> EncoderWeights:
     Raises:
         UserError: the weights are not in torch's cache and cannot be downloaded.
     """
-    from torchvision.models import vgg  # type: ignore[import-untyped]  # imported here because it is slow
+    from torchvision.models import vgg  # imported here because it is slow
 
     choice("depth", depth, sorted(VGG_BLOCKS))
     weights = {16: vgg.VGG16_Weights.IMAGENET1K_V1, 19: vgg.VGG19_Weights.IMAGENET1K_V1}[depth]

@@ -38,7 +38,7 @@ class Moments:
         count = self.count + other.count
         share = other.count / count if count else 0.0
         groups, size = self.cov.shape[1:3]
-        gap = (other.mean - self.mean).unflatten(1, (groups, size))
+        gap = (other.mean - self.mean).view(-1, groups, size)
         between = share * (1 - share) * gap[..., :, None] * gap[..., None, :]
         return Moments(
             torch.lerp(self.mean, other.mean, share), torch.lerp(self.cov, other.cov, share) + between, count
@@ -115,7 +115,7 @@ class Experts(nn.Module):
 
     def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Weight (C, C, 3, 3) and bias (C,) for `inputs` numbers."""
-        shares, scale, offset = numbers.split([self.count, self.channels, self.channels])
+        shares, scale, offset = torch.split(numbers, [self.count, self.channels, self.channels])
         shares = F.softmax(shares, 0)
         # The mean of independent kernels is weaker than one kernel; shares whose squares sum to 1 keep the strength.
         shares = shares / shares.square().sum().sqrt()
@@ -170,14 +170,14 @@ class Swift(nn.Module):
         self.code = nn.Linear(2 * sum(widths), CODE)
         self.heads = nn.Linear(CODE, sum(self._inputs))
         with torch.no_grad():  # the four pixels of a position begin alike, without a grid (Aitken et al. 2017)
-            last = self.decode["last"].weight
+            last, _ = _weights(self.decode["last"])
             last.copy_(last[::4].repeat_interleave(4, 0))
         nn.init.normal_(self.heads.weight, std=0.3 / CODE**0.5)
         nn.init.zeros_(self.heads.bias)
 
     @property
     def _inputs(self) -> list[int]:
-        return [experts.inputs for experts in self.mixed]
+        return [experts.inputs for experts in self.mixed if isinstance(experts, Experts)]
 
     def style(self, painting: Tensor, dtype: torch.dtype = torch.float32) -> SwiftStyle:
         """What to keep of a painting: RGB (1, 3, H, W) in [0, 1], H and W multiples of 8."""
@@ -196,7 +196,7 @@ class Swift(nn.Module):
 
     def filters(self, style: SwiftStyle) -> Filters:
         """Weights and biases of the convolutions that depend on the painting."""
-        parts = style.numbers.split(self._inputs)
+        parts = torch.split(style.numbers, self._inputs)
         return [experts(part) for experts, part in zip(self.mixed, parts, strict=True)]
 
     def measure(
@@ -369,13 +369,21 @@ def _matrix_at_each_pixel(matrices: Tensor, image: Tensor) -> Tensor:
 def _conv(channels_in: int, channels_out: int, gain: float = 1.0) -> nn.Conv2d:
     made = nn.Conv2d(channels_in, channels_out, 3).to(memory_format=torch.channels_last)
     nn.init.normal_(made.weight, std=gain * (2 / (9 * channels_in)) ** 0.5)
-    nn.init.zeros_(made.bias)
+    if made.bias is not None:
+        nn.init.zeros_(made.bias)
     return made
 
 
-def _run(x: Tensor, layer: nn.Module | tuple[Tensor, Tensor], stride: int = 1) -> Tensor:
-    weight, bias = layer if isinstance(layer, tuple) else (layer.weight, layer.bias)
-    return conv2d(x, weight.to(x.dtype, memory_format=torch.channels_last), bias.to(x.dtype), stride, 1)
+def _weights(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    return conv.weight, conv.bias
+
+
+def _run(x: Tensor, conv: nn.Module | tuple[Tensor, Tensor], stride: int = 1) -> Tensor:
+    """A 3x3 convolution with zeros around the map."""
+    weight, bias = conv if isinstance(conv, tuple) else _weights(conv)
+    weight = weight.to(dtype=x.dtype, memory_format=torch.channels_last)
+    return conv2d(x, weight, bias.to(x.dtype), stride, 1)
 
 
 def _residual(x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
