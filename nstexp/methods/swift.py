@@ -17,7 +17,7 @@ from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.memory import check_fits
 from nstexp.methods.base import SMALLER_RESULT, Clip, Controls, Export, Style, Stylizer, size_of
 from nstexp.methods.settings import SwiftSettings
-from nstexp.methods.tiles import Part, tile_parts
+from nstexp.methods.tiles import Part, part_of, tile_parts
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
     from nstexp.methods.swift_training import SwiftTraining

@@ -26,6 +26,11 @@ def chroma_histogram(image: Tensor, bins: int = 64, sigma: float = 0.15, weights
         sigma: width of the kernel, in units of the logarithm; a kernel narrower than
             a bin (6 / bins) would have no slope between bins.
         weights: (H, W), 0 or larger, how much each pixel counts.
+
+    Examples:
+        >>> histogram = chroma_histogram(torch.rand(2, 3, 8, 8))
+        >>> histogram.shape, [round(float(one.sum()), 4) for one in histogram]
+        (torch.Size([2, 3, 64, 64]), [1.0, 1.0])
     """
     pixels = image.float().clamp(DARKEST, 1).flatten(2)  # (B, 3, N)
     bright = pixels.square().sum(1).sqrt()  # (B, N)
@@ -47,7 +52,14 @@ def chroma_histogram(image: Tensor, bins: int = 64, sigma: float = 0.15, weights
 
 def chroma_histogram_loss(x: Tensor, target: Tensor) -> Tensor:
     """Squared Hellinger distance of two histograms (B or 1, 3, bins, bins) of sum 1 -> scalar in [0, 1], a mean over
-    the batch."""
+    the batch.
+
+    Examples:
+        >>> red = chroma_histogram(torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1))
+        >>> blue = chroma_histogram(torch.tensor([0.1, 0.1, 0.9]).view(1, 3, 1, 1))
+        >>> float(chroma_histogram_loss(red, red)), float(chroma_histogram_loss(red, blue)) > 0.5
+        (0.0, True)
+    """
     # Square roots have an infinite slope at 0, where no pixel of either picture is.
     difference = (x + 1e-9).sqrt() - (target + 1e-9).sqrt()
     return difference.square().sum((1, 2, 3)).mean() / 2

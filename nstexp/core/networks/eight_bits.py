@@ -13,6 +13,11 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     A row is what belongs to one output channel; its largest value becomes 127. The error of a value is at most half of
     its row's scale.
+
+    Examples:
+        >>> packed({"a": torch.tensor([[1.0, -127.0], [0.0, 2.54]])})["a"]
+        tensor([[   1, -127],
+                [   0,  127]], dtype=torch.int8)
     """
     small: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -28,7 +33,12 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 tensors that `packed` was given, rounded; tensors that are not in 8 bits stay as they are."""
+    """The float32 tensors that `packed` was given, rounded; tensors that are not in 8 bits stay as they are.
+
+    Examples:
+        >>> unpacked(packed({"a": torch.tensor([[127.0, 63.4]])}))["a"]
+        tensor([[127.,  63.]])
+    """
     whole = {}
     for name, value in state.items():
         if name.endswith(SCALE):

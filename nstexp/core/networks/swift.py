@@ -344,6 +344,13 @@ def roots(matrices: Tensor, steps: int = ROOT_STEPS) -> tuple[Tensor, Tensor]:
 
     Newton-Schulz iterations: differentiable everywhere, which eigenvectors are not, and made of products only. The
     inverse root of an eigenvalue below 1.5^(-2 steps) of the largest stays smaller than it should be.
+
+    Examples:
+        >>> root, inverse = roots(4 * torch.eye(2))
+        >>> root.round(decimals=3), inverse.round(decimals=3)
+        (tensor([[2., 0.],
+                [0., 2.]]), tensor([[0.5000, 0.0000],
+                [0.0000, 0.5000]]))
     """
     eye = torch.eye(matrices.shape[-1], device=matrices.device, dtype=matrices.dtype)
     size = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).clamp(min=1e-12)
