@@ -36,6 +36,7 @@ USUAL_COLORS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9, 14
 LAMBDA = 118  # FF_QP2LAMBDA of FFmpeg: global_quality per quantizer step
 MPEG4_TICKS = 65535  # most ticks in a second that MPEG-4 allows
 FASTEST = {"libsvtav1": 240}  # highest frame rate that an encoder takes, in frames per second
+WITH_CRF = {"libaom-av1", "libsvtav1", "libvpx", "libvpx-vp9", "libx264", "libx264rgb", "libx265"}  # take a quality as crf
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,8 @@ def _coded_rate(codec: "Codec", rate: Fraction) -> Fraction:
 
 
 def _quality(codec: "CodecContext", quality: float) -> dict[str, str]:
-    known = codec.supported_options
-    if "crf" in {option.name for option in known.private}:
+    known = getattr(codec, "supported_options", None)  # PyAV before 18.1, the last for Python 3.10, does not tell
+    if codec.name in WITH_CRF if known is None else "crf" in {option.name for option in known.private}:
         return {"crf": f"{quality:g}"}
     return {"flags": "+qscale", "global_quality": str(round(LAMBDA * max(1, quality / 6)))}
 
