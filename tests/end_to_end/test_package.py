@@ -29,7 +29,8 @@ import nstexp
 import nstexp.cli as cli
 from nstexp.config.build import moved
 from nstexp.core.networks.generators import Residual
-from nstexp.core.networks.model_files import ModelInfo, save_generator
+from nstexp.core.networks.model_files import ModelInfo, SwiftInfo, save_generator, save_swift
+from nstexp.core.networks.swift import Swift
 from nstexp.media.video import Encoding, open_source, open_writer, read_frames
 from nstexp.weights import ADAIN_DECODER
 
@@ -147,6 +148,12 @@ def trained_network(file: Path, many: bool) -> None:
         torch.save({"state_dict": state, "generator": vars(info)}, file)
 
 
+def trained_swift(file: Path) -> None:
+    network = Swift((8, 16, 16), (8, 16, 16), 2)
+    file.parent.mkdir(parents=True)
+    save_swift(network, SwiftInfo(network.settings), file)
+
+
 OWN_PARTS = "--config-dir my_conf"  # needs the files of the same page
 EXTEND = "docs/extend.md"
 RUN = re.compile(r"README|docs/(index|start|use/.*|results/figures)\.md")
@@ -176,7 +183,7 @@ def test_no_page_and_no_command_is_skipped():
     assert len(documented_commands(run=True)) >= 90
     assert len(pages) >= 12, pages
     assert {"README.md", "docs/start.md", "docs/use/pictures.md", "docs/use/sweeps.md"} <= pages
-    assert {f"docs/use/methods/{name}.md" for name in ("gatys", "adain", "cin", "texture_net")} <= pages
+    assert {f"docs/use/methods/{name}.md" for name in ("gatys", "adain", "cin", "swift", "texture_net")} <= pages
     left = found.keys() - {*documented_commands(run=True), *documented_commands(run=False)}
     assert all({*found[command]} <= {EXTEND, GENERATED} for command in left)
     assert all("--config-dir" in command for command in left if EXTEND in found[command])
@@ -234,7 +241,7 @@ def test_a_documented_command_runs(command, tmp_path, monkeypatch, capfd):
     (tmp_path / "paintings").mkdir()
     (tmp_path / "coco/train2017").mkdir(parents=True)
     named = ("photo.jpg", "painting.jpg", "other.jpg", "sky.jpg", "ground.jpg")
-    named += ("photos/a.jpg", "photos/b.jpg", "paintings/a.jpg")
+    named += ("photos/a.jpg", "photos/b.jpg", "paintings/a.jpg", "paintings/b.jpg")
     for name in (*named, *(f"{folder}/{n}.jpg" for folder in ("coco/train2017", "wikiart") for n in range(4))):
         pixels = np.random.default_rng(len(name)).integers(0, 256, (40, 56, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
@@ -258,12 +265,14 @@ def test_a_documented_command_runs(command, tmp_path, monkeypatch, capfd):
         for frame in read_frames(source, range(8)):
             writer.add(frame)
         writer.finish()
-    shows_only = args[:1] in (["samples"], ["help"]) or any(arg in ("--help", "--cfg", "--info") for arg in args)
+    shows_only = args[:1] in (["samples"], ["styles"], ["help"]) or any(
+        arg in ("--help", "--cfg", "--info") for arg in args
+    )
     if not shows_only:
         adains = ("method=adain", "=adain_", "=video_steadiness")
         cheap = CHEAP_ADAIN if any(name in arg for arg in args for name in adains) else CHEAP
         evaluates = {"task=evaluate", "experiment=adain_fig3", "experiment=speed_table"} & {*args}
-        learned = ("method=cin", "method=texture_net", "experiment=cin_")
+        learned = ("method=cin", "method=texture_net", "method=swift", "experiment=cin_")
         cheap = CHEAP_LEARNED if any(arg.startswith(learned) for arg in args) else cheap
         cheap = CHEAP_EVALUATION if evaluates else cheap
         cheap = CHEAP_CIN_FIG3 if "experiment=cin_fig3" in args else cheap
@@ -271,7 +280,10 @@ def test_a_documented_command_runs(command, tmp_path, monkeypatch, capfd):
         cheap = CHEAP_TRAINING if trains else cheap
         networks = [arg.partition("=")[2] for arg in args if arg.startswith(("method.model=", "resume_from="))]
         for file in networks:
-            trained_network(tmp_path / file, many="method=cin" in args)
+            if "method=swift" in args:
+                trained_swift(tmp_path / file)
+            else:
+                trained_network(tmp_path / file, many="method=cin" in args)
         if (decoder := next((arg for arg in args if arg.startswith("method.decoder=")), None)) is not None:
             shutil.copytree(ADAIN_DECODER.parent, Path(decoder.removeprefix("method.decoder=")).parent)
             Path(decoder.removeprefix("method.decoder=")).with_name(ADAIN_DECODER.name).rename(

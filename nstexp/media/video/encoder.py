@@ -36,7 +36,15 @@ USUAL_COLORS = {1: (1, 1), 4: (4, 4), 5: (5, 6), 6: (6, 6), 7: (7, 7), 9: (9, 14
 LAMBDA = 118  # FF_QP2LAMBDA of FFmpeg: global_quality per quantizer step
 MPEG4_TICKS = 65535  # most ticks in a second that MPEG-4 allows
 FASTEST = {"libsvtav1": 240}  # highest frame rate that an encoder takes, in frames per second
-WITH_CRF = {"libaom-av1", "libsvtav1", "libvpx", "libvpx-vp9", "libx264", "libx264rgb", "libx265"}  # take a quality as crf
+WITH_CRF = {
+    "libaom-av1",
+    "libsvtav1",
+    "libvpx",
+    "libvpx-vp9",
+    "libx264",
+    "libx264rgb",
+    "libx265",
+}  # take a quality as crf
 
 
 @dataclass(frozen=True)
