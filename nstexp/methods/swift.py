@@ -15,7 +15,7 @@ from nstexp.core.networks.model_files import load_swift
 from nstexp.core.networks.swift import Moments, PhotoMoments, Swift, SwiftStyle, color_moments, recolored
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.memory import check_fits
-from nstexp.methods.base import SMALLER_RESULT, Clip, Controls, Export, Style, Stylizer, size_of
+from nstexp.methods.base import SMALLER_RESULT, SMALLER_STYLE, Clip, Controls, Export, Style, Stylizer, size_of
 from nstexp.methods.settings import SwiftSettings
 from nstexp.methods.tiles import Part, part_of, tile_parts
 
@@ -118,7 +118,7 @@ class SwiftMethod(Stylizer):
         wanted = size if self.settings.style_px is None else size_for_shorter_side(size, self.settings.style_px)
         self._check_side("style", wanted, "method.style_px")
         network = self.network()
-        painting = padded_to_multiple(resize(picture, wanted)[None], network.multiple)
+        painting = padded_to_multiple(resize(picture, wanted, "style", SMALLER_STYLE)[None], network.multiple)
         kept = network.style(painting.to(self.device))  # in float32, which costs little: a painting is read once
         self._styles[id(picture)] = (picture, kept)
         return kept

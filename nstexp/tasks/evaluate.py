@@ -20,7 +20,7 @@ from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_si
 from nstexp.media.images import load_image
 from nstexp.media.paths import find_images, unique_names
 from nstexp.media.sheet import miniature, thumbnail
-from nstexp.methods.base import Controls, Style, Stylizer, learned_styles, size_of
+from nstexp.methods.base import SMALLER_RESULT, Controls, Style, Stylizer, learned_styles, size_of
 from nstexp.outputs import MEAN_OF, WHY_THE_PAINTING_IS_NOT_0, RunFolder
 from nstexp.tasks.color import check_learned, redraw
 from nstexp.tasks.request import Request
@@ -322,9 +322,9 @@ def table_lines(means: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 def _sized(image: Tensor, longer_side_px: int | None, crop: Crop, side_px: int | None) -> Tensor:
     """A picture (3, H, W) resized to the longer side, or cropped to a square with `side_px`."""
     if crop == "none":
-        return resize(image, size_for_longer_side(size_of(image), longer_side_px))
+        return resize(image, size_for_longer_side(size_of(image), longer_side_px), remedy=SMALLER_RESULT)
     assert side_px is not None  # see `_check`
-    image = resize(image, size_for_shorter_side(size_of(image), side_px))
+    image = resize(image, size_for_shorter_side(size_of(image), side_px), remedy=SMALLER_RESULT)
     top, left = ((length - side_px) // 2 for length in image.shape[-2:])
     return image[:, top : top + side_px, left : left + side_px].contiguous()
 

@@ -14,7 +14,7 @@ from nstexp.core.resize import resize, size_for_longer_side
 from nstexp.interrupts import held
 from nstexp.media.images import load_with_alpha, save_image
 from nstexp.media.paths import WRITABLE, check_writable, find_images, unique_names
-from nstexp.methods.base import Controls, Style, Stylizer, learned_styles, size_of
+from nstexp.methods.base import SMALLER_RESULT, Controls, Style, Stylizer, learned_styles, size_of
 from nstexp.outputs import RunFolder, say_replaced
 from nstexp.tasks.color import check_learned, check_pictures, redraw
 from nstexp.tasks.request import Request
@@ -87,7 +87,7 @@ def _one_picture(
     image, opacity = load_with_alpha(path, request.max_input_megapixels, request.background)
     if request.transparency != "keep":
         opacity = None
-    image = resize(image, size_for_longer_side(size_of(image), request.image_px))
+    image = resize(image, size_for_longer_side(size_of(image), request.image_px), "content", SMALLER_RESULT)
     with_masks = styles.at(size_of(image))
     begun = time.perf_counter()
     try:
