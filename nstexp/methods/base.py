@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nstexp.core.names import Combine
 
 SMALLER_RESULT = "set image_px={px} or less"  # the advice for a picture that does not fit into memory
-SMALLER_STYLE = "set method.style_px={px} or less"
+SMALLER_STYLE = "set method.style_px smaller"
 
 
 @dataclass(frozen=True)

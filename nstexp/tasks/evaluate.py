@@ -322,9 +322,9 @@ def table_lines(means: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 def _sized(image: Tensor, longer_side_px: int | None, crop: Crop, side_px: int | None) -> Tensor:
     """A picture (3, H, W) resized to the longer side, or cropped to a square with `side_px`."""
     if crop == "none":
-        return resize(image, size_for_longer_side(size_of(image), longer_side_px), remedy=SMALLER_RESULT)
+        return resize(image, size_for_longer_side(size_of(image), longer_side_px), remedy="set image_px smaller")
     assert side_px is not None  # see `_check`
-    image = resize(image, size_for_shorter_side(size_of(image), side_px), remedy=SMALLER_RESULT)
+    image = resize(image, size_for_shorter_side(size_of(image), side_px), remedy="set image_px smaller")
     top, left = ((length - side_px) // 2 for length in image.shape[-2:])
     return image[:, top : top + side_px, left : left + side_px].contiguous()
 
