@@ -49,6 +49,7 @@ def commands(image_px: int) -> dict[str, list[str]]:
         "a misspelt key": [*nstexp, "image_pxx=3"],
         "a misspelt value": [*nstexp, "color=lumniance"],
         "--help": ["-m", "nstexp", "--help"],
+        "help losses": ["-m", "nstexp", "help", "losses"],
     }
 
 

@@ -1,6 +1,5 @@
 """Help in the terminal: one screen for everything, from the comments in conf/, before torch and Hydra are imported."""
 
-import os
 import re
 import subprocess
 import sys
@@ -73,7 +72,10 @@ def test_every_group_and_every_key_of_all_commands_is_in_a_topic():
         ("weights", r"\n  weights\.alpha=1 "),
         ("weights", r"\n  weights\.laplacian=100 "),
         ("method.max_steps", r"\Amethod\.max_steps\n[\s\S]*default: 200 with method=gatys"),
-        ("method.max_steps", r"default: 160000 with method=adain; 4000 with method=cin; 4000 with method=texture_net"),
+        (
+            "method.max_steps",
+            r"default: 160000 with method=adain; 4000 with method=cin; 40000 with method=swift; 4000 with\s+method=tex",
+        ),
         ("method.max_steps=500", r"\Amethod\.max_steps\n"),
         ("++weights.beta", r"\Aweights\.beta\n[\s\S]*1000 with weights=default"),
         ("max_steps", r"\Amethod\.max_steps\n"),
@@ -139,17 +141,6 @@ def test_no_answer_waits_for_torch_or_hydra(word):
     code = f"{code.format(word)}; print({{'torch', 'hydra', 'omegaconf'}} & {{*sys.modules}}, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout.rstrip(), done.stderr) == (screen(word), "set()\n")
-
-
-@pytest.mark.parametrize("words", [["--help"], ["help", "measures"], ["help", "nothing"]])
-def test_an_answer_takes_less_than_600_ms_of_work(words):
-    spent = []
-    for _ in range(3):
-        before = os.times()
-        subprocess.run([sys.executable, "-m", "nstexp", *words], capture_output=True, cwd=ROOT)
-        after = os.times()
-        spent.append(sum(after[2:4]) - sum(before[2:4]))
-    assert min(spent) < 0.6
 
 
 def test_the_text_of_hydra_is_the_same(nstexp):

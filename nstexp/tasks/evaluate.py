@@ -20,7 +20,7 @@ from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_si
 from nstexp.media.images import load_image
 from nstexp.media.paths import find_images, unique_names
 from nstexp.media.sheet import miniature, thumbnail
-from nstexp.methods.base import SMALLER_RESULT, Controls, Style, Stylizer, learned_styles, size_of
+from nstexp.methods.base import Controls, Style, Stylizer, learned_styles, size_of
 from nstexp.outputs import MEAN_OF, WHY_THE_PAINTING_IS_NOT_0, RunFolder
 from nstexp.tasks.color import check_learned, redraw
 from nstexp.tasks.request import Request
