@@ -16,9 +16,10 @@ YAML := $(wildcard .github/workflows/*.yml *.yml *.cff .pre-commit-config.yaml)
 demo: $(VENV)/.installed
 	$(BIN)/python -m nstexp experiment=demo logger=csv
 
+# Two processes with one thread each: more threads of several processes would wait for each other.
 test: lint
 	$(BIN)/python scripts/install_browser.py
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # At each save: no whole commands, no browser, no cluster. Every module of nstexp has a test among these.
 quick: $(VENV)/.installed-dev
