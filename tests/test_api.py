@@ -91,7 +91,7 @@ def test_styles_may_be_in_memory_with_shares(folder):
         ({"style": torch.rand(4, 40, 40)}, "style: a picture must have three colors"),
         ({"content": torch.zeros(3, 40, 40, dtype=torch.uint8)}, "content: a tensor must hold numbers from 0 to 1"),
         ({"content": np.zeros((40, 40, 3))}, "content: an array must hold bytes (uint8), but this one is float64"),
-        ({"method": "adian"}, "Could not find 'method/adian': method=... takes adain, cin, gatys, texture_net"),
+        ({"method": "adian"}, "Could not find 'method/adian': method=... takes adain, cin, gatys, swift, texture_net"),
         ({"settings": {"layers": "nope"}}, "Could not find 'layers/nope': layers=... takes"),
         ({"settings": {"log_every_n_steps": 0}}, "log_every_n_steps=0: give a whole number, 1 or larger"),
     ],

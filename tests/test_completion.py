@@ -58,7 +58,7 @@ def files(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("method=", ["method=adain", "method=cin", "method=gatys", "method=texture_net"]),
+        ("method=", ["method=adain", "method=cin", "method=gatys", "method=swift", "method=texture_net"]),
         ("method=a", ["method=adain"]),
         ("-m method=gatys,a", ["method=gatys,adain"]),
         ("meth", ["method.", "method="]),

@@ -175,7 +175,7 @@ def test_a_sheet_never_replaces_its_network(tmp_path, monkeypatch):
     [
         ("gone.safetensors", "model=gone.safetensors: there is no such file"),
         ("damaged.safetensors", "model=damaged.safetensors: "),
-        (str(ADAIN_DECODER), f"model={ADAIN_DECODER}: a file of something else than a generator"),
+        (str(ADAIN_DECODER), f"model={ADAIN_DECODER}: not the file of a generator"),
     ],
 )
 def test_a_file_without_learned_styles_is_refused_in_one_sentence(tmp_path, monkeypatch, model, sentence):

@@ -12,9 +12,11 @@ from typing import Any
 HOMES: dict[str, tuple[str, ...]] = {
     "errors": ("ArgumentError", "Stopped", "UserError"),
     "losses": (
-        "Combine", "ContentLoss", "CovarianceLoss", "GramLoss", "Guides", "HistogramLoss", "IdentityLoss",
+        "ChromaHistogramLoss", "Combine", "ContentLoss", "CovarianceLoss", "GramLoss", "Guides", "HistogramLoss",
+        "IdentityLoss",
         "LaplacianLoss", "LossSet", "LossTerm", "LossValues", "Moments", "MomentsLoss", "OutOfRange", "Role", "Shapes",
-        "SlicedWassersteinLoss", "TemporalLoss", "TotalVariation", "adain", "affine", "content_loss", "covariance",
+        "SlicedWassersteinLoss", "TemporalLoss", "TotalVariation", "adain", "affine", "chroma_histogram",
+        "chroma_histogram_loss", "content_loss", "covariance",
         "covariance_loss", "gram", "gram_loss", "histogram_loss", "julesz", "laplacian", "laplacian_loss", "moments",
         "moments_loss", "out_of_range", "region_moments", "shift", "sliced_wasserstein_loss", "temporal_loss",
         "total_variation",

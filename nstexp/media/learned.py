@@ -29,7 +29,7 @@ class Source:
     digest: str = ""
 
 
-def styles_of(model: str | Path, key: str = "method.model") -> dict[str, Source]:
+def styles_of(model: str | Path, key: str = "model") -> dict[str, Source]:
     """The styles of a trained network: name -> source, in the order of the network.
 
     Args:

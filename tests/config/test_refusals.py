@@ -22,7 +22,10 @@ def refused(*words: str) -> str:
     ("word", "sentence"),
     [
         ("image_pxx=3", "image_pxx: there is no such key; did you mean image_px?"),
-        ("method.alpha=3", "method.alpha comes with method=adain, which this configuration does not have"),
+        (
+            "method.alpha=3",
+            "method.alpha comes with method=adain or method=swift, which this configuration",
+        ),
         ("method.max_steps.x=3", "method.max_steps.x: method.max_steps is a value and has no keys"),
         ("~nosuch", "nosuch: there is no such key"),
         ("~loss.gram=3", "~loss.gram: it has another value"),
@@ -40,7 +43,10 @@ def refused(*words: str) -> str:
         ("hydra.swep.dir=x", "hydra.swep.dir: Hydra has no such key"),
         ("hydra.job.num=abc", "hydra.job.num=abc: Value 'abc' of type 'str' could not be converted to Integer"),
         ("hydra/launcher=jobliib", "Could not find 'hydra/launcher/jobliib': hydra/launcher=... takes basic, joblib,"),
-        ("method=gatyss", "Could not find 'method/gatyss': method=... takes adain, cin, gatys, texture_net; did you"),
+        (
+            "method=gatyss",
+            "Could not find 'method/gatyss': method=... takes adain, cin, gatys, swift, texture_net",
+        ),
         ("experiment=smoke_gaty", "Could not find 'experiment/smoke_gaty'; did you mean smoke_gatys?"),
         ("content=${nosuch}", "content=${nosuch}: there is no key nosuch"),
         ("content=${stile}", "content=${stile}: there is no key stile; did you mean style?"),

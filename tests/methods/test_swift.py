@@ -177,7 +177,7 @@ def test_files_of_something_else(tmp_path, swift, model):
         swift(model=str(tmp_path / "nothing.safetensors")).network()
     other = tmp_path / "other.safetensors"
     save_file({"a": torch.zeros(1)}, other)
-    with pytest.raises(UserError, match="something else than a network of method=swift"):
+    with pytest.raises(UserError, match="not the file of a Swift network"):
         swift(model=str(other)).network()
     tensors = load_file(model)
     info = json.dumps({"settings": {"widths": [8, 16, 24], "groups": [8, 16, 8], "experts": 2}})

@@ -321,9 +321,9 @@ def test_bad_input_is_one_sentence(run, tmp_path, no_network):
     assert "no runs in this folder" in sentence(tmp_path, "--entity", "me")
     named = tmp_path / "beta=1"
     make_job(named, 0, {}, {}, {})
-    assert "the name of a group, beta=1" in sentence(named, "--entity", "me", "--dry-run")
+    assert "in its name, beta=1" in sentence(named, "--entity", "me", "--dry-run")
     make_job(tmp_path / "csv", 0, {}, {"logger": {"csv": {"name": "csv"}}}, {})
-    assert "without logger=wandb" in sentence(tmp_path / "csv", "--entity", "me", "--dry-run")
+    assert "start them with logger=wandb" in sentence(tmp_path / "csv", "--entity", "me", "--dry-run")
     make_job(tmp_path / "good", 0, {}, {}, {})
     assert "--entity 'me/it'" in sentence(tmp_path / "good", "--entity", "me/it", "--dry-run")
     assert "--project ''" in sentence(tmp_path / "good", "--entity", "me", "--project", "", "--dry-run")

@@ -168,7 +168,7 @@ def test_without_measures_only_time_is_taken(nstexp):
         (["task.curve_every_n_steps=5", "measure=false"], "task.curve_every_n_steps needs measures"),
         (
             ["method=[gatys,gtays]"],
-            "Could not find 'method/gtays': method=... takes adain, cin, gatys, texture_net",
+            "Could not find 'method/gtays': method=... takes adain, cin, gatys, swift, texture_net",
         ),
         (
             ["metrics.names=[ssim,lpips]"],

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.errors import ArgumentError, choice, flag, name_list, number, whole
+from nstexp.core.errors import choice, flag, name_list, number, whole
 from nstexp.core.losses.stats import Moments, gram, mean_square, moments, region_moments
 from nstexp.core.losses.terms import (
     Guides,
@@ -56,7 +56,7 @@ def gram_loss(x: Tensor, target: Tensor, form: GramForm = "mse_chw", image_px: i
         return mse / c**2
     if form == "keras":
         if image_px is None:
-            raise ArgumentError("image_px", " has no value: the form keras needs the area of the image")
+            raise ValueError("the form keras needs the area of the image")
         return mse * c**2 * (h * w / image_px) ** 2 / 36
     return mse
 

@@ -397,7 +397,7 @@ def load_swift(path: Path, key: str = "path") -> tuple[Swift, SwiftInfo]:
             prefix, info = "swift.", SwiftInfo(**content["swift"])
             state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
         else:
-            raise UserError(f"{path}: a file of something else than a network of method=swift")
+            raise UserError(f"{path}: not the file of a Swift network")
     except UserError as error:
         raise UserError(f"{key}={error}") from error
     except Exception as error:  # the loaders raise a dozen types for a damaged or unsafe file

@@ -96,7 +96,7 @@ def test_art_fid_needs_the_lpips_of_every_result():
 def test_a_measure_of_sets_needs_the_others(encoder):
     with pytest.raises(ArgumentError, match="lpips is not among the measures") as caught:
         Scorer(encoder, {"art_fid": ArtFID(), "fid": FID(Means())})
-    assert str(caught.value).startswith("art_fid: it is made of fid and lpips")
+    assert str(caught.value).startswith("art_fid: it needs fid and lpips")
 
 
 class Brightest:
