@@ -243,9 +243,7 @@ class GeneratorTraining(Training):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         content = to_unit_range(batch["content"])
-        accumulated = self.trainer.accumulate_grad_batches
-        number = self.trainer.global_step * accumulated + batch_idx % accumulated
-        number = (number * self.trainer.world_size + self.trainer.global_rank) * len(content)
+        number = self.batch_number(batch_idx) * len(content)
         by_style = sorted((self._style_of(number + place), place) for place in range(len(content)))
         which, places = zip(*by_style, strict=True)
         if list(places) != sorted(places):

@@ -23,8 +23,9 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
     from nstexp.methods.swift_training import SwiftTraining
     from nstexp.methods.training import Sources
 
-BYTES_PER_PIXEL = 60  # peak of what is kept for the whole picture; tiles take the rest
-BYTES_PER_VALUE = 150  # peak memory of a tile, for each pixel and each byte of a number
+# Peak memory, measured at 1024 to 3072 px: for each pixel of the picture, and for each pixel of a tile and each byte of
+# a number.
+BYTES_PER_PIXEL, BYTES_PER_VALUE = 60, 70
 SMALLEST_PX = Swift.frame_px + 1  # of a picture's side
 
 

@@ -73,8 +73,7 @@ class SwiftTraining(Training):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         content, style = to_unit_range(batch["content"]), to_unit_range(batch["style"])
-        number = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
-        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (number + 1) + batch_idx)
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * (self.batch_number(batch_idx) + 1))
         style = recolored_at_random(style, self.settings.recolor, generator)
         values, result = self.evaluate(content, style, self.settings.styles_per_content, self.settings.balance)
         return {"loss": values.total, "values": values.detached(), "count": len(result)}

@@ -116,6 +116,16 @@ class Training(LightningModule):
         """Number of optimizer steps so far."""
         return self.trainer.global_step if self._trainer is not None else 0
 
+    def batch_number(self, batch_idx: int) -> int:
+        """The number of a batch in the whole training, counted over all processes; an interruption does not change it.
+
+        Args:
+            batch_idx: the argument of `training_step`.
+        """
+        accumulated = self.trainer.accumulate_grad_batches
+        number = self.trainer.global_step * accumulated + batch_idx % accumulated
+        return number * self.trainer.world_size + self.trainer.global_rank
+
     @property
     def trained(self) -> list[Tensor]:
         """The parameters that are trained."""

@@ -1,6 +1,7 @@
 """method=swift: tiles, masks, mixing, clips, files, export and training."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -281,6 +282,19 @@ def test_random_colors_are_drawn_for_each_painting():
     assert 8 < gray.sum() < 40
     assert changed.min() >= 0 and changed.max() <= 1
     assert recolored_at_random(paintings, 0.0, torch.Generator()) is paintings
+
+
+def test_an_interruption_does_not_change_the_number_of_a_batch(training):
+    def number(step, batch_idx, rank=0, world=1, accumulated=1):
+        module = training()
+        module._trainer = SimpleNamespace(
+            global_step=step, world_size=world, global_rank=rank, accumulate_grad_batches=accumulated
+        )
+        return module.batch_number(batch_idx)
+
+    assert number(7, 7) == number(7, 0) == 7  # a training that goes on counts its batches from 0 again
+    assert [number(step, batch, accumulated=2) for step, batch in ((0, 0), (0, 1), (1, 2), (1, 3))] == [0, 1, 2, 3]
+    assert {number(step, step, rank, 2) for step in range(3) for rank in range(2)} == set(range(6))
 
 
 def test_it_refuses_what_it_has_no_use_for(swift):
