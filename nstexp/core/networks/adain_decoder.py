@@ -12,6 +12,7 @@ from nstexp.core.errors import ArgumentError
 from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.layers import upsampled_conv
 from nstexp.core.networks.vgg import VGG
+from nstexp.core.networks.winograd import conv3x3
 
 log = logging.getLogger(__name__)
 
@@ -96,5 +97,5 @@ class Decoder(nn.Module):
         if name in self.upsamples:
             x = upsampled_conv(x, weight, bias)
         else:
-            x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight.to(x.dtype), bias)
+            x = conv3x3(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight.to(x.dtype), bias, padding=0)
         return x if name == self.names[-1] else F.relu_(x)

@@ -1,5 +1,6 @@
 """VGG (Simonyan & Zisserman 2015) as an encoder: the network of Gatys et al., neural-style and AdaIN."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Literal, cast, get_args
 
@@ -12,6 +13,7 @@ from nstexp.core.errors import choice, flags
 from nstexp.core.networks.encoder import (
     IMAGE,
     MEMORY_BYTES,
+    WRAPS,
     EncoderWeights,
     Features,
     Pad,
@@ -21,6 +23,7 @@ from nstexp.core.networks.encoder import (
     hold,
 )
 from nstexp.core.networks.vgg_names import Layers, Tap, relu, steps_of
+from nstexp.core.networks.winograd import conv3x3
 from nstexp.core.runtime.cache import TensorCache
 
 Pool = Literal["max", "avg", "l2"]
@@ -36,7 +39,7 @@ class VGG(nn.Module):
     Args:
         weights: see `EncoderWeights`.
         pool: `max`, `avg` (as Gatys et al. use for synthesis) or `l2`.
-        pad: padding of the convolutions. Zeros cause a frame in textures.
+        pad: padding of the convolutions. Zeros cause a frame in textures. With `circular` opposite edges meet.
         pad_first_only: use `pad` for the first convolution only, and zeros for the others.
         tap: see above.
         pool_rescale: multiply by 2.0 after each avg pooling, or by 0.78 after each l2 pooling, which keeps the scale of
@@ -154,11 +157,31 @@ class VGG(nn.Module):
         return total * self.dtype.itemsize * (2 if self.tap == "pre" or self.pad != "zeros" else 1)
 
     def forward(self, image: Tensor, layers: Sequence[str]) -> Features:
+        marks = {WRAPS: image.new_ones(())} if self.pad == "circular" else {}
+        return {IMAGE: image} | self._run(self.preprocessing(image, self.dtype), layers, 0) | marks
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The poolings: layers from which `after` continues, see `methods.tiled`."""
+        return tuple(step for step in self.steps if step.startswith("pool"))
+
+    def after(self, cut: str, x: Tensor, layers: Sequence[str]) -> Features:
+        """The features of deeper layers from those of a layer.
+
+        Args:
+            cut: one of `cuts`.
+            x: the features of this layer, (B, C, H, W).
+            layers: names to return, all of them deeper.
+        """
+        return self._run(x, layers, self._step_index(cut) + 1)
+
+    def _run(self, x: Tensor, layers: Sequence[str], first: int) -> Features:
+        """The features of layers from the input of the step with the number `first`."""
         canonical = {name: self.canonical(name) for name in layers}
         feats: Features = {}
         deepest = max((self._step_index(layer) for layer in canonical.values()), default=-1)
-        x = self.preprocessing(image, self.dtype)
-        for index, step in enumerate(self.steps[: deepest + 1]):
+        for index in range(first, deepest + 1):
+            step = self.steps[index]
             if step.startswith("pool"):
                 x = self._pool(x)
             else:
@@ -167,13 +190,13 @@ class VGG(nn.Module):
                 # In place if the values before the ReLU are not needed: it saves a fifth of a step on a CPU.
                 x = F.relu(before_relu) if self.tap == "pre" else F.relu_(before_relu)
             feats |= {relu(step): x} if relu(step) in canonical.values() else {}
-        return {IMAGE: image} | {name: feats[layer] for name, layer in canonical.items()}
+        return {name: feats[layer] for name, layer in canonical.items()}
 
     def _conv(self, name: str, x: Tensor, first: bool) -> Tensor:
         weight, bias = first_filters(getattr(self, f"{name}_weight"), x), getattr(self, f"{name}_bias")
         if self.pad == "zeros" or (self.pad_first_only and not first):
-            return F.conv2d(x, weight, bias, padding=1)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode=self.pad), weight, bias)
+            return conv3x3(x, weight, bias)
+        return conv3x3(F.pad(x, (1, 1, 1, 1), mode=self.pad), weight, bias, padding=0)
 
     def _pool(self, x: Tensor) -> Tensor:
         if self.pool == "max":
@@ -186,6 +209,12 @@ class VGG(nn.Module):
             return F.avg_pool2d(x, 2) * self.pool_factor
         # 1e-8, because the gradient of sqrt is infinite at 0, the value of many positions after a ReLU.
         return (F.avg_pool2d(x.square(), 2) * 4 + 1e-8).sqrt() * self.pool_factor
+
+    def on_torus(self) -> "VGG":
+        """The same network, which shares the weights, for pictures whose opposite edges meet."""
+        other = copy.copy(self)
+        other.pad, other.pad_first_only = "circular", False
+        return other
 
     def _step_index(self, layer: str) -> int:
         return self.steps.index(layer if layer.startswith("pool") else layer.replace("relu", "conv"))
