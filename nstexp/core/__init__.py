@@ -12,14 +12,14 @@ from typing import Any
 HOMES: dict[str, tuple[str, ...]] = {
     "errors": ("ArgumentError", "Stopped", "UserError"),
     "losses": (
-        "ChromaHistogramLoss", "Combine", "ContentLoss", "CovarianceLoss", "GramLoss", "Guides", "HistogramLoss",
-        "IdentityLoss",
-        "LaplacianLoss", "LossSet", "LossTerm", "LossValues", "Moments", "MomentsLoss", "OutOfRange", "Role", "Shapes",
-        "SlicedWassersteinLoss", "TemporalLoss", "TotalVariation", "adain", "affine", "chroma_histogram",
-        "chroma_histogram_loss", "content_loss", "covariance",
-        "covariance_loss", "gram", "gram_loss", "histogram_loss", "julesz", "laplacian", "laplacian_loss", "moments",
-        "moments_loss", "out_of_range", "region_moments", "shift", "sliced_wasserstein_loss", "temporal_loss",
-        "total_variation",
+        "ChromaHistogramLoss", "CoherenceLoss", "Combine", "ContentLoss", "CovarianceLoss", "GramLoss", "Guides",
+        "HistogramLoss", "IdentityLoss", "LaplacianLoss", "LossSet", "LossTerm", "LossValues", "MattingLoss", "Moments",
+        "MomentsLoss", "OutOfRange", "Role", "Shapes", "SlicedWassersteinLoss", "TemporalLoss", "TotalVariation",
+        "adain", "affine", "chroma_histogram", "chroma_histogram_loss", "coherence_loss", "coherence_target",
+        "content_loss", "covariance", "covariance_loss", "gram", "gram_loss", "histogram_loss", "julesz", "laplacian",
+        "laplacian_loss", "matting_loss", "matting_weights", "moments", "moments_loss", "neighbor_pairs",
+        "out_of_range", "region_moments", "shift", "sliced_wasserstein_loss",
+        "temporal_loss", "total_variation",
     ),
     "losses.transport": ("directions", "hist_match", "quantiles"),
     "networks.efficientnet": ("EfficientNetLite",),
@@ -39,10 +39,16 @@ HOMES: dict[str, tuple[str, ...]] = {
     "optim.lbfgs": ("LBFGS",),
     "optim.muon": ("Muon",),
     "color": ("chroma", "color_map", "color_moments", "luminance", "match_color", "match_moments", "mean_moments"),
+    "guided": ("box_mean", "color_slope", "guided_filter"),
     "masks": ("guides",),
+    "regions": (
+        "Clusters", "assign_regions", "clusters_of", "features_of", "match_regions", "summed_in_groups",
+        "with_positions", "with_refined_edges",
+    ),
     "pixels": ("from_array", "to_array", "to_bytes"),
     "resize": ("padded_to_multiple", "size_for_longer_side", "size_for_pixels", "size_for_shorter_side"),
     "runtime.precision": ("encoder_dtype",),
+    "torus": ("edge_steps", "periodic", "resize_wrapped", "wrapped"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

@@ -42,15 +42,20 @@ def color_moments(image: Tensor, weights: Tensor | None = None) -> Moments:
     return mean, scatter / count
 
 
-def mean_moments(images: Sequence[Tensor], shares: Sequence[float]) -> Moments:
+def mean_moments(
+    images: Sequence[Tensor], shares: Sequence[float], parts: Sequence[Tensor | None] | None = None
+) -> Moments:
     """Averages of the means and of the covariances of several images (3, H, W), weighted by `shares`.
+
+    Args:
+        parts: for each image, weights of its pixels (H, W), or None: all count alike.
 
     Examples:
         >>> mean, _ = mean_moments([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)], shares=[3, 1])
         >>> mean.tolist()
         [0.25, 0.25, 0.25]
     """
-    moments = [color_moments(image) for image in images]
+    moments = [color_moments(image, part) for image, part in zip(images, parts or [None] * len(images), strict=True)]
     weights = [share / sum(shares) for share in shares]
     mean = torch.stack([w * mean for w, (mean, _) in zip(weights, moments, strict=True)]).sum(0)
     cov = torch.stack([w * cov for w, (_, cov) in zip(weights, moments, strict=True)]).sum(0)
@@ -126,7 +131,12 @@ def match_moments(image: Tensor, before: Moments, after: Moments, form: Form = "
 
 
 def match_color(
-    image: Tensor, references: Sequence[Tensor], shares: Sequence[float], form: Form = "sym", eps: float = 1e-5
+    image: Tensor,
+    references: Sequence[Tensor],
+    shares: Sequence[float],
+    form: Form = "sym",
+    eps: float = 1e-5,
+    parts: Sequence[Tensor | None] | None = None,
 ) -> Tensor:
     """Give an image the color mean and covariance of reference images.
 
@@ -135,6 +145,7 @@ def match_color(
         references: images (3, H, W), whose moments are averaged.
         shares: weights of the references in that average.
         form, eps: see `color_map`.
+        parts: see `mean_moments`.
 
     Returns:
         The image with mapped colors, same shape; values may leave [0, 1].
@@ -148,7 +159,7 @@ def match_color(
         >>> torch.allclose(result.mean((0, 2, 3)), reference.mean((1, 2)), atol=1e-4)
         True
     """
-    return match_moments(image, color_moments(image), mean_moments(references, shares), form, eps)
+    return match_moments(image, color_moments(image), mean_moments(references, shares, parts), form, eps)
 
 
 def luminance(image: Tensor) -> Tensor:

@@ -94,14 +94,20 @@ class Stopped(Exception):
         image: the best picture so far, RGB (B, 3, H, W) in [0, 1], if there is one.
         interrupted: True if a signal or the user ended the work, False if its results did.
         requeue: True if a cluster ended the work to use the machine for another job; the work can continue later.
+        pruned: True if the task asked for the end, because other jobs of the sweep do better.
     """
 
     def __init__(
-        self, reason: str, image: "Tensor | None" = None, interrupted: bool = False, requeue: bool = False
+        self,
+        reason: str,
+        image: "Tensor | None" = None,
+        interrupted: bool = False,
+        requeue: bool = False,
+        pruned: bool = False,
     ) -> None:
         super().__init__(reason)
         self.image = image
-        self.interrupted, self.requeue = interrupted, requeue
+        self.interrupted, self.requeue, self.pruned = interrupted, requeue, pruned
 
 
 # ------------------------------------------------------------------------------------------------ checks of arguments

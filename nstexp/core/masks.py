@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import get_args
 
+import torch
 from torch import Tensor
 
 from nstexp.core.errors import choice
@@ -56,3 +57,27 @@ def guides(
         masks = {name: kept if kept.any() else simple[name] for name, kept in masks.items()}
     masks = {IMAGE: mask.float(), **masks}
     return {name: t / t.square().mean().sqrt() for name, t in masks.items() if float(t.max()) > 1e-3}
+
+
+def soft_box(size: tuple[int, int], box: Sequence[float], feather: float) -> Tensor:
+    """A mask of a box with soft edges around it: 1 in the box, falling smoothly to 0 outside.
+
+    Args:
+        size: (height, width) in pixels.
+        box: left, top, right and bottom edge, in pixels; it may reach beyond the picture.
+        feather: how far the soft edge reaches, as a share of the box's mean side.
+
+    Returns:
+        (height, width), float32.
+
+    Examples:
+        >>> soft_box((1, 8), (0, 0, 2, 2), feather=1.5).round(decimals=2)
+        tensor([[1.0000, 1.0000, 0.9300, 0.5000, 0.0700, 0.0000, 0.0000, 0.0000]])
+    """
+    left, top, right, bottom = box
+    reach = max(feather * ((right - left) + (bottom - top)) / 2, 1e-6)
+    rows, columns = (torch.arange(side) + 0.5 for side in size)  # the middles of the pixels
+    down = (top - rows).clamp(min=0) + (rows - bottom).clamp(min=0)
+    across = (left - columns).clamp(min=0) + (columns - right).clamp(min=0)
+    near = 1 - torch.hypot(down[:, None], across).div(reach).clamp(max=1)
+    return near.square() * (3 - 2 * near)

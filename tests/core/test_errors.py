@@ -135,7 +135,7 @@ OWN_ARGUMENTS = {"max_input_megapixels"}
 WEIGHTS = Path("core/losses/loss_set.py")  # of whose argument `weights` the entries are told as `weights.beta`
 SPELLED = re.compile(
     rf"\b(?:{'|'.join(sorted(GROUPS))})\.[a-z_*]"
-    rf"|\b(?:{'|'.join(sorted(GROUPS | KEYS - OWN_ARGUMENTS))})="
+    rf"|(?<!-)\b(?:{'|'.join(sorted(GROUPS | KEYS - OWN_ARGUMENTS))})="  # not `frame-threads=`, an option of x265
     rf"|\b(?:{'|'.join(sorted(key for key in KEYS - OWN_ARGUMENTS if '_' in key))})\b"
 )
 

@@ -11,9 +11,9 @@ import torch
 from nstexp.core.errors import UserError
 
 # Peak memory of an optimization step: a factor on the memory of the feature maps (for gradients and Gram matrices) and
-# bytes per pixel (for the optimizer's history of 20 pairs and copies of the picture). Estimates from runs at 512 px.
+# bytes per pixel (for the optimizer's history of 50 pairs and copies of the picture). Estimates from runs at 512 px.
 OVER_ACTIVATIONS = 1.5
-BYTES_PER_PIXEL = 800
+BYTES_PER_PIXEL = 1280
 
 REMEDY = "a longer side of {px} px would fit"
 
@@ -37,24 +37,57 @@ def check_memory(
     Raises:
         UserError: the picture does not fit.
     """
-    needed = OVER_ACTIVATIONS * activation_bytes + BYTES_PER_PIXEL * size[0] * size[1]
-    check_fits(needed, size, what, remedy, device)
+    check_fits(picture_bytes(activation_bytes, size), size, what, remedy, device)
+
+
+def picture_bytes(activation_bytes: int, size: tuple[int, int]) -> float:
+    """Memory in bytes for optimizing a picture of (height, width) as a whole, given that of its feature maps."""
+    return OVER_ACTIVATIONS * activation_bytes + BYTES_PER_PIXEL * size[0] * size[1]
 
 
 def check_fits(
-    needed: float, size: tuple[int, int], what: str = "", remedy: str = REMEDY, device: torch.device | None = None
+    needed: float,
+    size: tuple[int, int],
+    what: str = "",
+    remedy: str = REMEDY,
+    device: torch.device | None = None,
+    free: float | None = None,
 ) -> None:
     """Check that `needed` bytes, the memory for a picture of (height, width), are free.
 
     The other arguments and the errors are those of `check_memory`.
+
+    Args:
+        free: free memory in bytes; None: that of the device.
     """
-    free = free_bytes(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if free is None:
+        free = free_bytes(device or usual_device())
     if needed > free:
-        fitting = int(max(size) * (0.9 * free / needed) ** 0.5) // 16 * 16
+        fitting = max(16, int(max(size) * (0.9 * free / needed) ** 0.5) // 16 * 16)  # 0 px would be no advice
         raise UserError(
             f"{what}{': ' if what else ''}a picture of {size[1]}x{size[0]} px needs about {needed / 1e9:.1f} GB of "
             f"memory and {free / 1e9:.1f} GB are free: {remedy.format(px=fitting)}"
         )
+
+
+def usual_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def budget_bytes(memory_gb: float | None, device: torch.device | None = None) -> float:
+    """The memory in bytes that a picture may take: what is free, or less if the process may have `memory_gb` only.
+
+    Args:
+        memory_gb: memory of the whole process, in 10^9 bytes; None: no limit.
+        device: None: the GPU if there is one.
+    """
+    device = device or usual_device()
+    free = free_bytes(device)
+    if memory_gb is None:
+        return free
+    used = torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+    return max(0.0, min(free, memory_gb * 1e9 - used))
 
 
 def release_freed() -> None:
