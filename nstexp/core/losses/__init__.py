@@ -5,6 +5,7 @@ A term works on features (layer name -> (B, C, H, W)) and does not know the enco
 current features with it. The result of `forward` is unweighted: only `LossSet` multiplies by weights.
 """
 
+from nstexp.core.losses.coherence import CoherenceLoss, coherence_loss, coherence_target, neighbor_pairs
 from nstexp.core.losses.content import ContentLoss, IdentityLoss, LaplacianLoss, content_loss, laplacian, laplacian_loss
 from nstexp.core.losses.diversity import julesz
 from nstexp.core.losses.image import (
@@ -16,6 +17,7 @@ from nstexp.core.losses.image import (
     total_variation,
 )
 from nstexp.core.losses.loss_set import LossSet, LossValues
+from nstexp.core.losses.matting import MattingLoss, matting_loss, matting_weights
 from nstexp.core.losses.palette import ChromaHistogramLoss, chroma_histogram, chroma_histogram_loss
 from nstexp.core.losses.stats import Moments, adain, affine, gram, moments, region_moments, shift
 from nstexp.core.losses.style import (
@@ -36,6 +38,7 @@ from nstexp.core.names import Combine
 
 __all__ = [
     "ChromaHistogramLoss",
+    "CoherenceLoss",
     "Combine",
     "ContentLoss",
     "CovarianceLoss",
@@ -47,6 +50,7 @@ __all__ = [
     "LossSet",
     "LossTerm",
     "LossValues",
+    "MattingLoss",
     "Moments",
     "MomentsLoss",
     "OutOfRange",
@@ -59,6 +63,8 @@ __all__ = [
     "affine",
     "chroma_histogram",
     "chroma_histogram_loss",
+    "coherence_loss",
+    "coherence_target",
     "content_loss",
     "covariance",
     "covariance_loss",
@@ -68,8 +74,11 @@ __all__ = [
     "julesz",
     "laplacian",
     "laplacian_loss",
+    "matting_loss",
+    "matting_weights",
     "moments",
     "moments_loss",
+    "neighbor_pairs",
     "out_of_range",
     "region_moments",
     "shift",

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import ArgumentError, choice, is_whole, name_list, number
+from nstexp.core.losses.stats import mean_square
 from nstexp.core.losses.terms import LARGEST_SCALE, Role, Shapes, accumulator, factors_of, total_of
-from nstexp.core.networks.encoder import IMAGE, Features
+from nstexp.core.networks.encoder import IMAGE, WRAPS, Features
+from nstexp.core.torus import wrapped
 
 ContentForm = Literal["mse", "half_sum", "sum"]
 
@@ -48,6 +50,15 @@ class ContentLoss(nn.Module):
     def forward(self, feats: Features, target: Features) -> Tensor:
         return total_of([content_loss(feats[name], target[name], self.form) for name in self.layers])
 
+    @staticmethod
+    def sums(x: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
+        return (mean_square(x, reference).double() * x.numel(),)
+
+    def distance(self, sums: tuple[Tensor, ...], shape: tuple[int, int, int]) -> Tensor:
+        """The loss of a layer of this shape (C, H, W), averaged over the batch of one."""
+        numel = math.prod(shape)
+        return sums[0] / numel * {"mse": 1.0, "half_sum": numel / 2, "sum": float(numel)}[self.form]
+
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         sizes = {name: math.prod(shapes[name]) for name in self.layers}
         return {n: {"mse": 1.0, "half_sum": size / 2, "sum": float(size)}[self.form] for n, size in sizes.items()}
@@ -56,10 +67,11 @@ class ContentLoss(nn.Module):
         return "half sum (F - P)^2", {name: 2 / math.prod(shapes[name]) for name in self.layers}
 
 
-def laplacian(image: Tensor) -> Tensor:
+def laplacian(image: Tensor, wraps: bool = False) -> Tensor:
     """Laplacian of an image (B, 3, H, W), summed over the channels -> (B, 1, H - 2, W - 2).
 
-    The filter is [[0, -1, 0], [-1, 4, -1], [0, -1, 0]] (Li et al. 2017), without padding.
+    The filter is [[0, -1, 0], [-1, 4, -1], [0, -1, 0]] (Li et al. 2017), without padding. With `wraps`, opposite edges
+    meet, and the result is (B, 1, H, W).
 
     Examples:
         >>> image = torch.zeros(1, 3, 3, 3)
@@ -68,23 +80,25 @@ def laplacian(image: Tensor) -> Tensor:
         [[[[12.0]]]]
     """
     x = image.sum(1, keepdim=True)
+    x = wrapped(x, 1, 1, 1, 1) if wraps else x
     around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
     return 4 * x[..., 1:-1, 1:-1] - around
 
 
-def laplacian_loss(x: Tensor, target: Tensor, pool_px: int) -> Tensor:
+def laplacian_loss(x: Tensor, target: Tensor, pool_px: int, wraps: bool = False) -> Tensor:
     """Mean squared distance of an image's Laplacian to a target Laplacian -> scalar.
 
     Args:
         x: image (B, 3, H, W); it is averaged over squares of `pool_px` pixels before the filter.
         target: `laplacian` of the reference image after the same averaging.
+        wraps: see `laplacian`.
 
     Examples:
         >>> image = torch.ones(1, 3, 6, 6)
         >>> laplacian_loss(image, torch.full((1, 1, 1, 1), 2.0), pool_px=2).item()
         4.0
     """
-    return F.mse_loss(laplacian(F.avg_pool2d(x, pool_px)), target)
+    return F.mse_loss(laplacian(F.avg_pool2d(x, pool_px), wraps), target)
 
 
 class LaplacianLoss(nn.Module):
@@ -116,12 +130,12 @@ class LaplacianLoss(nn.Module):
 
     def target(self, feats: Features) -> list[Tensor]:
         image = feats[IMAGE].detach() * self.pixel_scale
-        return [laplacian(F.avg_pool2d(image, side)) for side in self.pool_px]
+        return [laplacian(F.avg_pool2d(image, side), WRAPS in feats) for side in self.pool_px]
 
     def forward(self, feats: Features, target: Sequence[Tensor]) -> Tensor:
-        image = feats[IMAGE] * self.pixel_scale
+        image, wraps = feats[IMAGE] * self.pixel_scale, WRAPS in feats
         terms = zip(self.pool_px, self.factors, target, strict=True)
-        return total_of([factor * laplacian_loss(image, reference, side) for side, factor, reference in terms])
+        return total_of([factor * laplacian_loss(image, reference, side, wraps) for side, factor, reference in terms])
 
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         scale = (self.pixel_scale / 255) ** 2

@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from nstexp.core.errors import choice, number
 from nstexp.core.losses.terms import LARGEST_SCALE, Role
-from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, Features
+from nstexp.core.networks.encoder import BEFORE, IMAGE, TRUST, WRAPS, Features
 
 TVForm = Literal["jc", "sq", "mean", "keras", "l1", "pystiche"]
 
 
-def total_variation(x: Tensor, form: TVForm = "jc") -> Tensor:
+def total_variation(x: Tensor, form: TVForm = "jc", wraps: bool = False) -> Tensor:
     """Total variation of an image (B, C, H, W) -> scalar, averaged over the batch.
 
-    dx and dy are the differences of neighboring pixels. Six definitions are in use:
+    dx and dy are the differences of neighboring pixels. With `wraps`, opposite edges meet: the last column has the
+    first as its neighbor, the last row the first row, and no row or column is left out. Six definitions are in use:
 
     * jc: half the sum of dx^2 + dy^2 without the last row and column (neural-style, which writes its gradient; the
       default);
@@ -30,8 +31,10 @@ def total_variation(x: Tensor, form: TVForm = "jc") -> Tensor:
         >>> [total_variation(image, form).item() for form in ("jc", "sq", "mean", "l1", "pystiche")]
         [2.5, 10.0, 2.5, 6.0, 5.0]
     """
-    dx = x[..., :, 1:] - x[..., :, :-1]
-    dy = x[..., 1:, :] - x[..., :-1, :]
+    if wraps:
+        dx, dy = x.roll(-1, -1) - x, x.roll(-1, -2) - x
+    else:
+        dx, dy = x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
     if form == "mean":
         return dx.square().mean() / 2 + dy.square().mean() / 2
     if form == "sq":
@@ -39,7 +42,7 @@ def total_variation(x: Tensor, form: TVForm = "jc") -> Tensor:
     elif form == "l1":
         total = dx.abs().sum() + dy.abs().sum()
     else:
-        squares = dx[..., :-1, :].square() + dy[..., :, :-1].square()
+        squares = dx.square() + dy.square() if wraps else dx[..., :-1, :].square() + dy[..., :, :-1].square()
         total = squares.pow(1.25).sum() if form == "keras" else squares.sum() * (0.5 if form == "jc" else 1)
     return total / x.shape[0]
 
@@ -65,7 +68,7 @@ class TotalVariation(nn.Module):
         return None
 
     def forward(self, feats: Features, target: None) -> Tensor:
-        return total_variation(feats[IMAGE] * self.pixel_scale, self.form)
+        return total_variation(feats[IMAGE] * self.pixel_scale, self.form, WRAPS in feats)
 
 
 def out_of_range(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nstexp.core.errors import ArgumentError, UserError, weight
-from nstexp.core.losses.terms import Role, Shapes, total_of
+from nstexp.core.losses.terms import Guides, Role, Shapes, total_of
 from nstexp.core.names import Combine
 from nstexp.core.networks.encoder import IMAGE, Features
 
@@ -106,6 +106,16 @@ class LossSet(nn.Module):
         """True if a term has this role."""
         return bool(self._terms(role))
 
+    def without(self, role: Role) -> "LossSet":
+        """The set of the other terms, with their weights.
+
+        Raises:
+            UserError: no style or content term with a weight above 0 is left.
+        """
+        terms = {name: term for name, term in self._terms().items() if term.role != role}
+        identity = None if self.identity is None else f"{self.identity} without {role}"
+        return LossSet(terms, {name: self.weights[name] for name in terms}, identity)
+
     @property
     def min_side_px(self) -> int:
         """The shortest image side for which all terms can be computed; the encoder has a limit besides."""
@@ -138,10 +148,15 @@ class LossSet(nn.Module):
             lines.append(line)
         return lines
 
-    def targets(self, role: Role, feats: Features) -> dict[str, Any]:
-        """Term -> the statistic to match, for the terms of one role, from the features of the reference picture."""
+    def targets(self, role: Role, feats: Features, guides: Guides | None = None) -> dict[str, Any]:
+        """Term -> the statistic to match, for the terms of one role, from the features of the reference picture.
+
+        Args:
+            guides: restrict the statistics of style terms to a part of that picture, see `LossTerm.target`.
+        """
+        given = () if guides is None else (guides,)
         with torch.no_grad(), _full_range(feats):
-            return {name: term.target(feats) for name, term in self._terms(role).items()}
+            return {name: term.target(feats, *given) for name, term in self._terms(role).items()}
 
     def combined(
         self, name: str, targets: Sequence[tuple[float, Mapping[str, Any]]], combine: Combine, key: str = "combine"
@@ -214,9 +229,12 @@ class LossSet(nn.Module):
                         for layer, x in feats.items()
                     }
                 values[name] = self.one(name, inputs, targets)
+        return self.weighed(values, feats[IMAGE].device)
+
+    def weighed(self, values: dict[str, Tensor], device: torch.device) -> LossValues:
+        """The weighted total of terms by name; a term with weight 0 does not count."""
         total = total_of([self.weights[name] * value for name, value in values.items() if self.weights[name] > 0])
-        total = total.to(feats[IMAGE].device)
-        return LossValues(total, values)
+        return LossValues(total.to(device), values)
 
     def one(self, name: str, feats: Features, targets: Mapping[str, Sequence[tuple[Any, ...]]]) -> Tensor:
         """The unweighted value of one term; the arguments are those of `forward`."""

@@ -84,8 +84,9 @@ class ChromaHistogramLoss(nn.Module):
         self.bins = whole("bins", bins, 2, 256)
         self.sigma = number("sigma", sigma, above=0, high=10)
 
-    def target(self, feats: Features) -> Features:
-        return {IMAGE: self._histogram(feats[IMAGE].detach(), None)}
+    def target(self, feats: Features, guides: Guides | None = None) -> Features:
+        guide = None if guides is None else guides[IMAGE].square()[None, None]
+        return {IMAGE: self._histogram(feats[IMAGE].detach(), guide)}
 
     def forward(self, feats: Features, target: Mapping[str, Any], guides: Guides | None = None) -> Tensor:
         if IMAGE not in target:

@@ -84,14 +84,63 @@ def moments(features: Tensor, eps: float = 1e-5, unbiased: bool = False) -> Mome
         (3.0, 2.0)
     """
     n = features.shape[-2] * features.shape[-1]
-    if features.dtype == torch.bfloat16:
-        mean, variance = _LowPrecisionMoments.apply(features)
-    else:
-        f = features.float() if features.dtype == torch.float16 else features
-        variance, mean = torch.var_mean(f, (2, 3), correction=0, keepdim=True)
+    mean, variance = _mean_and_variance(features)
     if unbiased:
         variance = variance * (n / max(n - 1, 1))
     return mean, (variance + eps).sqrt()
+
+
+def _mean_and_variance(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and biased variances of the channels: (B, C, H, W) -> two of (B, C, 1, 1), float32 or float64."""
+    if features.dtype == torch.bfloat16:
+        return cast(tuple[Tensor, Tensor], _LowPrecisionMoments.apply(features))
+    f = features.float() if features.dtype == torch.float16 else features
+    variance, mean = torch.var_mean(f, (2, 3), correction=0, keepdim=True)
+    return mean, variance
+
+
+def power_sums(features: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Number of positions, and sums over them of the features and of their squares, float64.
+
+    The sums of the parts of a map add up to those of the map. They come from means and variances, so that no digits are
+    lost where the mean is large.
+
+    Args:
+        features: (B, C, H, W).
+        guide: (H, W), factors on the features that restrict the sums to a region, see `LossTerm.forward`; a position
+            counts as often as the square of its factor says.
+
+    Returns:
+        A scalar and two of (B, C, 1, 1).
+
+    Examples:
+        >>> count, first, second = power_sums(torch.tensor([[[[1.0, 5.0]]]]))
+        >>> count.item(), first.item(), second.item()
+        (2.0, 6.0, 26.0)
+    """
+    if guide is None:
+        mean, variance = _mean_and_variance(features)
+        count = torch.tensor(float(features.shape[-2] * features.shape[-1]), dtype=torch.float64)
+    else:
+        weights = guide.square()
+        # The square root of 0 has an infinite gradient, so something far below rounding is added.
+        mean, std = (x[:, 0, :, None, None] for x in region_moments(features, weights[None], eps=1e-12))
+        variance, count = std.square(), weights.sum(dtype=torch.float64)
+    mean, variance, count = mean.double(), variance.double(), count.to(features.device)
+    return count, mean * count, (variance + mean.square()) * count
+
+
+def moments_of_sums(sums: tuple[Tensor, Tensor, Tensor], eps: float) -> Moments:
+    """`moments` from `power_sums` over all positions, float64.
+
+    Examples:
+        >>> mean, std = moments_of_sums(power_sums(torch.tensor([[[[1.0, 5.0]]]])), eps=0.0)
+        >>> mean.item(), std.item()
+        (3.0, 2.0)
+    """
+    count, first, second = sums
+    mean = first / count.clamp(min=1e-12)
+    return mean, ((second / count.clamp(min=1e-12) - mean.square()).clamp(min=0) + eps).sqrt()
 
 
 class _LowPrecisionMoments(torch.autograd.Function):
@@ -190,13 +239,14 @@ def region_moments(features: Tensor, regions: Tensor, eps: float = 1e-5) -> Mome
     """
     b, c, h, w = features.shape
     f = features.permute(0, 2, 3, 1).reshape(b, h * w, c)
-    shares = regions.flatten(1).float().to(f.device)
+    dtype = torch.promote_types(f.dtype, torch.float32)
+    shares = regions.flatten(1).to(f.device, dtype)
     shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
 
     def weighted_mean(function: Callable[[Tensor], Tensor]) -> Tensor:
         # In chunks, because a float32 copy of a large map takes gigabytes.
         starts = range(0, h * w, CHUNK)
-        return cast(Tensor, sum(shares[:, i : i + CHUNK] @ function(f[:, i : i + CHUNK].float()) for i in starts))
+        return cast(Tensor, sum(shares[:, i : i + CHUNK] @ function(f[:, i : i + CHUNK].to(dtype)) for i in starts))
 
     mean = weighted_mean(lambda part: part)
     center = mean.mean(1, keepdim=True)

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.errors import choice, flag, name_list, number, whole
-from nstexp.core.losses.stats import Moments, gram, mean_square, moments, region_moments
+from nstexp.core.losses.stats import (
+    Moments,
+    gram,
+    mean_square,
+    moments,
+    moments_of_sums,
+    power_sums,
+    region_moments,
+)
 from nstexp.core.losses.terms import (
     Guides,
     Reduction,
@@ -21,7 +29,7 @@ from nstexp.core.losses.terms import (
     used,
     weighted_sum,
 )
-from nstexp.core.losses.transport import Mode, Tie, directions, hist_match, quantiles
+from nstexp.core.losses.transport import Mode, Tie, directions, hist_match, quantiles, sorted_values
 from nstexp.core.networks.encoder import IMAGE, Features
 
 GramForm = Literal["gatys", "mse_hw", "mse_chw", "keras"]
@@ -48,8 +56,19 @@ def gram_loss(x: Tensor, target: Tensor, form: GramForm = "mse_chw", image_px: i
         >>> [gram_loss(x, target, form, image_px=1).item() for form in ("gatys", "mse_hw", "mse_chw")]
         [0.25, 1.0, 0.25]
     """
-    _, c, h, w = x.shape
-    mse = F.mse_loss(gram(x, "hw"), target.expand(x.shape[0], -1, -1))
+    return gram_distance(gram(x, "hw"), target, form, (x.shape[-2], x.shape[-1]), image_px)
+
+
+def gram_distance(
+    found: Tensor, target: Tensor, form: GramForm, size: tuple[int, int], image_px: int | None = None
+) -> Tensor:
+    """`gram_loss` of a Gram matrix (B, C, C) that is divided by the number of positions.
+
+    Args:
+        size: height and width of the features; only form keras needs it.
+    """
+    c, (h, w) = found.shape[-1], size
+    mse = F.mse_loss(found, target.to(found).expand(found.shape[0], -1, -1))
     if form == "gatys":
         return mse / 4
     if form == "mse_chw":
@@ -86,8 +105,9 @@ class GramLoss(nn.Module):
         self.form = choice("form", form, get_args(GramForm))
         self.factors = layer_factors(self.layers, layer_weights, reduction)
 
-    def target(self, feats: Features) -> Features:
-        return {name: gram(feats[name].detach(), "hw") for name in self.layers if name in feats}
+    def target(self, feats: Features, guides: Guides | None = None) -> Features:
+        names = [name for name in self.layers if name in feats]
+        return {name: gram(guided(feats, name, guides).detach(), "hw") for name in names}
 
     def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
         image_px = feats[IMAGE].shape[-2] * feats[IMAGE].shape[-1]
@@ -97,6 +117,17 @@ class GramLoss(nn.Module):
                 for name, factor in used(self, target)
             ]
         )
+
+    @staticmethod
+    def sums(x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, ...]:
+        return (gram(x if guide is None else x * guide.to(x), "none"),)
+
+    @staticmethod
+    def of_sums(sums: tuple[Tensor, ...], positions: int) -> Tensor:
+        return sums[0] / positions
+
+    def distance(self, found: Tensor, target: Tensor, size: tuple[int, int], image_px: int) -> Tensor:
+        return gram_distance(found, target, self.form, size, image_px)
 
     @staticmethod
     def blend(parts: Sequence[tuple[float, Tensor]], strength: float = 1.0) -> Tensor:
@@ -159,8 +190,8 @@ class MomentsLoss(nn.Module):
         self.factors = layer_factors(self.layers, layer_weights)
         self.eps, self.unbiased = number("eps", eps, 0, 1), flag("unbiased", unbiased)
 
-    def target(self, feats: Features) -> dict[str, Moments]:
-        return {name: moments(feats[name].detach(), self.eps, self.unbiased) for name in self.layers if name in feats}
+    def target(self, feats: Features, guides: Guides | None = None) -> dict[str, Moments]:
+        return {name: self._moments(feats[name].detach(), name, guides) for name in self.layers if name in feats}
 
     def forward(self, feats: Features, target: Mapping[str, Moments], guides: Guides | None = None) -> Tensor:
         return total_of(
@@ -174,10 +205,22 @@ class MomentsLoss(nn.Module):
         if guides is None:
             return moments(x, self.eps, self.unbiased)
         mean, std = region_moments(x, guides[name].square()[None], self.eps)  # (B, 1, C)
-        if self.unbiased:
-            n = x.shape[-2] * x.shape[-1]
-            std = ((std.square() - self.eps) * (n / max(n - 1, 1)) + self.eps).sqrt()
+        std = self._unbiased(std, x.shape[-2] * x.shape[-1]) if self.unbiased else std
         return mean[:, 0, :, None, None], std[:, 0, :, None, None]
+
+    def _unbiased(self, std: Tensor, positions: int) -> Tensor:
+        return ((std.square() - self.eps) * (positions / max(positions - 1, 1)) + self.eps).sqrt()
+
+    @staticmethod
+    def sums(x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, ...]:
+        return power_sums(x, guide)
+
+    def of_sums(self, sums: tuple[Tensor, Tensor, Tensor], positions: int) -> Moments:
+        mean, std = moments_of_sums(sums, self.eps)
+        return mean, self._unbiased(std, positions) if self.unbiased else std
+
+    def distance(self, found: Moments, target: Moments, size: tuple[int, int], image_px: int) -> Tensor:
+        return moments_loss(found, target, self.reduction)
 
     @staticmethod
     def blend(parts: Sequence[tuple[float, Moments]], strength: float = 1.0) -> Moments:
@@ -244,8 +287,9 @@ class CovarianceLoss(nn.Module):
         self.layers = name_list("layers", layers, "relu4_1")
         self.factors = layer_factors(self.layers, layer_weights)
 
-    def target(self, feats: Features) -> dict[str, Moments]:
-        return {name: covariance(feats[name].detach()) for name in self.layers if name in feats}
+    def target(self, feats: Features, guides: Guides | None = None) -> dict[str, Moments]:
+        guides = guides or {}
+        return {name: covariance(feats[name].detach(), guides.get(name)) for name in self.layers if name in feats}
 
     def forward(self, feats: Features, target: Mapping[str, Moments], guides: Guides | None = None) -> Tensor:
         guides = guides or {}
@@ -255,6 +299,20 @@ class CovarianceLoss(nn.Module):
                 for name, factor in used(self, target)
             ]
         )
+
+    @staticmethod
+    def sums(x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, ...]:
+        count, first, _ = power_sums(x, guide)
+        return count, first, gram(x if guide is None else x * guide.to(x), "none")
+
+    @staticmethod
+    def of_sums(sums: tuple[Tensor, Tensor, Tensor], positions: int) -> Moments:
+        mean = (sums[1] / sums[0].clamp(min=1e-12)).flatten(2)
+        return mean, sums[2].double() / positions - mean @ mean.mT
+
+    @staticmethod
+    def distance(found: Moments, target: Moments, size: tuple[int, int], image_px: int) -> Tensor:
+        return covariance_loss(found, target)
 
     @staticmethod
     def blend(parts: Sequence[tuple[float, Moments]], strength: float = 1.0) -> Moments:
@@ -336,8 +394,10 @@ class HistogramLoss(nn.Module):
             "seed": whole("seed", seed),
         }
 
-    def target(self, feats: Features) -> Features:
-        return {name: feats[name].detach().flatten(2).sort(-1).values for name in self.layers if name in feats}
+    def target(self, feats: Features, guides: Guides | None = None) -> Features:
+        guides = guides or {}
+        names = [name for name in self.layers if name in feats]
+        return {name: sorted_values(feats[name].detach().flatten(2), _weights(guides.get(name))) for name in names}
 
     def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
         guides = guides or {}
@@ -357,6 +417,11 @@ class HistogramLoss(nn.Module):
     def coefficients(self, shapes: Shapes) -> dict[str, float]:
         layers = zip(self.layers, self.factors, strict=True)
         return {n: factor * (math.prod(shapes[n]) if self.reduction == "sum" else 1.0) for n, factor in layers}
+
+
+def _weights(guide: Tensor | None) -> Tensor | None:
+    """The weights of the positions (N,) that a guide (H, W) stands for."""
+    return None if guide is None else guide.square().flatten()
 
 
 def project(x: Tensor, onto: Tensor) -> Tensor:
@@ -389,7 +454,10 @@ def sliced_wasserstein_loss(x: Tensor, reference: Tensor, onto: Tensor, guide: T
         >>> sliced_wasserstein_loss(x, reference, onto=torch.ones(1, 1)).item()
         2.0
     """
-    return histogram_loss(project(x, onto)[..., None], reference, guide=None if guide is None else guide.reshape(-1, 1))
+    projected = project(x, onto)
+    if guide is None and not torch.is_grad_enabled():  # of a measure: without a gradient, nothing needs the ranks
+        return (sorted_values(projected) - quantiles(reference, projected.shape[-1])).square().mean()
+    return histogram_loss(projected[..., None], reference, guide=None if guide is None else guide.reshape(-1, 1))
 
 
 class SlicedWassersteinLoss(nn.Module):
@@ -423,9 +491,11 @@ class SlicedWassersteinLoss(nn.Module):
             whole("directions", directions, 1, 2**16)
         self.directions, self.seed = directions, whole("seed", seed)
 
-    def target(self, feats: Features) -> Features:
+    def target(self, feats: Features, guides: Guides | None = None) -> Features:
+        guides = guides or {}
         names = [name for name in self.layers if name in feats]
-        return {name: project(feats[name].detach(), self.onto(name, feats)).sort(-1).values for name in names}
+        projected = {name: project(feats[name].detach(), self.onto(name, feats)) for name in names}
+        return {name: sorted_values(x, _weights(guides.get(name))) for name, x in projected.items()}
 
     def forward(self, feats: Features, target: Features, guides: Guides | None = None) -> Tensor:
         guides = guides or {}

@@ -25,7 +25,9 @@ class LossTerm(Protocol):
         unit, and coefficients(shapes) -> {layer: factor}: `unit` names a quantity that other implementations use, too,
             and the factors express the term in it, so that weights of different implementations can be compared;
         as_published(shapes) -> (unit, {layer: factor}): a second unit, and its amount in one `unit` at each layer;
-        min_side_px: the shortest image side for which the term can be computed.
+        min_side_px: the shortest image side for which the term can be computed;
+        sums, of_sums and distance, see `SummedStyleTerm` and `SummedContentTerm`: then the term works on large
+            pictures, whose features are computed tile by tile.
     """
 
     @property
@@ -44,7 +46,8 @@ class LossTerm(Protocol):
         """The statistic to match, from the features of a reference picture.
 
         For style terms: layer name -> statistic, for the term's layers that are in `feats`. `forward` then compares
-        these layers only.
+        these layers only. A style term whose `target` has a second argument, `guides`, can take the statistic from a
+        part of the reference picture; the guides are those of `forward`.
         """
 
     def forward(self, feats: Features, target: Any) -> Tensor:
@@ -53,6 +56,49 @@ class LossTerm(Protocol):
         A style term whose `forward` has a third argument, `guides`, can be restricted to regions: layer name -> (H, W),
         factors on the features at each position, with mean square 1 (Gatys et al. 2017, Eq. 5).
         """
+
+
+class SummedStyleTerm(Protocol):
+    """The members of a style term whose statistics are sums over positions, so that tiles of a picture suffice.
+
+    `sums(x, guide)`: sums over the positions of features (1, C, H, W), or of a part of them; those of all parts add up
+    to those of the whole. `guide` (H, W) is that of `LossTerm.forward`, for the same part.
+    `of_sums(sums, positions)`: the statistic of the layer, as `target` returns it, from the sums over all positions.
+    `distance(statistic, target, size, image_px)`: the layer's loss, without the layer's factor; (height, width) of the
+    layer and the number of pixels of the picture are given.
+    """
+
+    @property
+    def layers(self) -> Sequence[str]: ...
+
+    @property
+    def factors(self) -> Sequence[float]: ...
+
+    def sums(self, x: Tensor, guide: Tensor | None = None) -> tuple[Tensor, ...]: ...
+
+    def of_sums(self, sums: tuple[Tensor, ...], positions: int) -> Any: ...
+
+    def distance(self, found: Any, target: Any, size: tuple[int, int], image_px: int) -> Tensor: ...
+
+
+class SummedContentTerm(Protocol):
+    """The members of a content term that compares features position by position; its target is layer -> features.
+
+    `sums(x, reference)`: sums over the positions of features (1, C, H, W), or of a part of them, given the same part of
+    the target. `distance(sums, shape)`: the layer's loss from the sums over all positions, for a layer of (C, H, W).
+    """
+
+    @property
+    def layers(self) -> Sequence[str]: ...
+
+    def sums(self, x: Tensor, reference: Tensor) -> tuple[Tensor, ...]: ...
+
+    def distance(self, sums: tuple[Tensor, ...], shape: tuple[int, int, int]) -> Tensor: ...
+
+
+def works_in_tiles(term: Any) -> bool:
+    """Whether a term can be computed from tiles of a picture: it reads pixels only, or it has `sums`."""
+    return not any(term.layers) or hasattr(term, "sums")
 
 
 class _WeighedTerm(Protocol):

@@ -107,6 +107,28 @@ def quantile(reference: Tensor, share: Tensor) -> Tensor:
     return torch.lerp(low, high, at - below)
 
 
+def sorted_values(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The reference for `hist_match` that has the distribution of values: (B, C, N) -> (B, C, N), sorted.
+
+    Args:
+        weights: (N,), 0 or larger, how much each position counts in the distribution. The result then holds the
+            quantiles (i + 1/2) / N, i from 0, of the weighted values, so that values of weight 0 do not occur.
+
+    Examples:
+        >>> sorted_values(torch.tensor([[[3.0, 9.0, 1.0, 9.0]]]), torch.tensor([1.0, 0.0, 1.0, 0.0])).tolist()
+        [[[1.0, 1.0, 3.0, 3.0]]]
+    """
+    if weights is None:
+        fast = values.device.type == "cpu" and values.dtype == torch.float32 and not values.requires_grad
+        return _sorted_by_numpy(values) if fast else values.sort(-1).values
+    ordered, at = values.sort(-1)
+    count = values.shape[-1]
+    ends = weights.to(values.device, torch.float64)[at].cumsum(-1)  # of the interval of shares that each value covers
+    middles = (torch.arange(count, device=values.device, dtype=torch.float64) + 0.5) / count
+    places = torch.searchsorted(ends, (middles * ends[..., -1:]).contiguous()).clamp(max=count - 1)
+    return ordered.gather(-1, places)
+
+
 @lru_cache(maxsize=16)
 def directions(channels: int, count: int, seed: int) -> Tensor:
     """Random unit vectors (channels, count), float32: the columns form orthonormal bases of `channels` vectors; the
@@ -127,6 +149,14 @@ def directions(channels: int, count: int, seed: int) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------------- sorting
+
+
+def _sorted_by_numpy(values: Tensor) -> Tensor:
+    """Sort float32 numbers (B, C, N) on the CPU along the last dimension, three times as fast as torch does."""
+    rows = values.flatten(0, 1).numpy().copy()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(np.ndarray.sort, rows))
+    return torch.from_numpy(rows).view(values.shape)
 
 
 @lru_cache(maxsize=8)

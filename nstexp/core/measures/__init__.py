@@ -21,8 +21,18 @@ from nstexp.core.measures.faults import Chroma, Halo, Weave, chroma_distance, ch
 from nstexp.core.measures.features import content_loss, style_gram, style_moments, style_swd
 from nstexp.core.measures.learned import LPIPS, InceptionFeatures
 from nstexp.core.measures.scorer import DEFAULT_NAMES, Scorer, default_measures
-from nstexp.core.measures.sets import FID, ArtFID, SetScorer, art_fid, frechet_distance, inception_fid
-from nstexp.core.measures.structure import CFSD, SSIM, cfsd, ssim
+from nstexp.core.measures.sets import (
+    FID,
+    ArtFID,
+    PooledFeatures,
+    SetScorer,
+    art_fid,
+    frechet_distance,
+    frechet_distances,
+    inception_fid,
+    vgg_fid,
+)
+from nstexp.core.measures.structure import CFSD, SSIM, Edge, cfsd, edge, ssim
 from nstexp.core.measures.terms import LossMeasure, Measure, SetMeasure, about
 
 __all__ = [
@@ -35,11 +45,13 @@ __all__ = [
     "Chroma",
     "ColorCovariance",
     "ColorMean",
+    "Edge",
     "Halo",
     "InceptionFeatures",
     "LossMeasure",
     "Measure",
     "PaletteDistance",
+    "PooledFeatures",
     "Scorer",
     "SetMeasure",
     "SetScorer",
@@ -52,7 +64,9 @@ __all__ = [
     "color_distance",
     "content_loss",
     "default_measures",
+    "edge",
     "frechet_distance",
+    "frechet_distances",
     "halo",
     "inception_fid",
     "luminance_statistics",
@@ -62,5 +76,6 @@ __all__ = [
     "style_gram",
     "style_moments",
     "style_swd",
+    "vgg_fid",
     "weave",
 ]

@@ -2,8 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -16,6 +14,7 @@ from nstexp.core.measures.terms import PictureRole
 from nstexp.core.networks.encoder import IMAGE, Features
 from nstexp.core.networks.pretrained import load_tensors, torch_hub_file
 from nstexp.core.resize import resize
+from nstexp.weights import LPIPS_ALEX
 
 Pixels = Literal["symmetric", "unit"]
 
@@ -23,52 +22,45 @@ Pixels = Literal["symmetric", "unit"]
 class LPIPS(nn.Module):
     """Learned perceptual distance to the photo, 0 or larger (Zhang et al. 2018; version 0.1 with AlexNet).
 
-    The AlexNet has torchvision's ImageNet weights, downloaded once; the learned channel weights are a file of the
-    package torchmetrics.
-
-    Raises:
-        UserError: the weights of AlexNet are not in torch's cache and cannot be downloaded.
+    The features are the outputs of AlexNet's five ReLUs, normalized to unit length over the channels. The distance is
+    their squared difference, weighted by a learned weight for each channel, averaged over the positions and summed over
+    the layers. The weights are stored in half precision in `nstexp/weights/lpips_alex.safetensors`; the distance is
+    computed in single precision.
     """
 
     role: PictureRole = "content"
     layers = ()
     min_side_px = 47  # 2x2 positions at the deepest layer
-    relus = (1, 4, 7, 9, 11)  # indices in torchvision's AlexNet.features
+    identity = f"AlexNet of torchvision and linear layers of LPIPS 0.1 ({LPIPS_ALEX.name})"
     shift: Tensor
     scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        from torchvision.models import alexnet  # imported here because it is slow
-        from torchvision.models.alexnet import AlexNet_Weights
-
-        file = _weights_of("lpips", AlexNet_Weights.IMAGENET1K_V1.url)
-        with torch.device("meta"):  # no memory for the unused classifier, 230 MB
-            self.trunk = alexnet().features[: self.relus[-1] + 1]
-        state = _matching(self.trunk, load_tensors(file), "features.", str(file))
-        self.trunk.load_state_dict(state, assign=True)
-        linear = load_tensors(_torchmetrics_file("functional/image/lpips_models/alex.pth"))
-        for index in range(len(self.relus)):
-            self.register_buffer(f"linear{index}", linear[f"lin{index}.model.1.weight"])
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
-        self.identity = f"AlexNet of torchvision ({file.name}), LPIPS 0.1 of torchmetrics {version('torchmetrics')}"
+        with torch.device("meta"):  # draws no random numbers, which would change those of the run
+            self.trunk = _alexnet()
+        convolutions = [layer for layer in self.trunk if isinstance(layer, nn.Conv2d)]
+        self.linear = nn.ParameterList(torch.empty(1, layer.out_channels, 1, 1) for layer in convolutions)
+        state = {name: x.float() for name, x in load_tensors(LPIPS_ALEX).items()}
+        self.load_state_dict(state, assign=True)
+        # On pixels in [-1, 1], from the means and standard deviations of ImageNet.
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """Pictures (B, 3, H, W) in [0, 1] -> maps (B, C, h, w) of five layers, normalized to unit length over C."""
         x: Tensor = (2 * pictures.float() - 1 - self.shift) / self.scale
         maps = []
-        for index, layer in enumerate(self.trunk):
+        for layer in self.trunk:
             x = layer(x)
-            if index in self.relus:
-                maps.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
+            if isinstance(layer, nn.ReLU):
+                maps.append(x / (x.norm(dim=1, keepdim=True) + 1e-10))
         return maps
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         """Distance of two results of `features` -> (B,)."""
-        weights = [getattr(self, f"linear{index}") for index in range(len(self.relus))]
-        maps = (F.conv2d((x - y).square(), w) for x, y, w in zip(a, b, weights, strict=True))
+        maps = (F.conv2d((x - y).square(), weight) for x, y, weight in zip(a, b, self.linear, strict=True))
         return cast(Tensor, sum(m.mean((1, 2, 3)) for m in maps))
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
@@ -112,7 +104,8 @@ class InceptionFeatures(nn.Module):
             whole("side_px", side_px, 75)
         choice("pixels", pixels, get_args(Pixels))
         if weights is None:
-            file = _weights_of("fid", Inception_V3_Weights.IMAGENET1K_V1.url)
+            url = Inception_V3_Weights.IMAGENET1K_V1.url
+            file = torch_hub_file(url, "the measure fid", "leave fid out of the measures")
         else:
             file = Path(weights).expanduser()
         if not file.is_file():
@@ -134,15 +127,15 @@ class InceptionFeatures(nn.Module):
         return cast(Tensor, self.net(2 * pictures - 1 if self.pixels == "symmetric" else pictures))
 
 
-def _torchmetrics_file(name: str) -> Path:
-    """A file of the package torchmetrics, without its slow import."""
-    spec = find_spec("torchmetrics")
-    assert spec is not None and spec.submodule_search_locations, "torchmetrics is a dependency of nstexp"
-    return Path(spec.submodule_search_locations[0]) / name
-
-
-def _weights_of(measure: str, url: str) -> Path:
-    return torch_hub_file(url, f"the measure {measure}", f"leave {measure} out of the measures")
+def _alexnet() -> nn.Sequential:
+    """The convolutions of torchvision's AlexNet (Krizhevsky 2014) up to the last ReLU, with its names of layers."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+    )
 
 
 def _matching(net: nn.Module, state: Mapping[str, Tensor], prefix: str, source: str) -> dict[str, Tensor]:

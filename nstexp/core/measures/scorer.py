@@ -1,5 +1,6 @@
 """`Scorer`: measures of finished pictures, with the same network for all methods."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,8 +12,9 @@ from nstexp.core.errors import ArgumentError, UserError, whole
 from nstexp.core.measures.color import ColorCovariance, ColorMean, PaletteDistance
 from nstexp.core.measures.faults import Chroma, Halo, Weave
 from nstexp.core.measures.features import content_loss, style_gram, style_moments, style_swd
+from nstexp.core.measures.learned import LPIPS
 from nstexp.core.measures.sets import SetScorer
-from nstexp.core.measures.structure import CFSD, SSIM
+from nstexp.core.measures.structure import CFSD, SSIM, Edge
 from nstexp.core.measures.terms import Measure, SetMeasure, about, check_measure
 from nstexp.core.networks.encoder import IMAGE, Encoder, Features
 from nstexp.core.resize import resize, size_for_longer_side, size_for_pixels
@@ -26,6 +28,8 @@ DEFAULT: dict[str, Callable[[], Measure]] = {  # the measures that need no downl
     "content_loss": content_loss,
     "cfsd": CFSD,
     "ssim": SSIM,
+    "edge": Edge,
+    "lpips": LPIPS,
     "color_mean": ColorMean,
     "color_cov": ColorCovariance,
     "palette_distance": PaletteDistance,
@@ -47,9 +51,9 @@ class Scorer:
     A style measure is computed for every painting and averaged by the paintings' shares. Measures of sets of pictures
     are computed by the `SetScorer` that `of_set` returns.
 
-    The result leaves out a measure for which a picture is too small: ssim needs a side of 11 px, lpips 47 px, and an
-    encoder layer two positions (relu5_1: 32 px). The statistics of recent photos and paintings are cached, up to
-    384 MB.
+    The result leaves out a measure for which a picture is too small: ssim needs a side of 11 px, edge 12 px, lpips
+    47 px, and an encoder layer two positions (relu5_1: 32 px). The statistics of recent photos and paintings are
+    cached, up to 384 MB.
 
     Args:
         encoder: the network of the measures.
@@ -90,6 +94,13 @@ class Scorer:
     def set_names(self) -> tuple[str, ...]:
         """Names of the measures of a set of pictures."""
         return tuple(self.set_measures)
+
+    def only(self, names: Iterable[str]) -> "Scorer":
+        """A scorer that computes those measures of pictures that are named, with the same networks and cache."""
+        some = copy.copy(self)
+        some.measures = {name: measure for name, measure in self.measures.items() if name in {*names}}
+        some.set_measures = {}
+        return some
 
     def to(self, device: torch.device | str) -> "Scorer":
         """Move the networks to a device, and forget cached statistics."""

@@ -39,7 +39,8 @@ class Measure(Protocol):
 class SetMeasure(Protocol):
     """The interface that a SetScorer needs from a measure of a set of pictures, such as all results of a method.
 
-    A measure may also have the attributes of `About`.
+    A measure may also have the attributes of `About`, and a method `resampled`, from which intervals are computed (see
+    `FID.resampled`).
     """
 
     @property

@@ -15,11 +15,13 @@ from nstexp.cli import CONF
 from nstexp.core import losses
 from nstexp.core.errors import UserError
 from nstexp.core.losses import (
+    CoherenceLoss,
     ContentLoss,
     CovarianceLoss,
     GramLoss,
     HistogramLoss,
     LaplacianLoss,
+    MattingLoss,
     MomentsLoss,
     SlicedWassersteinLoss,
     TotalVariation,
@@ -27,7 +29,7 @@ from nstexp.core.losses import (
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.losses.stats import gram, mean_square
 from nstexp.core.losses.style import project
-from nstexp.core.losses.transport import hist_match
+from nstexp.core.losses.transport import hist_match, sorted_values
 from nstexp.core.networks.encoder import IMAGE
 
 GRAM_FORMS = ("gatys", "mse_hw", "mse_chw", "keras")
@@ -336,6 +338,26 @@ def test_what_a_histogram_of_each_channel_cannot_see():
     assert seeing({"a": together}, seeing.target({"a": apart})).item() > 1e-3
 
 
+@pytest.mark.parametrize("size", [(5, 7), (4, 6)])
+def test_sliced_wasserstein_loss_is_the_same_without_gradients(size):
+    """Measures sort values instead of ranking them; the values of two pictures are as many, or not."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 6, 4, 6, generator=generator), torch.randn(1, 6, *size, generator=generator)
+    term = SlicedWassersteinLoss(["a"])
+    target = term.target({"a": y})
+    wanted = term.forward({"a": x}, target)
+    with torch.no_grad():
+        assert float(term.forward({"a": x}, target)) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_values_are_sorted_as_torch_sorts_them():
+    values = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    before = values.clone()
+    assert torch.equal(sorted_values(values), values.sort(-1).values) and torch.equal(values, before)
+    assert torch.equal(sorted_values(values.double()), values.double().sort(-1).values)
+    assert sorted_values(values.requires_grad_()).requires_grad
+
+
 def test_sliced_wasserstein_loss_passes_gradcheck_away_from_ties():
     term = SlicedWassersteinLoss(["a"], 4)
     target = term.target({"a": rand(2, 3, 3, 3, seed=1)})
@@ -395,6 +417,8 @@ STYLE_TERMS = {
 CONTENT_TERMS = {
     **{f"content {form}": lambda form=form: ContentLoss(LAYERS, form) for form in ("mse", "half_sum", "sum")},
     "laplacian": lambda: LaplacianLoss([1, 4], [2, 3]),
+    "ccpl": lambda: CoherenceLoss(LAYERS),
+    "matting": lambda: MattingLoss(),
 }
 TERMS = STYLE_TERMS | CONTENT_TERMS
 
@@ -453,7 +477,11 @@ def test_gradients_at_features_that_are_all_0_are_finite(make, dtype):
         assert all(grad.isfinite().all() for grad in grads.values())
 
 
-@pytest.mark.parametrize("name", [name for name in TERMS if "bins" not in name])
+# Coherence contrasts positions, and a matting Laplacian reads the photo: neither is 0 at its reference.
+UNEQUAL = ("ccpl", "matting")
+
+
+@pytest.mark.parametrize("name", [name for name in TERMS if "bins" not in name and name not in UNEQUAL])
 def test_loss_and_gradient_are_0_at_the_reference(name):
     term, x = TERMS[name](), features(0)
     loss, grads = gradients(term, x, term.target(x))
