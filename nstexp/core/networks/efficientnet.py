@@ -5,6 +5,7 @@ finest layer already has a stride of 2, activations are at most 6, and an optimi
 recover the photo from the content loss.
 """
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from nstexp.core.networks.convolution import conv2d
 from nstexp.core.networks.encoder import (
     IMAGE,
     MEMORY_BYTES,
+    WRAPS,
     EncoderWeights,
     Features,
     Pad,
@@ -98,7 +100,7 @@ class EfficientNetLite(nn.Module):
 
     Args:
         weights: convolutions with these names, batch normalization folded in.
-        pad: padding of the convolutions; the weights were trained with zeros.
+        pad: padding of the convolutions; the weights were trained with zeros. With `circular` opposite edges meet.
         dtype: dtype of filters and features; null: that of the weights. bfloat16 halves the memory and, with hardware
             support, the time.
 
@@ -194,7 +196,14 @@ class EfficientNetLite(nn.Module):
             elif step.adds:
                 x = x + block_input
             feats |= {step.name: x} if step.name in layers else {}
-        return {IMAGE: image} | {name: feats[name] for name in layers}
+        marks = {WRAPS: image.new_ones(())} if self.pad == "circular" else {}
+        return {IMAGE: image} | {name: feats[name] for name in layers} | marks
+
+    def on_torus(self) -> "EfficientNetLite":
+        """The same network, which shares the weights, for pictures whose opposite edges meet."""
+        other = copy.copy(self)
+        other.pad = "circular"
+        return other
 
     def _conv(self, step: _Step, x: Tensor) -> Tensor:
         weight, bias = first_filters(getattr(self, f"{step.name}_weight"), x), getattr(self, f"{step.name}_bias")

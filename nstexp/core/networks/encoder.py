@@ -16,6 +16,7 @@ MEMORY_BYTES = 256 * 2**20
 Features = dict[str, Tensor]  # layer name -> (B, C, H, W)
 # For a frame of a clip: the previous result, warped to the frame, and a map of where the warp is valid.
 BEFORE, TRUST = "before", "trust"
+WRAPS = "wraps"  # among features: a number that is present if opposite edges of the picture meet, see `core.torus`
 
 
 class Encoder(Protocol):
@@ -24,6 +25,9 @@ class Encoder(Protocol):
     In practice an encoder is an `nn.Module` whose weights are buffers: it has no parameters, and it stays in evaluation
     mode inside any training module. `core.networks.vgg.VGG` and `core.networks.efficientnet.EfficientNetLite` are
     encoders. Your class needs no base class; its constructor takes its settings and `dtype`, see `VGG`.
+
+    A method `on_torus()` is optional. It returns the same network, with the same weights in memory, for pictures whose
+    opposite edges meet: convolutions see the opposite edge outside the picture, and the features have an entry `WRAPS`.
     """
 
     identity: str
@@ -164,7 +168,7 @@ CAFFE = Preprocessing(mean=(103.939, 116.779, 123.68), scale=255.0, bgr=True)
 TORCHVISION = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 IDENTITY = Preprocessing()
 
-Pad = Literal["zeros", "reflect", "replicate"]  # padding of convolutions
+Pad = Literal["zeros", "reflect", "replicate", "circular"]  # padding of convolutions
 
 
 def first_filters(weight: Tensor, x: Tensor) -> Tensor:

@@ -63,13 +63,17 @@ class Generator(nn.Module):
         norms = self.norms
         return norms[0].styles if norms else 1
 
-    def forward(self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    def forward(
+        self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None, wraps: bool = False
+    ) -> Tensor:
         """Stylize photos.
 
         Args:
             image: RGB (B, 3, H, W) in [0, 1], H and W multiples of `multiple`. Computations use its dtype.
             mix: the styles, see `Mix.made_of`; None: the first style.
             noise: (B, noise_channels, H, W), uniform in [0, 1], for a network with noise channels.
+            wraps: True: opposite edges of the photo meet, and so do those of the result. Convolutions then see the
+                opposite edge, and normalizations the whole picture once.
 
         Returns:
             RGB (B, 3, H, W), float32 or float64, nominally in [0, 1] but not clamped.
@@ -214,24 +218,27 @@ class Residual(Generator):
                 if isinstance(module, Conv):
                     nn.init.normal_(module.weight, std=weight_std)
 
-    def forward(self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    def forward(
+        self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None, wraps: bool = False
+    ) -> Tensor:
         x = _from_unit(image, self.space)
         x = x if noise is None else torch.cat([x, noise.to(x)], 1)
-        if self.start_pad_px:
-            mode = "reflect" if min(x.shape[-2:]) > self.start_pad_px else "replicate"
-            x = F.pad(x, (self.start_pad_px,) * 4, mode=mode)
+        start_pad_px = 0 if wraps else self.start_pad_px
+        if start_pad_px:
+            mode = "reflect" if min(x.shape[-2:]) > start_pad_px else "replicate"
+            x = F.pad(x, (start_pad_px,) * 4, mode=mode)
         x = x.contiguous(memory_format=torch.channels_last)
         styles = None if mix is None else Mix.made_of(mix)
         padded = styles  # the mixture over the padded picture
-        if self.start_pad_px and styles is not None and styles.over_space:
-            padded = styles.padded((image.shape[-2], image.shape[-1]), self.start_pad_px)
+        if start_pad_px and styles is not None and styles.over_space:
+            padded = styles.padded((image.shape[-2], image.shape[-1]), start_pad_px)
         for block in self.down:
-            x = block(x, padded)
+            x = block(x, padded, wraps)
         for block in self.residual:
-            x = block(x, padded)
-            padded = without_border(padded, 8) if self.start_pad_px else padded
+            x = block(x, padded, wraps)
+            padded = without_border(padded, 8) if start_pad_px else padded
         for block in (*self.up, self.last):
-            x = block(x, styles)
+            x = block(x, styles, wraps)
         x = x.float() if x.dtype != torch.float64 else x
         if self.output == "sigmoid":
             return _to_unit(x.sigmoid() if self.space == "unit" else 255 * x.sigmoid(), self.space)
@@ -293,7 +300,9 @@ class Pyramid(Generator):
         self.joined = nn.ModuleList(convs(channels * i, channels * i) for i in numbers)
         self.last = Conv(channels * scales, 3, 1, relu=False)
 
-    def forward(self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    def forward(
+        self, image: Tensor, mix: Tensor | None = None, noise: Tensor | None = None, wraps: bool = False
+    ) -> Tensor:
         whole = image if noise is None else torch.cat([image, noise.to(image)], 1)
         styles = None if mix is None else Mix.made_of(mix)
         y = None
@@ -301,12 +310,12 @@ class Pyramid(Generator):
             ratio = 2 ** (self.scales - 1 - level)
             x = F.avg_pool2d(whole, ratio) if ratio > 1 else whole
             x = x.contiguous(memory_format=torch.channels_last)
-            x = _through(self.own[level], x, styles)
+            x = _through(self.own[level], x, styles, wraps)
             if y is not None:
                 y = F.interpolate(y, scale_factor=2, mode="nearest")
                 x_norm, y_norm = self.own_norms[level - 1], self.joined_norms[level - 1]
                 x = torch.cat([apply_norm(x_norm, x, styles), apply_norm(y_norm, y, styles)], 1)
-                x = _through(self.joined[level - 1], x, styles)
+                x = _through(self.joined[level - 1], x, styles, wraps)
             y = x
         result: Tensor = self.last(y)
         return result.float() if result.dtype != torch.float64 else result
@@ -315,10 +324,10 @@ class Pyramid(Generator):
 FORMS: dict[str, type[Generator]] = {"residual": Residual, "pyramid": Pyramid}
 
 
-def _through(blocks: nn.Module, x: Tensor, mix: Mix | None) -> Tensor:
+def _through(blocks: nn.Module, x: Tensor, mix: Mix | None, wraps: bool) -> Tensor:
     """Apply the blocks of a ModuleList one after the other."""
     for block in cast(nn.ModuleList, blocks):
-        x = block(x, mix)
+        x = block(x, mix, wraps)
     return x
 
 

@@ -11,6 +11,7 @@ from nstexp.core.errors import ArgumentError, choice
 from nstexp.core.losses.stats import above_rounding, adain, affine, moments, shift
 from nstexp.core.names import Norm
 from nstexp.core.networks.convolution import conv2d
+from nstexp.core.torus import within, wrapped
 
 Pad = Literal["reflect", "replicate", "zeros"]
 Up = Literal["nearest", "transposed"]
@@ -193,19 +194,25 @@ class Conv(nn.Module):
         self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach())
         self.norm = norm
 
-    def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
+    def forward(self, x: Tensor, mix: Mix | None = None, wraps: bool = False) -> Tensor:
+        """(B, C, H, W) -> (B, D, h, w). With `wraps`, opposite edges of the map meet, whatever the padding is."""
         weight, bias = self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
         if self.up == "transposed":
+            edge = self.kernel // 2 if wraps else 0
+            x = wrapped(x, edge, edge, edge, edge)
             x = F.conv_transpose2d(x, weight, bias, stride=2, padding=self.kernel // 2, output_padding=1)
-        elif self.up == "nearest" and self.kernel == 3 and self.pad == "reflect":
-            x = upsampled_conv(x, self.weight, x.new_zeros(()) if bias is None else bias)
+            x = within(x, 2 * edge) if edge else x
+        elif self.up == "nearest" and self.kernel == 3 and (wraps or self.pad == "reflect"):
+            x = upsampled_conv(x, self.weight, x.new_zeros(()) if bias is None else bias, wraps)
         else:
             x = F.interpolate(x, scale_factor=2, mode="nearest") if self.up == "nearest" else x
-            x = self._conv(x, weight, bias)
+            x = self._conv(x, weight, bias, wraps)
         x = x if self.norm is None else apply_norm(self.norm, x, mix)
         return F.relu_(x) if self.relu else x
 
-    def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, wraps: bool) -> Tensor:
+        if wraps:
+            return conv2d(wrapped(x, *[self.kernel // 2] * 4), weight, bias, self.stride)
         edge = 0 if self.pad is None else self.kernel // 2
         if edge == 0 or self.pad is None or self.pad == "zeros":
             return conv2d(x, weight, bias, self.stride, padding=edge)
@@ -231,10 +238,11 @@ class ResidualBlock(nn.Module):
         self.first = Conv(channels, channels, 3, pad=pad, norm=norms[0], bias=bias)
         self.second = Conv(channels, channels, 3, pad=pad, norm=norms[1], bias=bias, relu=False)
 
-    def forward(self, x: Tensor, mix: Mix | None = None) -> Tensor:
+    def forward(self, x: Tensor, mix: Mix | None = None, wraps: bool = False) -> Tensor:
+        """(B, C, H, W) -> the same shape, or smaller without padding. `wraps`: see `Conv.forward`."""
         residual: Tensor
-        if self.first.pad:
-            residual = self.second(self.first(x, mix), mix)
+        if self.first.pad or wraps:
+            residual = self.second(self.first(x, mix, wraps), mix, wraps)
             return x + residual
         residual = self.second(self.first(x, without_border(mix, 4)), without_border(mix, 8))
         return x[..., 2:-2, 2:-2] + residual
@@ -256,7 +264,7 @@ def apply_norm(norm: nn.Module, x: Tensor, mix: Mix | None) -> Tensor:
 _PHASES = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
 
 
-def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor, wraps: bool = False) -> Tensor:
     """Nearest-neighbor x2 upsampling, reflection padding by 1 and a 3x3 convolution in one step.
 
     Each of the four phases of the result depends on 2x2 pixels of `x`, so four 2x2 convolutions at the low resolution
@@ -267,6 +275,7 @@ def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x: (B, C, H, W).
         weight: (D, C, 3, 3).
         bias: (D,) or a scalar.
+        wraps: True: opposite edges of the map meet, instead of the reflection.
 
     Returns:
         (B, D, 2H, 2W).
@@ -282,7 +291,7 @@ def upsampled_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     phases = _PHASES.to(weight)
     kernels = torch.einsum("dcij,pai,qbj->pqdcab", weight, phases, phases).flatten(0, 2)  # (4D, C, 2, 2)
     kernels = kernels.to(x.dtype, memory_format=torch.channels_last)
-    y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernels)  # (B, 4D, H+1, W+1)
+    y = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular" if wraps else "replicate"), kernels)  # (B, 4D, H+1, W+1)
     y = torch.unflatten(y.permute(0, 2, 3, 1), 3, (2, 2, d))  # (B, H+1, W+1, phase of the row, of the column, D)
     rows = [torch.stack([y[:, p : p + h, q : q + w, p, q] for q in (0, 1)], 3) for p in (0, 1)]  # (B, H, W, 2, D)
     out = torch.stack(rows, 2).reshape(b, 2 * h, 2 * w, d) + bias

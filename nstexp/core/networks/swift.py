@@ -1,6 +1,7 @@
 """Swift: a small network that gives a photo the style of any painting in one pass."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,15 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nstexp.core.losses.stats import gram, moments
 from nstexp.core.networks.convolution import conv2d
 
+# Scale of kernels at the start: of the first and the second convolution of the residual blocks whose filters depend on
+# the painting, and of the encoder's convolutions that end a residual block. All others have 1.
+MIXED_GAINS = (1.0, 0.5)
+ENCODER_GAINS = {"same4": 0.5, "second8": 0.5}
 STROKES = 0.4  # scale of what the network paints: an untrained one changes the recolored photo little
 COLOR_RIDGE = 4e-4  # added to the variances of the photo's colors, so that a gray photo gets no amplified noise
 RIDGE, FLOOR = 1e-2, 1e-4  # added to the variances of the photo's features: a share of their mean, and a constant
 ROOT_STEPS, COLOR_STEPS = 14, 24  # of Newton-Schulz: 14 make the root of an eigenvalue of 1e-4 of the largest
 THIN_GROUP = 8  # moments of groups this small come from every fourth position: the map at half size is large
 CODE = 128  # numbers that choose the filters for a painting
+GROWTH = 1.5  # largest norm of a kernel, in units of its norm at the start
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class PhotoMoments:
-    """What `Swift` measures of a photo: its colors, and the features of the recolored photo at each level."""
+    """What `Swift` needs to know of a photo: its colors, and the features of the recolored photo at each level."""
 
     colors: Moments
     levels: tuple[Moments, ...]
@@ -124,6 +129,7 @@ class Experts(nn.Module):
 
 
 Filters = list[tuple[Tensor, Tensor]]
+Conv = nn.Module | tuple[Tensor, Tensor]  # a convolution, or its weight and bias
 
 
 class Swift(nn.Module):
@@ -133,7 +139,8 @@ class Swift(nn.Module):
     recolored photo, and likewise the painting, at 1/2, 1/4 and 1/8 of the size. At each level the photo's features get
     the means of the painting's features, and their covariances within groups of channels: AdaIN (Huang & Belongie 2017)
     is the case of groups of one channel, WCT (Li et al. 2017) the case of one group of all. A decoder, most of whose
-    filters are mixed for the painting, turns the features into strokes, which are added to the recolored photo.
+    filters are mixed for the painting, turns the features into strokes. The pattern of 2 pixels that its last step
+    leaves is taken out of them, see `without_weave`, and they are added to the recolored photo.
 
     Args:
         widths: channels at 1/2, 1/4 and 1/8 of the size.
@@ -156,17 +163,17 @@ class Swift(nn.Module):
             {
                 "down2": _conv(12, half),
                 "down4": _conv(half, quarter),
-                "same4": _conv(quarter, quarter, 0.5),
+                "same4": _conv(quarter, quarter, ENCODER_GAINS["same4"]),
                 "down8": _conv(quarter, eighth),
                 "first8": _conv(eighth, eighth),
-                "second8": _conv(eighth, eighth, 0.5),
+                "second8": _conv(eighth, eighth, ENCODER_GAINS["second8"]),
             }
         )
         self.decode = nn.ModuleDict(
             {"up4": _conv(eighth, quarter), "up2": _conv(quarter, half), "last": _conv(half, 12)}
         )
         channels = [eighth] * 4 + [quarter] * 2 + [half] * 2
-        self.mixed = nn.ModuleList(Experts(c, experts, (1, 0.5)[place % 2]) for place, c in enumerate(channels))
+        self.mixed = nn.ModuleList(Experts(c, experts, MIXED_GAINS[place % 2]) for place, c in enumerate(channels))
         self.code = nn.Linear(2 * sum(widths), CODE)
         self.heads = nn.Linear(CODE, sum(self._inputs))
         with torch.no_grad():  # the four pixels of a position begin alike, without a grid (Aitken et al. 2017)
@@ -179,16 +186,50 @@ class Swift(nn.Module):
     def _inputs(self) -> list[int]:
         return [experts.inputs for experts in self.mixed if isinstance(experts, Experts)]
 
-    def style(self, painting: Tensor, dtype: torch.dtype = torch.float32) -> SwiftStyle:
-        """What to keep of a painting: RGB (1, 3, H, W) in [0, 1], H and W multiples of 8."""
-        colors = color_moments(painting)
-        levels = self.level_moments(self.levels(painting, dtype))
+    def in_dtype(self, dtype: torch.dtype) -> "Swift":
+        """A copy whose convolutions need no conversion at each picture; for `levels` and `painted` only."""
+        made = copy.deepcopy(self)
+        for conv in (*made.encode.values(), *made.decode.values()):
+            conv.to(dtype)
+        return made.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def bound_(self) -> None:
+        """Shrink the kernels that have grown beyond `GROWTH` times their norm at the start; after every training step.
+
+        Statistics are exchanged at the scale of the encoder's features, which nothing else bounds: without the limit,
+        encoder and decoder enlarge each other's values until a training diverges. The last kernel is free, since it
+        decides how strong the strokes are.
+        """
+        for kernel, gain in self._bounded():
+            limit = GROWTH * gain * (2 * kernel.shape[0]) ** 0.5  # see `_conv`
+            kernel.mul_((limit / kernel.norm().clamp(min=1e-12)).clamp(max=1))
+
+    def _bounded(self) -> Iterator[tuple[Tensor, float]]:
+        """The kernels that `bound_` limits, each with its scale at the start."""
+        for name, conv in [*self.encode.items(), *self.decode.items()]:
+            if name != "last":
+                yield _weights(conv)[0], ENCODER_GAINS.get(name, 1.0)
+        for place, experts in enumerate(self.mixed):
+            assert isinstance(experts, Experts)
+            yield from ((kernel, MIXED_GAINS[place % 2]) for kernel in experts.weights)
+
+    def style(self, painting: Tensor, dtype: torch.dtype = torch.float32, weights: Tensor | None = None) -> SwiftStyle:
+        """What to keep of a painting: RGB (1, 3, H, W) in [0, 1], H and W multiples of 8.
+
+        Args:
+            weights: (1, 1, H, W), 0 or larger, how much each pixel counts.
+        """
+        # A gray painting has covariances of rank 1. Rounding in float32 can make their zero eigenvalues negative, from
+        # where the iterations for the root diverge.
+        colors = color_moments(painting.double(), weights)
+        levels = self.level_moments(self.levels(painting, dtype), weights)
         spread = [level.cov[0].diagonal(dim1=-2, dim2=-1).flatten().clamp(min=0).add(1e-4).log() for level in levels]
         known = [part for level, log in zip(levels, spread, strict=True) for part in (level.mean[0], log)]
         code = F.relu(self.code(torch.cat([F.layer_norm(part, part.shape) for part in known])))
         return SwiftStyle(
-            colors.mean[0],
-            roots(colors.cov.double(), COLOR_STEPS)[0][0, 0].to(colors.cov),
+            colors.mean[0].float(),
+            roots(colors.cov, COLOR_STEPS)[0][0, 0].float(),
             tuple(level.mean[0] for level in levels),
             tuple(roots(level.cov)[0][0] for level in levels),
             self.heads(code),
@@ -199,20 +240,12 @@ class Swift(nn.Module):
         parts = torch.split(style.numbers, self._inputs)
         return [experts(part) for experts, part in zip(self.mixed, parts, strict=True)]
 
-    def measure(
-        self, photo: Tensor, style: SwiftStyle, dtype: torch.dtype = torch.float32, weights: Tensor | None = None
-    ) -> PhotoMoments:
-        """Moments of a photo (B, 3, H, W), and of its features once it has the painting's colors.
+    def level_moments(self, levels: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Moments, ...]:
+        """Moments of the features of `levels` without their frames.
 
         Args:
             weights: (1, 1, H, W), 0 or larger, how much each pixel counts.
         """
-        colors = color_moments(photo, weights)
-        levels = self.levels(recolored(photo, colors, style), dtype)
-        return PhotoMoments(colors, self.level_moments(levels, weights))
-
-    def level_moments(self, levels: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Moments, ...]:
-        """Moments of the features of `levels` without their frames; `weights` as for `measure`."""
         found = []
         for number, (x, group) in enumerate(zip(levels, self.groups, strict=True)):
             edge = self.frame_px >> (number + 1)
@@ -234,12 +267,27 @@ class Swift(nn.Module):
             own: moments of the photo, or of the whole that it is a part of; None: they are measured.
             filters: of the style, where they are known already.
         """
-        colors = color_moments(photo) if own is None else own.colors
-        start = recolored(photo, colors, style)
+        start = recolored(photo, color_moments(photo) if own is None else own.colors, style)
         levels = self.levels(start, dtype)
         of_levels = self.level_moments(levels) if own is None else own.levels
-        moved = [transferred(*parts) for parts in zip(levels, of_levels, style.means, style.roots, strict=True)]
-        return start + self._strokes(moved, style, self.filters(style) if filters is None else filters)
+        return self.painted(start, levels, of_levels, style, self.filters(style) if filters is None else filters)
+
+    def painted(
+        self, start: Tensor, levels: Sequence[Tensor], own: Sequence[Moments], style: SwiftStyle, filters: Filters
+    ) -> Tensor:
+        """The picture (B, 3, H, W).
+
+        Args:
+            start: (B, 3, H, W), the photo in the colors of the painting, see `recolored`.
+            levels: its features.
+            own: their moments, from `level_moments`.
+            filters: of the style.
+        """
+        moved = [transferred(*parts) for parts in zip(levels, own, style.means, style.roots, strict=True)]
+        strokes = self._strokes(moved, style, filters)
+        # Strokes spread as the painting's colors do: a gray painting gets gray strokes.
+        matrices = (STROKES * style.color_root).expand(len(start), 3, 3)
+        return torch.baddbmm(start.flatten(2), matrices, strokes.flatten(2)).view(start.shape)
 
     def levels(self, image: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
         """Features of RGB (B, 3, H, W) at 1/2, 1/4 and 1/8 of the size, with a frame around them.
@@ -253,7 +301,7 @@ class Swift(nn.Module):
         quarter = _run(F.relu(half), encode["down4"], 2)
         quarter = quarter + _run(F.relu(quarter), encode["same4"])
         eighth = _run(F.relu(quarter), encode["down8"], 2)
-        eighth = eighth + _run(F.relu(_run(F.relu(eighth), encode["first8"])), encode["second8"])
+        eighth = _residual(eighth, encode["first8"], encode["second8"])
         return half, quarter, eighth
 
     def _strokes(self, moved: Sequence[Tensor], style: SwiftStyle, filters: Filters) -> Tensor:
@@ -261,46 +309,43 @@ class Swift(nn.Module):
         x = _residual(_residual(x, filters[0], filters[1]), filters[2], filters[3])
         x = _residual(_enlarged(_run(F.relu(x), self.decode["up4"])) + quarter, filters[4], filters[5])
         x = _residual(_enlarged(_run(F.relu(x), self.decode["up2"])) + half, filters[6], filters[7])
-        edge = self.frame_px // 2
-        strokes = _run(F.relu(x), self.decode["last"])[..., edge:-edge, edge:-edge]
-        strokes = F.pixel_shuffle(strokes.float(), 2)
-        # Strokes spread as the painting's colors do: a gray painting gets gray strokes.
-        return _matrix_at_each_pixel(STROKES * style.color_root[None], strokes)
+        return shuffled(without_weave(_run(F.relu(x), self.decode["last"])))
 
     def _moments(self, x: Tensor, group: int, weights: Tensor | None = None) -> Moments:
-        """Moments of features (B, C, h, w); `weights` as for `measure`."""
+        """Moments of features (B, C, h, w); `weights` as for `level_moments`."""
         share = None if weights is None else F.interpolate(weights.float(), size=x.shape[-2:], mode="area")
         if group <= THIN_GROUP:
             x, share = x[:, :, ::2, ::2], None if share is None else share[:, :, ::2, ::2]
-        x = x.contiguous(memory_format=torch.channels_last)
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2).float()  # (B, h w, C)
         if share is None:
-            mean = moments(x)[0].flatten(1)
-            # Products of centered features lose nothing to rounding where a mean is large beside the spread.
-            whole = gram(x - mean[:, :, None, None].to(x.dtype), "hw")
-            return Moments(mean, _blocks(whole, group), x.shape[-2] * x.shape[-1])
+            count, mean = float(rows.shape[1]), rows.mean(1)
+            # Products of centered features lose nothing to rounding where a mean is large beside the spread. They are
+            # summed in float32: sums in bfloat16 can have negative eigenvalues, from where the roots diverge.
+            centered = rows - mean[:, None]
+            return Moments(mean, _blocks(centered.mT @ centered / count, group), count)
         count = float(share.sum())
-        share = share / max(count, 1e-12)
-        features = x.float()
-        mean = (features * share).sum((2, 3))
-        whole = gram((features - mean[:, :, None, None]) * share.sqrt(), "none")
-        return Moments(mean, _blocks(whole, group), count)
+        share = share.flatten(1)[..., None] / max(count, 1e-12)
+        mean = (rows * share).sum(1)
+        centered = (rows - mean[:, None]) * share.sqrt()
+        return Moments(mean, _blocks(centered.mT @ centered, group), count)
 
 
 # ---------------------------------------------------------------------------------------------------------- functions
 
 
 def color_moments(image: Tensor, weights: Tensor | None = None) -> Moments:
-    """Mean (B, 3) and covariance (B, 1, 3, 3) of the colors of RGB (B, 3, H, W), float32.
+    """Mean (B, 3) and covariance (B, 1, 3, 3) of the colors of RGB (B, 3, H, W), in float64 for a float64 image, else
+    in float32.
 
     Args:
-        weights: (1, 1, H, W), see `Swift.measure`.
+        weights: (1, 1, H, W), see `Swift.level_moments`.
     """
-    pixels = image.float().flatten(2)
+    pixels = (image if image.dtype == torch.float64 else image.float()).flatten(2)
     if weights is None:
         count, mean = float(pixels.shape[-1]), pixels.mean(2)
         centered = pixels - mean[:, :, None]
         return Moments(mean, (centered @ centered.mT / pixels.shape[-1])[:, None], count)
-    share = weights.float().flatten(2)
+    share = weights.to(pixels).flatten(2)
     count = float(share.sum())
     share = share / max(count, 1e-12)
     mean = (pixels * share).sum(2)
@@ -319,8 +364,41 @@ def recolored(image: Tensor, own: Moments, style: SwiftStyle) -> Tensor:
     inner = root @ (own.cov[:, 0].double() + COLOR_RIDGE * eye) @ root
     trace = inner.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None]
     matrix = root @ roots(inner + (1e-7 * trace + 1e-12) * eye, COLOR_STEPS)[1] @ root
-    centered = image.float() - own.mean[:, :, None, None]
-    return _matrix_at_each_pixel(matrix.float(), centered) + style.color_mean[:, None, None]
+    offset = style.color_mean - (matrix @ own.mean[..., None].double())[..., 0]
+    return _matrix_at_each_pixel(matrix.float(), image.float()) + offset.float()[:, :, None, None]
+
+
+def without_weave(strokes: Tensor) -> Tensor:
+    """Strokes without patterns that repeat every 2 pixels, and without the frame around them.
+
+    The last convolution draws the four pixels of a position with different filters, which leave a pattern, above all in
+    flat areas. The means of these four over 25 positions have the pattern and little else, since brush strokes are not
+    in step with the positions. What a mean differs by from that of the four pixels together is subtracted.
+
+    Args:
+        strokes: (B, 12, h, w) at half the size of the picture: three colors times 2x2 pixels, with a frame of 8.
+
+    Returns:
+        (B, 12, h - 16, w - 16), float32.
+    """
+    planes = strokes[..., 6:-6, 6:-6].to(torch.float32, memory_format=torch.contiguous_format)
+    means = torch.unflatten(_sum_of_five(_sum_of_five(planes, 2), 3) / 25, 1, (3, 4))
+    pattern = means - means.mean(2, keepdim=True)
+    return planes[..., 2:-2, 2:-2] - pattern.flatten(1, 2)
+
+
+def _sum_of_five(x: Tensor, dim: int) -> Tensor:
+    """Sums of every five neighbors in a dimension, which gets shorter by 4."""
+    length = x.shape[dim] - 4
+    pairs = x.narrow(dim, 0, length + 3) + x.narrow(dim, 1, length + 3)
+    return pairs.narrow(dim, 0, length) + pairs.narrow(dim, 2, length) + x.narrow(dim, 4, length)
+
+
+def shuffled(x: Tensor) -> Tensor:
+    """`F.pixel_shuffle(x, 2)`, (B, 12, h, w) -> (B, 3, 2h, 2w), in a third of the time on a CPU."""
+    places = torch.unflatten(x, 1, (3, 2, 2))
+    rows = [torch.stack([places[:, :, row, 0], places[:, :, row, 1]], -1).flatten(-2) for row in (0, 1)]
+    return torch.stack(rows, 3).flatten(2, 3)
 
 
 def transferred(x: Tensor, own: Moments, mean: Tensor, root: Tensor) -> Tensor:
@@ -334,8 +412,9 @@ def transferred(x: Tensor, own: Moments, mean: Tensor, root: Tensor) -> Tensor:
     matrices = root @ roots(own.cov + ridge[:, None, None, None] * eye)[1]  # (B, G, c, c)
     apart = torch.eye(c // root.shape[-1], device=x.device)  # a group takes nothing from another
     whole = torch.einsum("bgij,gh->bgihj", matrices, apart).reshape(b, c, c)
-    centered = x.permute(0, 2, 3, 1).reshape(b, h * w, c) - own.mean[:, None].to(x.dtype)
-    moved = torch.baddbmm(mean.to(x.dtype).expand(b, 1, c), centered, whole.mT.to(x.dtype))
+    whole = whole.to(x.dtype)
+    offset = mean - (whole.float() @ own.mean[..., None])[..., 0]  # with the rounded matrix, so that means are exact
+    moved = torch.baddbmm(offset[:, None].to(x.dtype), x.permute(0, 2, 3, 1).reshape(b, h * w, c), whole.mT)
     return moved.view(b, h, w, c).permute(0, 3, 1, 2)
 
 
@@ -343,7 +422,8 @@ def roots(matrices: Tensor, steps: int = ROOT_STEPS) -> tuple[Tensor, Tensor]:
     """Square roots and inverse square roots of symmetric matrices without negative eigenvalues, (..., n, n).
 
     Newton-Schulz iterations: differentiable everywhere, which eigenvectors are not, and made of products only. The
-    inverse root of an eigenvalue below 1.5^(-2 steps) of the largest stays smaller than it should be.
+    inverse root of an eigenvalue below 1.5^(-2 steps) of the largest stays smaller than it should be. Where neither a
+    gradient nor a graph is needed, eigenvectors give the same in a fifth of the time on a CPU.
 
     Examples:
         >>> root, inverse = roots(4 * torch.eye(2))
@@ -354,6 +434,12 @@ def roots(matrices: Tensor, steps: int = ROOT_STEPS) -> tuple[Tensor, Tensor]:
     """
     eye = torch.eye(matrices.shape[-1], device=matrices.device, dtype=matrices.dtype)
     size = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).clamp(min=1e-12)
+    if matrices.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        values, vectors = torch.linalg.eigh(matrices)
+        limit = 1.5 ** (-2 * steps) * size[..., 0]
+        root = values.clamp(min=0).sqrt()[..., None, :]
+        inverse = values.clamp(min=limit).rsqrt()[..., None, :]
+        return (vectors * root) @ vectors.mT, (vectors * inverse) @ vectors.mT
     y, z = matrices / size, eye.expand_as(matrices)
     for _ in range(steps):
         step = 1.5 * eye - 0.5 * z @ y
@@ -386,14 +472,14 @@ def _weights(conv: nn.Module) -> tuple[Tensor, Tensor]:
     return conv.weight, conv.bias
 
 
-def _run(x: Tensor, conv: nn.Module | tuple[Tensor, Tensor], stride: int = 1) -> Tensor:
+def _run(x: Tensor, conv: Conv, stride: int = 1) -> Tensor:
     """A 3x3 convolution with zeros around the map."""
     weight, bias = conv if isinstance(conv, tuple) else _weights(conv)
     weight = weight.to(dtype=x.dtype, memory_format=torch.channels_last)
     return conv2d(x, weight, bias.to(x.dtype), stride, 1)
 
 
-def _residual(x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+def _residual(x: Tensor, first: Conv, second: Conv) -> Tensor:
     return x + _run(F.relu(_run(F.relu(x), first)), second)
 
 

@@ -44,7 +44,7 @@ class LBFGS(Optimizer):
     def __init__(
         self,
         params: Iterable[Tensor],
-        history_size: int = 20,
+        history_size: int = 50,
         first_step: float = 0.004,
         max_rise: float = 1.5,
         max_evals: int = 10,
@@ -77,38 +77,70 @@ class LBFGS(Optimizer):
             self._search(evaluate, memory)
         return memory.loss
 
+    def state_dict(self) -> dict[str, Any]:
+        """As of every PyTorch optimizer, in tensors, numbers, lists and dicts only. The tensors are not copied."""
+        plain = super().state_dict()
+        memory: _Memory | None = cast(dict[str, Any], self.state).get("memory")
+        if memory is not None:
+            kept = {"pairs": list(memory.pairs), "loss": memory.loss, "gradient": memory.gradient}
+            plain["state"] = {**plain["state"], "memory": kept}
+        return plain
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned, for parameters of the same sizes."""
+        kept = state_dict["state"].get("memory")
+        super().load_state_dict({**state_dict, "state": {}})
+        if kept is not None:
+            device = self.param_groups[0]["params"][0].device
+            pairs = ((s.to(device), y.to(device), rho) for s, y, rho in kept["pairs"])
+            memory = _Memory(deque(pairs, maxlen=self.history_size), kept["loss"], kept["gradient"].to(device))
+            cast(dict[str, Any], self.state)["memory"] = memory
+
     def _search(self, evaluate: Callable[[], Tensor], memory: _Memory) -> None:
-        """Find the next point, and store its loss and gradient."""
+        """Find the next point, and store its loss and gradient.
+
+        A vector of a large picture takes gigabytes. So no more of them are kept than are needed: a step is scaled in
+        place, and the best point is copied only when another one is tried.
+        """
         before = self._vector()
-        direction, length = self._first_trial(memory)
-        best = (float("inf"), before, memory.gradient)
+        s = self._first_step(memory)
+        best, best_gradient = float("inf"), memory.gradient
+        point: Tensor | None = None  # the best one; None: the current parameters
         for trial in range(self.max_evals):
-            s = direction * length
-            self._set(before + s)
+            self._set_sum(before, s)
             loss, gradient = float(evaluate()), self._gradient()
             informative = self._remember(memory, s, gradient - memory.gradient)
-            improved = loss < best[0]
-            best = (loss, before + s, gradient) if improved else best
+            improved = loss < best
+            if improved:
+                best, best_gradient, point = loss, gradient, None
+            elif point is None:  # no loss is below infinity
+                point = before
             acceptable = loss <= memory.loss * self.max_rise
-            if (acceptable and informative) or (not improved and best[0] <= memory.loss):
+            last = trial + 1 == self.max_evals
+            if (acceptable and informative) or (not improved and best <= memory.loss) or last:
                 break
+            if improved:
+                point = self._vector()
             if acceptable:
-                length *= 4
-            elif informative and trial + 1 < self.max_evals:
-                direction, length = self._first_trial(memory)
+                s *= 4
+            elif informative:
+                del s, gradient
+                s = self._first_step(memory)
             else:
-                length /= 4
-        loss, point, gradient = best
-        self._set(point)
-        memory.loss, memory.gradient = loss, gradient
+                s /= 4
+        if point is not None:
+            self._set_sum(point)
+        memory.loss, memory.gradient = best, best_gradient
 
-    def _first_trial(self, memory: _Memory) -> tuple[Tensor, float]:
-        """Direction and step length of the first trial step of a search."""
-        direction = self._direction(memory)
-        if float(direction @ memory.gradient) >= 0:  # not a descent direction: by rounding, the pairs are useless
+    def _first_step(self, memory: _Memory) -> Tensor:
+        """The first trial step of a search."""
+        s = self._direction(memory)
+        if float(s @ memory.gradient) >= 0:  # not a descent direction: by rounding, the pairs are useless
             memory.pairs.clear()
-            direction = -memory.gradient
-        return direction, 1.0 if memory.pairs else self.first_step / float(direction.square().mean().sqrt())
+            torch.neg(memory.gradient, out=s)
+        if not memory.pairs:
+            s *= self.first_step / float(s.square().mean().sqrt())
+        return s
 
     def _remember(self, memory: _Memory, s: Tensor, y: Tensor) -> bool:
         """Store the pair, and return True, if the curvature along the step is clearly positive."""
@@ -144,10 +176,16 @@ class LBFGS(Optimizer):
     def _gradient(self) -> Tensor:
         return torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]])
 
-    def _set(self, vector: Tensor) -> None:
+    def _set_sum(self, *vectors: Tensor) -> None:
+        """Set the parameters to a vector, or to the sum of two."""
         params = self.param_groups[0]["params"]
-        for p, values in zip(params, torch.split(vector, [p.numel() for p in params]), strict=True):
-            p.copy_(values.view_as(p))
+        sizes = [p.numel() for p in params]
+        for p, *parts in zip(params, *(torch.split(vector, sizes) for vector in vectors), strict=True):
+            first, *second = (part.view_as(p) for part in parts)
+            if second:
+                torch.add(first, second[0], out=p)
+            else:
+                p.copy_(first)
 
 
 def _dot(a: Tensor, b: Tensor) -> float:

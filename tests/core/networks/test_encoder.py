@@ -292,9 +292,9 @@ def test_memory_keeps_what_is_made_of_features(encoder):
     assert made[0] is made[1]
 
 
-@pytest.mark.parametrize("pad", ["circular", None])
+@pytest.mark.parametrize("pad", ["wrap", None])
 def test_unknown_padding_raises_with_its_name(network, pad):
-    with pytest.raises(UserError, match=f"^pad={pad} is unknown, choose one of zeros, reflect, replicate$"):
+    with pytest.raises(UserError, match=f"^pad={pad} is unknown, choose one of zeros, reflect, replicate, circular$"):
         NETWORKS[network](pad=pad)
 
 
