@@ -25,11 +25,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="model.safetensors, or a checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--steps", type=int, help="steps of all runs of the training; else of the last one")
     args = parser.parse_args()
     with errors_on_one_line():
         check_out(args.out, [args.model])
         network, info = load_swift(args.model, "--model")
-        save_swift(network, replace(info, content=None, style=None), args.out, small=True)
+        steps = info.steps if args.steps is None else args.steps
+        save_swift(network, replace(info, content=None, style=None, steps=steps), args.out, small=True)
     photo = load_image(samples.find("sample:astronaut"))
     photo = resize(photo, size_for_longer_side(tuple(photo.shape[-2:]), 256))[None]
     before, after = (SwiftMethod(model=str(path)) for path in (args.model, args.out))

@@ -1,7 +1,8 @@
 """Swift: any painting at once, by a small network that needs no feature network to stylize; see `networks.swift`."""
 
+import copy
+from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,22 @@ from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.model_files import load_swift
-from nstexp.core.networks.swift import Moments, PhotoMoments, Swift, SwiftStyle, color_moments, recolored
-from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
+from nstexp.core.networks.swift import (
+    Filters,
+    Moments,
+    PhotoMoments,
+    Swift,
+    SwiftStyle,
+    color_moments,
+    recolored,
+)
+from nstexp.core.resize import padded_to_multiple, resize
 from nstexp.core.runtime.memory import check_fits
-from nstexp.methods.base import SMALLER_RESULT, SMALLER_STYLE, Clip, Controls, Export, Style, Stylizer, size_of
-from nstexp.methods.settings import SwiftSettings
+from nstexp.core.torus import wrapped
+from nstexp.methods.base import SMALLER_RESULT, Clip, Controls, Export, Style, Stylizer, size_of
+from nstexp.methods.seamless import at_whole_steps
+from nstexp.methods.settings import SwiftSettings, swift_path
+from nstexp.methods.style_memory import StyleMemory
 from nstexp.methods.tiles import Part, part_of, tile_parts
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
@@ -26,6 +38,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
 # Peak memory, measured at 1024 to 3072 px: for each pixel of the picture, and for each pixel of a tile and each byte of
 # a number.
 BYTES_PER_PIXEL, BYTES_PER_VALUE = 60, 70
+UNCHECKED_BYTES = 100e6  # asking for the free memory takes a millisecond, a tenth of a small picture's time
 SMALLEST_PX = Swift.frame_px + 1  # of a picture's side
 
 
@@ -41,7 +54,7 @@ class SwiftMethod(Stylizer):
         settings: the fields of `SwiftSettings`.
     """
 
-    accepts = frozenset({"masks"})
+    accepts = frozenset({"masks", "style_masks", "seamless"})
     reasons = MappingProxyType(
         {
             "layers": "a network that is trained reads its styles whole; method=gatys takes it",
@@ -64,7 +77,9 @@ class SwiftMethod(Stylizer):
         self.make_encoder, self.losses, self.trainer = make_encoder, losses, trainer
         self.device, self.dtype, self.recipe = torch.device(device), dtype, self.settings.recipe
         self._network: Swift | None = None
-        self._styles: dict[int, tuple[Tensor, SwiftStyle]] = {}
+        self._fast: Swift | None = None  # the network in the number format of the method
+        self._filters: deque[tuple[SwiftStyle, Filters]] = deque(maxlen=8)  # of the last styles
+        self._styles: StyleMemory[SwiftStyle] = StyleMemory()
 
     # ----------------------------------------------------------------------------------------------------- stylizing
 
@@ -75,57 +90,61 @@ class SwiftMethod(Stylizer):
         Raises:
             UserError: a picture that is too small, or too large for the memory, or a file that is no such network.
         """
+        if controls.seamless:
+            return at_whole_steps(content, styles, Swift.multiple, lambda c, s: self._stylized(c, s, controls))
+        return self._stylized(content, styles, controls)
+
+    def _stylized(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
+        """`stylize`; with `controls.seamless` the sides of the content are multiples already."""
         height, width = content.shape[-2:]
         self._check_side("content", (height, width), "image_px")
-        network = self.network()
-        whole = min(height, self.settings.tile_px) * min(width, self.settings.tile_px)
+        network, wraps = self.network(), controls.seamless
+        margin = 2 * network.reach_px if wraps else 0
+        whole = (min(height, self.settings.tile_px) + margin) * (min(width, self.settings.tile_px) + margin)
         needed = BYTES_PER_PIXEL * height * width + BYTES_PER_VALUE * self.dtype.itemsize * whole
-        check_fits(needed * len(content), (height, width), "content", SMALLER_RESULT, self.device)
-        known = [self._style(style) for style in styles]
-        # Recolored styles are new pictures for every photo: older ones are dropped.
-        self._styles = {id(style.image): self._styles[id(style.image)] for style in styles}
+        if needed * len(content) > UNCHECKED_BYTES:
+            check_fits(needed * len(content), (height, width), "content", SMALLER_RESULT, self.device)
+        pixels = height * width
+        known = [self._styles.get(style, lambda style: self._style(style, pixels), pixels) for style in styles]
+        self._styles.keep_only(styles, pixels)
         photo = padded_to_multiple(content, network.multiple).to(self.device)
         shares = [style.share / sum(style.share for style in styles) for style in styles]
         if any(style.mask is not None for style in styles):
-            result = self._by_regions(photo, known, styles, controls.clip)
+            result = self._by_regions(photo, known, styles, controls.clip, wraps)
         else:
-            result = self._painted(photo, SwiftStyle.mixed(known, shares), None, controls.clip, "")
+            result = self._painted(photo, SwiftStyle.mixed(known, shares), None, controls.clip, "", wraps)
         result = result[..., :height, :width].clamp(0, 1).to(content.device)
         return result if self.settings.alpha == 1 else torch.lerp(content, result, self.settings.alpha)
 
     def to(self, device: torch.device) -> "SwiftMethod":
-        """Move the network."""
+        """Move the network, and forget what is known of styles."""
         self.device = torch.device(device)
+        self._styles, self._fast = StyleMemory(), None
+        self._filters.clear()
+        if self._network is not None:
+            self._network.to(self.device)
         return self
 
     def network(self) -> Swift:
         """The network of `method.model`, on the method's device."""
         if self._network is None:
-            if self.settings.model is None:
-                raise UserError(
-                    "method.model has no value yet: give the file that task=train wrote, such as "
-                    "method.model=runs/mine/model.safetensors"
-                )
-            self._network = load_swift(Path(str(self.settings.model)).expanduser(), "method.model")[0]
-        return self._network.to(self.device)
+            self._network = load_swift(swift_path(self.settings.model), "method.model")[0].to(self.device)
+        return self._network
 
-    def _style(self, style: Style) -> SwiftStyle:
-        """What the network keeps of a style picture, computed once for the pictures of a run."""
+    def _style(self, style: Style, pixels: int) -> SwiftStyle:
+        """What the network keeps of a style picture inside its part, for a photo with so many pixels."""
         picture = style.picture
-        known = self._styles.get(id(picture))
-        if known is not None and known[0] is picture:
-            return known[1]
-        size = size_of(picture)
-        wanted = size if self.settings.style_px is None else size_for_shorter_side(size, self.settings.style_px)
-        self._check_side("style", wanted, "method.style_px")
+        wanted = self.settings.style_size(size_of(picture), pixels)
+        self._check_side("style", wanted, "method.style_scale")
         network = self.network()
-        painting = padded_to_multiple(resize(picture, wanted, "style", SMALLER_STYLE)[None], network.multiple)
-        kept = network.style(painting.to(self.device))  # in float32, which costs little: a painting is read once
-        self._styles[id(picture)] = (picture, kept)
-        return kept
+        painting = resize(picture, wanted, "style", "set method.style_scale or method.style_px smaller")
+        painting = padded_to_multiple(painting[None], network.multiple)
+        part = style.part_at(wanted)
+        weights = None if part is None else padded_to_multiple(part[None, None], network.multiple).to(self.device)
+        return network.style(painting.to(self.device), torch.float32, weights)  # exact: a painting is read once
 
     def _by_regions(
-        self, photo: Tensor, known: Sequence[SwiftStyle], styles: Sequence[Style], clip: Clip | None
+        self, photo: Tensor, known: Sequence[SwiftStyle], styles: Sequence[Style], clip: Clip | None, wraps: bool
     ) -> Tensor:
         """Every region in its style, with the statistics of the photo inside the region."""
         masks = torch.stack([style.mask * style.share for style in styles if style.mask is not None]).float()
@@ -135,42 +154,59 @@ class SwiftMethod(Stylizer):
         for number, style in enumerate(known):
             mask = masks[:, number : number + 1]
             if mask.any():
-                result += mask * self._painted(photo, style, mask, clip, f"{number} ")
+                result += mask * self._painted(photo, style, mask, clip, f"{number} ", wraps)
         return result
 
     def _painted(
-        self, photo: Tensor, style: SwiftStyle, weights: Tensor | None, clip: Clip | None, name: str
+        self, photo: Tensor, style: SwiftStyle, weights: Tensor | None, clip: Clip | None, name: str, wraps: bool
     ) -> Tensor:
-        """The photo (B, 3, H, W) in one style, in tiles if it is large; `weights` (1, 1, H, W) say where it counts."""
-        network, tile_px = self.network(), self.settings.tile_px
-        filters = network.filters(style)
-        own = self._measured(photo, style, weights)
-        if clip is not None:
-            own = _over_time(own, clip, name)
+        """The photo (B, 3, H, W) in one style, in tiles if it is large.
+
+        Args:
+            weights: (1, 1, H, W), where the style counts.
+            name: of the statistics in the clip.
+            wraps: whether opposite edges of the photo meet.
+        """
+        network, tile_px, filters = self._in_dtype(), self.settings.tile_px, self._filters_of(style)
+        smoothed = _over_time(clip, name)
+        colors = smoothed("colors", color_moments(photo, weights))
         size = size_of(photo)
-        if max(size) <= tile_px:
-            picture: Tensor = network(photo, style, self.dtype, own, filters)
-            return picture
+        if max(size) <= tile_px and not wraps:
+            start = recolored(photo, colors, style)
+            levels = network.levels(start, self.dtype)
+            found = network.level_moments(levels, weights)
+            return network.painted(start, levels, _each(found, smoothed), style, filters)
+        around = wrapped(photo, *[network.reach_px] * 4) if wraps else photo
+        parts = list(tile_parts(tile_px, size, network.reach_px, network.multiple, wraps))
+        # Moments of the whole photo, whatever the tiles; with `wraps` of the photo once, seen on a torus.
+        found = ()
+        for outer, inner, place in parts:
+            features = network.levels(recolored(part_of(around, outer), colors, style), self.dtype)
+            within = [_with_frame(x, inner, 2 << level, network.frame_px) for level, x in enumerate(features)]
+            part = network.level_moments(within, None if weights is None else part_of(weights, place))
+            found = part if not found else tuple(a.joined(b) for a, b in zip(found, part, strict=True))
+        own = PhotoMoments(colors, _each(found, smoothed))
         result = torch.empty_like(photo, dtype=torch.float32)
-        for outer, inner, place in tile_parts(tile_px, size, network.reach_px, network.multiple):
-            piece = network(part_of(photo, outer), style, self.dtype, own, filters)
+        for outer, inner, place in parts:
+            piece = network(part_of(around, outer), style, self.dtype, own, filters)
             part_of(result, place).copy_(part_of(piece, inner))
         return result
 
-    def _measured(self, photo: Tensor, style: SwiftStyle, weights: Tensor | None) -> PhotoMoments:
-        """Moments of the whole photo, whatever the tiles."""
-        network, tile_px = self.network(), self.settings.tile_px
-        size = size_of(photo)
-        if max(size) <= tile_px:
-            return network.measure(photo, style, self.dtype, weights)
-        colors = color_moments(photo, weights)
-        levels: tuple[Moments, ...] = ()
-        for outer, inner, place in tile_parts(tile_px, size, network.reach_px, network.multiple):
-            features = network.levels(recolored(part_of(photo, outer), colors, style), self.dtype)
-            within = [_with_frame(x, inner, 2 << level, network.frame_px) for level, x in enumerate(features)]
-            part = network.level_moments(within, None if weights is None else part_of(weights, place))
-            levels = part if not levels else tuple(a.joined(b) for a, b in zip(levels, part, strict=True))
-        return PhotoMoments(colors, levels)
+    def _in_dtype(self) -> Swift:
+        """The network whose convolutions have the number format of the method."""
+        if self._fast is None:
+            self._fast = self.network().in_dtype(self.dtype)
+        return self._fast
+
+    def _filters_of(self, style: SwiftStyle) -> Filters:
+        """The filters of a style in the number format of the method; those of the last styles are kept."""
+        for known, filters in self._filters:
+            if known is style:
+                return filters
+        made = self.network().filters(style)
+        made = [(w.to(dtype=self.dtype, memory_format=torch.channels_last), b.to(self.dtype)) for w, b in made]
+        self._filters.append((style, made))
+        return made
 
     def _check_side(self, key: str, size: tuple[int, int], knob: str) -> None:
         if min(size) < SMALLEST_PX:
@@ -180,14 +216,14 @@ class SwiftMethod(Stylizer):
             )
 
     def exportable(self) -> Export:
-        """Photo, painting and `alpha` to picture as one network; `style_px` has no part in it.
+        """Photo, painting and `alpha` to picture as one network; the painting is read at its own size.
 
         Raises:
             UserError: a file that is no such network.
         """
         from nstexp.methods.export import SwiftGraph
 
-        return SwiftGraph(self.network().cpu(), SMALLEST_PX).export()
+        return SwiftGraph(copy.deepcopy(self.network()).cpu(), SMALLEST_PX).export()
 
     # ------------------------------------------------------------------------------------------------------ training
 
@@ -213,12 +249,25 @@ def _with_frame(x: Tensor, inner: Part, stride: int, frame_px: int) -> Tensor:
     return x[..., rows, columns]
 
 
-def _over_time(own: PhotoMoments, clip: Clip, name: str) -> PhotoMoments:
-    """Moments of frames, averaged over the frames before: a light that flashes up would change the whole picture."""
+Smoothing = Callable[[str, Moments], Moments]
 
-    def smoothed(moments: Moments, place: str) -> Moments:
+
+def _over_time(clip: Clip | None, name: str) -> Smoothing:
+    """Averages moments of frames over the frames before: a light that flashes up would change the whole picture.
+
+    Args:
+        clip: the clip; None: there is none, and nothing is averaged.
+        name: begins the names of the averages in the clip.
+    """
+    if clip is None:
+        return lambda _, moments: moments
+
+    def smoothed(place: str, moments: Moments) -> Moments:
         mean = clip.smoothed(f"{name}{place} mean", moments.mean)
         return Moments(mean, clip.smoothed(f"{name}{place} covariance", moments.cov), moments.count)
 
-    levels = tuple(smoothed(level, f"level {number}") for number, level in enumerate(own.levels))
-    return PhotoMoments(smoothed(own.colors, "colors"), levels)
+    return smoothed
+
+
+def _each(levels: Sequence[Moments], smoothed: Smoothing) -> tuple[Moments, ...]:
+    return tuple(smoothed(f"level {number}", level) for number, level in enumerate(levels))

@@ -14,7 +14,7 @@ from nstexp.core.networks.model_files import SwiftInfo, load_swift, save_swift
 from nstexp.core.networks.swift import Swift
 from nstexp.core.secrets import without_secrets
 from nstexp.methods.adain_training import pairs
-from nstexp.methods.settings import SwiftSettings
+from nstexp.methods.settings import SwiftSettings, swift_path
 from nstexp.methods.training import Training, for_samples, to_unit_range
 
 GRAY_PX = 64  # of the gray picture that style losses are compared with
@@ -51,7 +51,7 @@ class SwiftTraining(Training):
                 torch.manual_seed(seed)
                 self.swift = Swift(settings.widths, settings.groups, settings.experts)
         else:
-            self.swift = load_swift(Path(str(resume_from)).expanduser(), "resume_from")[0].requires_grad_(True).train()
+            self.swift = load_swift(swift_path(resume_from), "resume_from")[0].requires_grad_(True).train()
         if settings.compile:
             self.swift.compile()
         # The mean style loss of a gray picture over the earlier paintings; as a buffer, so that checkpoints keep it.
@@ -77,6 +77,9 @@ class SwiftTraining(Training):
         style = recolored_at_random(style, self.settings.recolor, generator)
         values, result = self.evaluate(content, style, self.settings.styles_per_content, self.settings.balance)
         return {"loss": values.total, "values": values.detached(), "count": len(result)}
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.swift.bound_()
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         content, style = to_unit_range(batch["content"]), to_unit_range(batch["style"])
@@ -111,10 +114,11 @@ class SwiftTraining(Training):
         feats = self.encoder(result, self.losses.layers())
         contents = {name: [(1.0, target)] for name, target in of_content.items()}
         values = self.losses(feats, contents, ("content", "image"))
+        # The backward pass of a split is one copy; that of every slice would be a map of zeros of the whole size.
+        parts = {name: torch.split(x, styles_per_content) for name, x in feats.items()}
         for number in range(len(style)):
             wanted = {n: [(1.0, for_samples(t, torch.tensor([number])))] for n, t in targets.items()}
-            rows = slice(number * styles_per_content, (number + 1) * styles_per_content)
-            of_style = self.losses({name: x[rows] for name, x in feats.items()}, wanted, ("style",))
+            of_style = self.losses({name: part[number] for name, part in parts.items()}, wanted, ("style",))
             factor = (self._factor(wanted) if balance else 1.0) / len(style)
             terms = {name: values.terms.get(name, 0.0) + value / len(style) for name, value in of_style.terms.items()}
             values = LossValues(values.total + factor * of_style.total, values.terms | terms)

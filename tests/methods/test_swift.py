@@ -19,6 +19,7 @@ from nstexp.methods.settings import SwiftSettings
 from nstexp.methods.swift import SwiftMethod
 from nstexp.methods.swift_training import SwiftTraining, recolored_at_random
 from nstexp.methods.training import Sources
+from nstexp.weights import SWIFT
 
 SMALL = {"widths": (8, 16, 16), "groups": (8, 16, 16), "experts": 2}
 
@@ -129,23 +130,76 @@ def test_styles_are_read_once(swift, monkeypatch):
     assert len(reads) == 2
 
 
+def test_a_photo_is_read_once_and_filters_are_made_once_for_a_style(swift, monkeypatch):
+    calls = {"levels": 0, "filters": 0}
+    for name in calls:
+        made = getattr(Swift, name)
+
+        def counted(self, *args, name=name, made=made, **more):
+            calls[name] += 1
+            return made(self, *args, **more)
+
+        monkeypatch.setattr(Swift, name, counted)
+    method = swift()
+    method.stylize(CONTENT, [A], CONTROLS)
+    assert calls == {"levels": 2, "filters": 1}, "the painting and the photo"
+    first = method.stylize(CONTENT, [A], CONTROLS)
+    assert calls == {"levels": 3, "filters": 1}
+    other = method.stylize(CONTENT, [B], CONTROLS)
+    assert calls["filters"] == 2 and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "photo", "expected"),
+    [
+        ({}, (300, 400), (300, 400)),  # as many pixels as the photo
+        ({}, (400, 300), (300, 400)),
+        ({"style_scale": 2}, (300, 400), (600, 800)),
+        ({}, (1500, 2000), (512, 683)),  # no longer than `style_px`
+        ({"style_px": 256}, (1500, 2000), (256, 341)),
+        ({"style_px": 256, "style_scale": 2}, (1500, 2000), (512, 683)),
+        ({"style_px": None}, (1500, 2000), (1500, 2000)),
+        ({}, (20, 20), (64, 85)),  # larger than a tiny photo
+        ({"style_scale": 0.5}, (20, 20), (32, 43)),
+    ],
+)
+def test_a_painting_is_read_at_a_size_that_fits_the_photo(settings, photo, expected):
+    height, width = SwiftSettings(**settings).style_size((600, 800), photo[0] * photo[1])
+    assert abs(height - expected[0]) <= 1 and abs(width - expected[1]) <= 1
+
+
+def test_a_painting_is_read_again_for_a_photo_of_another_size(swift):
+    method = swift()
+    first = method.stylize(CONTENT, [A], CONTROLS)
+    smaller = CONTENT[..., :40, :40]
+    assert torch.equal(method.stylize(smaller, [A], CONTROLS), swift().stylize(smaller, [A], CONTROLS))
+    assert torch.equal(method.stylize(CONTENT, [A], CONTROLS), first)
+
+
 def test_pictures_that_are_too_small(swift):
     with pytest.raises(UserError, match=r"content: .*83x12 px.*at least 17.*image_px"):
         swift().stylize(CONTENT[..., :12, :], [A], CONTROLS)
-    with pytest.raises(UserError, match=r"style: .*method\.style_px"):
-        swift().stylize(CONTENT, [Style(A.image[:, :10])], CONTROLS)
+    with pytest.raises(UserError, match=r"style: .*method\.style_scale"):
+        swift(style_scale=1 / 16).stylize(CONTENT, [A], CONTROLS)
+    assert swift().stylize(CONTENT, [Style(A.image[:, :10])], CONTROLS).isfinite().all(), "a painting is enlarged"
     assert swift().stylize(CONTENT[..., :17, :17], [A], CONTROLS).isfinite().all()
 
 
-def test_there_is_no_network_yet():
-    with pytest.raises(UserError, match=r"method\.model has no value yet"):
-        SwiftMethod().stylize(CONTENT, [A], CONTROLS)
+def test_the_bundled_network_is_small_and_keeps_a_gray_painting_gray():
+    bundled, file = SwiftMethod(), SWIFT.stat().st_size
+    assert file < 2e6
+    gray = Style(A.image.mean(0, keepdim=True).expand(3, -1, -1))
+    result = bundled.stylize(CONTENT, [gray], CONTROLS)
+    spread = (result - result.mean(1, keepdim=True)).abs().mean()
+    assert spread < 0.02 < (CONTENT - CONTENT.mean(1, keepdim=True)).abs().mean()
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"alpha": 2}, "alpha"),
+        ({"style_scale": 0}, "style_scale"),
+        ({"style_px": 7}, "style_px"),
         ({"widths": [24, 48]}, "three whole numbers"),
         ({"widths": [20, 48, 96]}, "20 channels are no multiple of 8"),
         ({"groups": [8, 16, 0]}, "groups"),
@@ -196,11 +250,12 @@ def test_files_of_something_else(tmp_path, swift, model):
 
 
 def test_the_graph_gives_the_picture_of_the_method(swift):
-    method = swift()
+    method, photo = swift(), smooth(75, 98, 3)[None]
     graph = SwiftGraph(method.network(), 17)
+    painting = Style(smooth(98, 75, 5))  # as many pixels as the photo, so that the method does not resize it
     with torch.inference_mode():
-        found = graph(CONTENT, A.image[None], torch.tensor(1.0))
-    torch.testing.assert_close(found, method.stylize(CONTENT, [A], CONTROLS), atol=1e-4, rtol=0)
+        found = graph(photo, painting.image[None], torch.tensor(1.0))
+    torch.testing.assert_close(found, method.stylize(photo, [painting], CONTROLS), atol=1e-4, rtol=0)
 
 
 # ---------------------------------------------------------------------------------------------------------- training
