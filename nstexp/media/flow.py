@@ -113,8 +113,8 @@ class MotionEstimator:
     """Estimates the motion from each frame of a clip to the next one.
 
     Args:
-        name: `dis` (Kroeger et al. 2016, OpenCV's medium preset), `dis_fast` (its fast preset), or `raft` (Teed & Deng
-            2020, torchvision's small network; its weights are downloaded once).
+        name: `dis` (Kroeger et al. 2016, OpenCV's medium preset with fewer patches), `dis_fast` (its fast preset), or
+            `raft` (Teed & Deng 2020, torchvision's small network; its weights are downloaded once).
         size: (height, width) in pixels that flows and masks are scaled to.
         device: where `raft` computes; the other methods run on the CPU.
 
@@ -134,8 +134,9 @@ class MotionEstimator:
         before, now = self._reduced(before), self._reduced(now)
         forward, backward = self.flow(before, now), self.flow(now, before)
         visible, kept = (_mask(*flows) for flows in ((forward, backward), (backward, forward)))
-        squares = cv2.absdiff(_remap(before, backward), now).astype(np.float32) ** 2
-        difference = cv2.GaussianBlur(squares.mean(2), (0, 0), 1.5) / 255**2
+        apart = cv2.absdiff(_remap(before, backward), now)
+        squares = cv2.transform(cv2.multiply(apart, apart, dtype=cv2.CV_32F), np.ones((1, 3), np.float32)) / 3
+        difference = cv2.GaussianBlur(squares, (0, 0), 1.5) / 255**2
         trust = cv2.GaussianBlur(kept * np.exp(-difference / COLOR_TOLERANCE**2), (0, 0), 0.8)
         cut = bool(trust.mean() < CUT_BELOW)
         size = self.size[::-1]
@@ -163,8 +164,11 @@ class MotionEstimator:
         height, width = flow.shape[:2]
         if (height, width) == self.size:
             return flow
-        scale = np.array([self.size[1] / width, self.size[0] / height], np.float32)
-        return cv2.resize(flow, self.size[::-1], interpolation=cv2.INTER_LINEAR) * scale
+        enlarged: np.ndarray = cv2.resize(flow, self.size[::-1], interpolation=cv2.INTER_LINEAR)
+        # In place and by channel, which takes a fifth of the time of a product with two numbers.
+        enlarged[..., 0] *= self.size[1] / width
+        enlarged[..., 1] *= self.size[0] / height
+        return enlarged
 
 
 class Flicker:
@@ -201,20 +205,31 @@ class Flicker:
 def _mask(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     """`reliability` for arrays (H, W, 2), as (H, W) of 0 and 1.
 
-    Written with NumPy: PyTorch would start a second pool of threads for the decoder's thread, beside the networks'.
+    Written with NumPy and OpenCV: PyTorch would start a second pool of threads for the decoder's thread, beside the
+    networks'.
     """
+    import cv2
+
     height, width = forward.shape[:2]
+    u, v = cv2.split(forward)
     x, y = _places(forward)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    back = _remap(np.ascontiguousarray(backward), forward)
-    size, back_size, gap = (np.square(flow).sum(2) for flow in (forward, back, forward + back))
+    back_u, back_v = cv2.split(cv2.remap(backward, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    size, back_size, gap = _squares(u, v), _squares(back_u, back_v), _squares(u + back_u, v + back_v)
     steps = np.zeros((height, width), np.float32)
-    steps[:-1] += np.square(forward[1:] - forward[:-1]).sum(2)
-    steps[:, :-1] += np.square(forward[:, 1:] - forward[:, :-1]).sum(2)
+    steps[:-1] += _squares(u[1:] - u[:-1], v[1:] - v[:-1])
+    steps[:, :-1] += _squares(u[:, 1:] - u[:, :-1], v[:, 1:] - v[:, :-1])
     lost = gap > 0.01 * (size + back_size) + 0.5
     boundary = steps > 0.01 * size + 0.002
     reliable: np.ndarray = (inside & ~lost & ~boundary).astype(np.float32)
     return reliable
+
+
+def _squares(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Squared lengths of vectors by their two parts; apart, they take a fraction of the time of arrays (H, W, 2)."""
+    u, v = u * u, v * v
+    u += v
+    return u
 
 
 def _places(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -238,6 +253,11 @@ def _dis(fast: bool) -> Flow:
 
     preset = cv2.DISOPTICAL_FLOW_PRESET_FAST if fast else cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
     algorithm: Any = cv2.DISOpticalFlow_create(preset)  # type: ignore[attr-defined]  # missing in OpenCV's stubs
+    if not fast:
+        # Instead of 3 and 5. This takes 0.65 of the time, and the warping error of two clips by this flow is 2.6 %
+        # higher (a street) and 0.9 % lower (a kitchen).
+        algorithm.setPatchStride(4)
+        algorithm.setVariationalRefinementIterations(3)
     smallest = 16  # px; OpenCV fails on smaller frames
     narrowest = 48  # px; on narrower frames its result depends on uninitialized memory
 

@@ -43,9 +43,12 @@ def load_image(
 
 
 def load_with_alpha(
-    path: str | Path, max_input_megapixels: float = 200.0, background: str = "white", as_data: bool = False
+    path: str | Path, max_input_megapixels: float = 200.0, background: str | None = "white", as_data: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Read an image like `load_image`, and its opacity in [0, 1], (1, H, W); None if that is 1 everywhere."""
+    """Read an image like `load_image`, and its opacity in [0, 1], (1, H, W); None if that is 1 everywhere.
+
+    With the background None, the colors are those in the file, also where nothing of them is seen.
+    """
     try:
         with decoding(Path(path), max_input_megapixels, REMEDY) as image:
             if complaint := damage(image):
@@ -92,12 +95,12 @@ def save_options(suffix: str) -> dict[str, Any]:
     return options | ({"subsampling": 0} if suffix in (".jpg", ".jpeg") else {})
 
 
-def opaque_rgb(image: Image.Image, background: str = "white", name: str = "") -> Image.Image:
+def opaque_rgb(image: Image.Image, background: str | None = "white", name: str = "") -> Image.Image:
     """Convert a picture to 8-bit RGB in sRGB, composited over `background`; not for modes above 8 bits (`is_deep`).
 
     Args:
         image: a decoded picture of any other mode.
-        background: a color name or code that Pillow knows.
+        background: a color name or code that Pillow knows; None: drop the transparency, and keep the colors below it.
         name: of the picture, for warnings.
     """
     convert = profiles.conversion(image, name)
@@ -108,6 +111,8 @@ def opaque_rgb(image: Image.Image, background: str = "white", name: str = "") ->
         colors = _converted(whole.convert("RGB"), convert)
         colors.putalpha(whole.getchannel("A"))
         whole = colors
+    if background is None:
+        return whole.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", whole.size, background), whole).convert("RGB")
 
 
@@ -116,12 +121,12 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode.startswith("I") or image.mode == "F"
 
 
-def to_tensors(image: Image.Image, background: str = "white", name: str = "") -> tuple[Tensor, Tensor | None]:
+def to_tensors(image: Image.Image, background: str | None = "white", name: str = "") -> tuple[Tensor, Tensor | None]:
     """Convert a decoded picture to sRGB in [0, 1], (3, H, W), and its opacity (1, H, W); None if that is 1 everywhere.
 
     Args:
         image: of any mode, with its EXIF orientation already applied.
-        background: see `load_image`.
+        background: see `load_with_alpha`.
         name: of the picture, for warnings.
     """
     if is_deep(image):
@@ -137,6 +142,20 @@ def to_tensors(image: Image.Image, background: str = "white", name: str = "") ->
             opacity = np.asarray(strip.convert("RGBA").getchannel("A"))
             alpha[:, top : top + rows] = from_array(opacity[..., None])
     return rgb, None if alpha is None or bool(alpha.min() == 1) else alpha
+
+
+def to_pixels(image: Image.Image, background: str | None = "white") -> np.ndarray:
+    """`to_tensors` as uint8 (H, W, 3); RGBA (H, W, 4) if the background is None and the picture has transparency."""
+    return _as_pixels(*to_tensors(image, background), background)
+
+
+def load_pixels(path: str | Path, background: str | None = "white") -> np.ndarray:
+    """Read an image of any size as `to_pixels` returns it."""
+    return _as_pixels(*load_with_alpha(path, float("inf"), background), background)
+
+
+def _as_pixels(rgb: Tensor, alpha: Tensor | None, background: str | None) -> np.ndarray:
+    return to_array(rgb if alpha is None or background is not None else torch.cat([rgb, alpha]))
 
 
 def _converted(image: Image.Image, convert: profiles.Conversion | None) -> Image.Image:

@@ -33,7 +33,7 @@ def load_masks(paths: Sequence[Path], size: tuple[int, int], max_input_megapixel
         UserError: a file is not an image, its aspect ratio differs from that of `size`, or every mask is black in
             some part of the picture.
     """
-    masks = torch.cat([_load_mask(path, size, max_input_megapixels) for path in paths])
+    masks = torch.cat([load_mask(path, size, max_input_megapixels) for path in paths])
     for path, mask in zip(paths, masks, strict=True):
         if float(mask.max()) < COVERED:
             log.warning("masks: %s is black everywhere, so its style applies nowhere", path)
@@ -50,14 +50,44 @@ def load_masks(paths: Sequence[Path], size: tuple[int, int], max_input_megapixel
     return masks.div_(coverage)
 
 
-def _load_mask(path: Path, size: tuple[int, int], max_input_megapixels: float) -> Tensor:
+def load_style_mask(path: Path, size: tuple[int, int], max_input_megapixels: float, key: str) -> Tensor:
+    """Load the mask (H, W) in [0, 1] of a style picture, which is bright in the part that counts.
+
+    Args:
+        path: a picture of any size; colors are converted to luminance.
+        size: (height, width) of the style picture, in pixels, to which the mask is resized.
+        max_input_megapixels: see `load_image`.
+        key: the config key that names the file, for the error message.
+
+    Raises:
+        UserError: the file is not an image, its aspect ratio differs from that of `size`, or it is black everywhere.
+    """
+    mask = load_mask(path, size, max_input_megapixels, key)[0]
+    if float(mask.max()) < COVERED:
+        raise UserError(
+            f"{key}: {path} is black everywhere, so nothing of its style picture would count: paint the part "
+            "that counts white"
+        )
+    return mask
+
+
+def load_mask(path: Path, size: tuple[int, int], max_input_megapixels: float = 200.0, key: str = "masks") -> Tensor:
+    """Load one mask, (1, H, W) in [0, 1]; its colors are converted to luminance.
+
+    Args:
+        path, size, max_input_megapixels: see `load_masks`.
+        key: the config key that names the file, for the error message.
+
+    Raises:
+        UserError: the file is not an image, or its aspect ratio differs from that of `size`.
+    """
     image = load_image(path, max_input_megapixels, as_data=True)
     height, width = image.shape[-2:]
     ratio = (height * size[1]) / (width * size[0])
     # Small sizes are rounded to whole pixels: one pixel on the shorter side may exceed the tolerance.
     if 1 - min(ratio, 1 / ratio) > max(ASPECT_TOLERANCE, 1 / min(size)) + 1e-9:
         raise UserError(
-            f"masks: {path} is {width}x{height} px, but the picture has another aspect ratio, {size[1]}x{size[0]} px "
+            f"{key}: {path} is {width}x{height} px, but the picture has another aspect ratio, {size[1]}x{size[0]} px "
             f"(they may differ by {ASPECT_TOLERANCE:.0%})"
         )
     return resize(luminance(image), size)

@@ -7,9 +7,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nstexp.core.errors import UserError
 from nstexp.media.video.pictures import Colors
-from nstexp.media.video.source import Frame, Source, simple_rate
+from nstexp.media.video.source import Source, simple_rate
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,11 +61,10 @@ def open_animation(path: Path, key: str, max_input_megapixels: float) -> Source 
     )
 
 
-def read_animation(source: Source, frames: range) -> Iterator[Frame]:
-    """Yield the frames with these indices, with transparency composited over white."""
-    from nstexp.core.pixels import to_array
+def read_animation(source: Source, frames: range, background: str | None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, pixels) of the frames with these indices, see `Pictures.background`."""
     from nstexp.media.decoding import Unreadable, decoding
-    from nstexp.media.images import to_tensors
+    from nstexp.media.images import to_pixels
 
     try:
         with decoding(source.path, math.inf) as image:  # `open_animation` has checked the size
@@ -71,7 +72,7 @@ def read_animation(source: Source, frames: range) -> Iterator[Frame]:
                 if index >= frames.stop:
                     return
                 if index >= frames.start:
-                    yield Frame(source.times[index], to_array(to_tensors(frame)[0]))
+                    yield index, to_pixels(frame, background)
     except Unreadable as error:
         raise UserError(f"{source.path}: {error}") from error
 

@@ -66,7 +66,7 @@ class FolderWriter:
         if self._left is None:
             return None
         with Image.open(self._left) as image:
-            return np.array(image)
+            return np.array(image.convert("RGB"))  # of pictures with transparency the colors alone
 
     def add(self, frame: Frame) -> None:
         """See `Writer.add`."""
@@ -74,6 +74,8 @@ class FolderWriter:
 
         position = self._frames.index(bisect_left(self._source.times, frame.time))
         picture = Image.fromarray(frame.pixels)
+        if frame.opacity is not None:
+            picture.putalpha(Image.fromarray(frame.opacity))
         with self._guard:
             self._check_not_ended()
             if position < self.done:

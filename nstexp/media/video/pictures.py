@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nstexp.media.opacity import over
+
 if TYPE_CHECKING:  # importing PyAV takes time, and most commands do not need it
     from av.video.frame import VideoFrame
 
@@ -49,7 +51,7 @@ class Orientation(NamedTuple):
         return 1 / aspect if self.transposed else aspect
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Turn pixels (H, W, 3) as they are shown."""
+        """Turn pixels (H, W, channels) as they are shown."""
         turned = pixels.transpose(1, 0, 2) if self.transposed else pixels
         return np.ascontiguousarray(turned[:: -1 if self.flipped else 1, :: -1 if self.mirrored else 1])
 
@@ -106,18 +108,21 @@ class Colors:
 
 @dataclass
 class Pictures:
-    """Converts decoded frames to RGB uint8 (H, W, 3) pictures as shown, with transparency composited over white.
+    """Converts decoded frames to RGB uint8 (H, W, 3) pictures as shown.
 
     Args:
         size: (height, width) of the pictures. Frames with other proportions are fitted in, with black at the sides.
             None: the size of each frame.
         aspect: width of a pixel over its height in the pictures.
         colors: for frames without color tags; None: chosen by the height of the frame.
+        background: the color behind transparent parts. None: frames with transparency become RGBA (H, W, 4), with the
+            colors that the file holds, and the sides of frames with other proportions are transparent.
     """
 
     size: tuple[int, int] | None = None
     aspect: Fraction = Fraction(1)
     colors: Colors | None = None
+    background: str | None = "white"
     _reformatter: Any = field(default=None, init=False)  # kept, because it caches its tables
     _to_sdr: Any = field(default=None, init=False)
     _to_sdr_of: tuple[Any, ...] = field(default=(), init=False)
@@ -136,26 +141,30 @@ class Pictures:
         return _fitted(pixels, self.size, 1 if aspect is None else orientation.aspect(aspect) / self.aspect)
 
     def _converted(self, frame: "VideoFrame") -> np.ndarray:
-        from av.video.reformatter import VideoReformatter
-
         colors = Colors.of(frame)
+        keeps_alpha = has_alpha(frame.format.name) and self.background is None
         if colors.beyond_sdr:
-            return self._as_sdr(frame)
+            opacity = self._reformatted(frame, colors)[..., 3:] if keeps_alpha else None
+            pixels = self._as_sdr(frame)
+            return pixels if opacity is None else np.concatenate([pixels, opacity], 2)
         if not colors.tagged and self.colors is not None:
             colors = replace(self.colors, full_range=colors.full_range)
+        pixels = self._reformatted(frame, colors)
+        return pixels if self.background is None or pixels.shape[2] == 3 else over(pixels, self.background)
+
+    def _reformatted(self, frame: "VideoFrame", colors: Colors) -> np.ndarray:
+        """RGB uint8 (H, W, 3), or RGBA (H, W, 4) if the frame has transparency."""
+        from av.video.reformatter import VideoReformatter
+
         self._reformatter = self._reformatter or VideoReformatter()
-        alpha = has_alpha(frame.format.name)
         pixels: np.ndarray = self._reformatter.reformat(
             frame,
-            format="rgba" if alpha else "rgb24",
+            format="rgba" if has_alpha(frame.format.name) else "rgb24",
             src_colorspace=SWS_MATRIX[colors.matrix],
             src_color_range=FULL if colors.full_range or frame.format.is_rgb else LIMITED,
             dst_color_range=FULL,
             threads=1,
         ).to_ndarray()
-        if alpha:
-            opacity = pixels[..., 3:].astype(np.uint16)
-            pixels = ((pixels[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
         return pixels
 
     def _as_sdr(self, frame: "VideoFrame") -> np.ndarray:
@@ -206,10 +215,10 @@ def to_sdr(width: int, height: int, pixel_format: str, hdr: bool) -> Any:
 
 
 def _fitted(pixels: np.ndarray, size: tuple[int, int], aspect: Fraction | float) -> np.ndarray:
-    """Fit a picture into `size` in its proportions, centered on black.
+    """Fit a picture into `size` in its proportions, centered on black, or on nothing if it has an alpha channel.
 
     Args:
-        pixels: RGB uint8 (H, W, 3).
+        pixels: RGB uint8 (H, W, 3), or RGBA (H, W, 4).
         size: (height, width) of the result in pixels.
         aspect: width of a pixel of `pixels` over the width of a pixel of the result.
     """
@@ -222,7 +231,7 @@ def _fitted(pixels: np.ndarray, size: tuple[int, int], aspect: Fraction | float)
     inner = [whole if whole - side <= 1 else side for side, whole in zip(inner, size, strict=True)]
     resized = np.asarray(Image.fromarray(pixels).resize(inner[::-1], Image.Resampling.LANCZOS))
     top, left = ((whole - side) // 2 for side, whole in zip(inner, size, strict=True))
-    fitted = np.zeros((*size, 3), np.uint8)
+    fitted = np.zeros((*size, pixels.shape[2]), np.uint8)
     fitted[top : top + inner[0], left : left + inner[1]] = resized
     return fitted
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nstexp.core.errors import ArgumentError, choice
 from nstexp.core.names import Reader
+from nstexp.media.opacity import OPAQUE, filled
 from nstexp.media.video.animation import read_animation
 from nstexp.media.video.pictures import UPRIGHT, Orientation, Pictures, has_alpha
 from nstexp.media.video.source import Frame, Source, decode, open_container, shown_at, video_stream
@@ -26,7 +27,13 @@ _Decoded: TypeAlias = "tuple[VideoFrame, Fraction | None]"
 DECORD_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 
 
-def read_frames(source: Source, frames: range, reader: Reader = "auto", begin: int | None = None) -> Iterator[Frame]:
+def read_frames(
+    source: Source,
+    frames: range,
+    reader: Reader = "auto",
+    begin: int | None = None,
+    background: str | None = "white",
+) -> Iterator[Frame]:
     """Yield the frames with these indices in order. Frames that cannot be decoded are left out, with a warning.
 
     Args:
@@ -35,6 +42,8 @@ def read_frames(source: Source, frames: range, reader: Reader = "auto", begin: i
         reader: "decord", "av" (PyAV), or "auto": decord if it reads this file correctly, else PyAV.
         begin: the index in `frames` to continue with. It does not change the pixels: the two readers round colors
             differently, so the choice between them depends on `frames` alone. None: the first index.
+        background: the color behind transparent parts: a name or #rrggbb. None: every frame has its opacity, and the
+            colors of its solid part continue below what is transparent, see `opacity.filled`.
 
     Raises:
         UserError: the reader is unknown, decord was asked for and cannot read this file, or a picture in a folder is
@@ -42,25 +51,59 @@ def read_frames(source: Source, frames: range, reader: Reader = "auto", begin: i
     """
     choice("reader", reader, get_args(Reader))
     wanted = frames if begin is None else frames[frames.index(begin) :]
+    found = _read(source, frames, wanted, reader, background)
+    return (_frame(source.times[index], pixels, background) for index, pixels in found)
+
+
+def _frame(time: int, pixels: np.ndarray, background: str | None) -> Frame:
+    if background is not None:
+        return Frame(time, pixels)
+    if pixels.shape[2] == 3:
+        return Frame(time, pixels, np.full(pixels.shape[:2], 255, np.uint8))
+    return Frame(time, filled(pixels), np.ascontiguousarray(pixels[..., 3]))
+
+
+def is_transparent(source: Source, frames: range) -> bool:
+    """Whether something shines through one of the frames with these indices. Clips of opaque formats are not decoded.
+
+    Raises:
+        UserError: a picture in a folder is damaged.
+    """
+    if not (source.pictures or source.animation or has_alpha(source.pixel_format)):
+        return False
+    straight = _read(source, frames, frames, "av", None)
+    return any(pixels.shape[2] == 4 and bool(pixels[..., 3].min() < OPAQUE) for _, pixels in straight)
+
+
+def _read(
+    source: Source, frames: range, wanted: range, reader: str, background: str | None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, pixels), see `Pictures.background`."""
     if source.pictures:
-        return _read_pictures(source, wanted)
+        from nstexp.media.images import load_pixels
+
+        return ((index, load_pixels(source.pictures[index], background)) for index in wanted)
     if source.animation:
-        return read_animation(source, wanted)
-    return _read_video(source, frames, wanted, reader)
+        return read_animation(source, wanted, background)
+    return _read_video(source, frames, wanted, reader, background)
 
 
-def _read_video(source: Source, frames: range, wanted: range, reader: str) -> Iterator[Frame]:
+def _read_video(
+    source: Source, frames: range, wanted: range, reader: str, background: str | None
+) -> Iterator[tuple[int, np.ndarray]]:
     if not wanted:
         return
     count = 0
-    for index, pixels in _indexed_pixels(source, frames, wanted, reader):
+    for item in _indexed_pixels(source, frames, wanted, reader, background):
         count += 1
-        yield Frame(source.times[index], pixels)
+        yield item
     if count < len(wanted):
         logger.warning("%s: %d of %d frames could be read, the rest is damaged", source.path, count, len(wanted))
 
 
-def _indexed_pixels(source: Source, frames: range, wanted: range, reader: str) -> Iterator[tuple[int, np.ndarray]]:
+def _indexed_pixels(
+    source: Source, frames: range, wanted: range, reader: str, background: str | None
+) -> Iterator[tuple[int, np.ndarray]]:
     done = 0
     if reader != "av":
         try:
@@ -73,7 +116,7 @@ def _indexed_pixels(source: Source, frames: range, wanted: range, reader: str) -
                 problem = f"=decord: cannot read {source.path} ({reason}), use reader=auto"
                 raise ArgumentError("reader", problem) from reason
             logger.info("%s: read with PyAV instead of decord (%s)", source.path, reason)
-    yield from _read_av(source, wanted[done:])
+    yield from _read_av(source, wanted[done:], background)
 
 
 class _NotWithDecord(Exception):
@@ -169,8 +212,8 @@ def _same(pixels: np.ndarray, source: Source, index: int) -> bool:
     return expected is not None and bool(np.abs(pixels.astype(np.int16) - expected[1]).mean() < 3)
 
 
-def _read_av(source: Source, frames: range) -> Iterator[tuple[int, np.ndarray]]:
-    pictures = Pictures(source.size, source.aspect, source.colors)
+def _read_av(source: Source, frames: range, background: str | None = "white") -> Iterator[tuple[int, np.ndarray]]:
+    pictures = Pictures(source.size, source.aspect, source.colors, background)
     last = None
     for index, frame, aspect in _frames_from(source, frames.start):
         if index >= frames.stop:
@@ -264,14 +307,3 @@ def _is_rgb(pixel_format: str) -> bool:
     import av
 
     return av.VideoFormat(pixel_format).is_rgb
-
-
-def _read_pictures(source: Source, frames: range) -> Iterator[Frame]:
-    from nstexp.core.pixels import to_array
-    from nstexp.media.images import load_image
-
-    for index in frames:
-        picture = load_image(
-            source.pictures[index], max_input_megapixels=float("inf")
-        )  # `open_source` has checked the sizes
-        yield Frame(index, to_array(picture))

@@ -32,6 +32,7 @@ DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 # Matrices (ITU-T H.273, table 4) that swscale does not support.
 OTHER_MATRICES = {8: "YCgCo", 11: "Y'D'zD'x", 12: "chromaticity-derived", 13: "chromaticity-derived", 14: "ICtCp"}
 OTHER_MATRICES |= {15: "IPT-PQ-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}
+BT709 = 1  # number of its matrix, its primaries and its transfer function in ITU-T H.273
 TO_SDR = "libplacebo=colorspace=bt709:color_primaries=bt709:color_trc=bt709:format=yuv420p"  # FFmpeg filter
 
 
@@ -39,7 +40,8 @@ class Frame(NamedTuple):
     """One picture of a clip, and the time at which it is shown."""
 
     time: int  # in units of Source.time_base
-    pixels: np.ndarray  # RGB uint8 (H, W, 3), rotated as players show it, transparency composited over white
+    pixels: np.ndarray  # RGB uint8 (H, W, 3), rotated as players show it
+    opacity: np.ndarray | None = None  # uint8 (H, W), if it is kept; None: the transparent parts show a background
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,19 @@ class Source:
         # A user who types 1.001 means the frame at 1001/1000, from which the binary fraction differs slightly.
         ticks = Fraction(seconds).limit_denominator(10**6) / self.time_base
         return bisect_left(self.times, self.times[0] + ticks)
+
+
+def made_source(path: Path, size: tuple[int, int], count: int, rate: Fraction) -> Source:
+    """Describe a clip that is not read from a file but made: BT.709, square pixels, no sound.
+
+    Args:
+        path: a file from which the clip is made, and which a writer must not replace.
+        size: (height, width) of the frames in pixels.
+        count: number of frames; frame k has the time k.
+        rate: frames per second.
+    """
+    colors = Colors(BT709, BT709, BT709, tagged=True)
+    return Source(path, size, tuple(range(count)), count, 1 / rate, rate, Fraction(1), colors, "rgb24")
 
 
 def open_source(
@@ -293,7 +308,8 @@ def _with_transparency(stream: "VideoStream") -> "VideoCodecContext | None":
     import av
 
     decoder = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name if stream.codec_context else "")
-    if decoder is None or stream.metadata.get("alpha_mode") != "1":
+    marks = [value for name, value in stream.metadata.items() if name.lower() == "alpha_mode"]
+    if decoder is None or marks != ["1"]:
         return None
     with suppress(ValueError):  # this FFmpeg was built without it
         return cast("VideoCodecContext", av.CodecContext.create(decoder, "r"))

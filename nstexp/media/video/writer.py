@@ -6,7 +6,6 @@ import math
 import os
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -17,13 +16,15 @@ import numpy as np
 
 from nstexp.core.errors import ArgumentError, UserError
 from nstexp.core.runtime.files import check_replaceable, path_behind
+from nstexp.media.video.animated import write_apng, write_webp
 from nstexp.media.video.disk import claim, explained, refuse_inputs
 from nstexp.media.video.encoder import Encoder, Encoding, reorders
 from nstexp.media.video.folder import FolderWriter
 from nstexp.media.video.gif import write_gif
+from nstexp.media.video.partial import as_encoded, header_of, is_ours, nonempty, only_stream, position_of
 from nstexp.media.video.pictures import Pictures
 from nstexp.media.video.sound import COPY, IDENTITY, Sound, kept_tags, plan_sound, rounded
-from nstexp.media.video.source import Frame, Source, complaints, open_container, packets, video_stream
+from nstexp.media.video.source import Frame, Source, complaints, open_container, video_stream
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -41,8 +42,13 @@ FORMATS = {
     ".webm": "webm",
     ".avi": "avi",
     ".gif": "gif",
+    ".apng": "apng",
+    ".webp": "webp",
 }
-CONTAINERS = tuple(FORMATS)
+NAMES = {"gif": "GIF", "apng": "PNG", "webp": "WebP"}
+ANIMATIONS = {"gif": write_gif, "apng": write_apng, "webp": write_webp}
+SUFFIXES = tuple(FORMATS)  # of all outputs
+CONTAINERS = tuple(suffix for suffix in FORMATS if suffix not in (".apng", ".webp"))  # of clips
 MILLISECOND = Fraction(1, 1000)  # the unit of time in Matroska
 TRIAL_FRAMES = 8  # enough to see whether an encoder reorders frames
 AVI_GAP = 60000  # most frames without a picture that FFmpeg writes between two others
@@ -107,11 +113,11 @@ def open_writer(
     """Start to write `frames` of `source`, with its times and its sound but other pixels, or continue earlier work.
 
     Args:
-        path: a file with one of the suffixes in CONTAINERS, or a folder (no suffix) for numbered PNG files.
+        path: a file with one of the suffixes in FORMATS, or a folder (no suffix) for numbered PNG files.
         source: the clip that times, sound, colors and tags are taken from.
         size: (height, width) in pixels of the frames that will be added.
         frames: indices of the frames in `source`, with a step of 1.
-        encoding: how to encode; not used for folders and GIFs.
+        encoding: how to encode; not used for folders and animated pictures, except for `transparent`.
         identity: digest of everything that the frames depend on. Frames that an interrupted writer with the same
             identity left beside `path` are kept.
         key: the config key that holds `path`, named in error messages.
@@ -133,8 +139,18 @@ def open_writer(
     return VideoWriter(path, source, size, frames, encoding, identity, key)
 
 
+def keeps_transparency(path: Path, encoding: Encoding) -> bool:
+    """Whether an output can keep the opacity of frames, with these settings. Animated GIFs keep one bit of it.
+
+    Raises:
+        ArgumentError: the settings do not suit the output.
+    """
+    name = FORMATS.get(path.suffix.lower())
+    return not path.suffix or name in ANIMATIONS or (name is not None and encoding.holds_transparency(name))
+
+
 class VideoWriter:
-    """Writes a video file or a GIF, see `open_writer` and `Writer`."""
+    """Writes a video file or an animated picture, see `open_writer` and `Writer`."""
 
     def __init__(
         self,
@@ -154,8 +170,9 @@ class VideoWriter:
         refuse_inputs(self._place, (self.partial, self._aside, self._temporary), source, self.name)
         self._source, self._size, self._frames, self._identity = source, size, frames, identity
         self._format = FORMATS[path.suffix.lower()]
-        if self._format == "gif":  # the partial file is lossless, because the palettes are chosen from it at the end
-            encoding = Encoding("ffv1", codec_options={"pix_fmt": "bgr0"})
+        if self._format in ANIMATIONS:  # the partial file is lossless, because it is encoded again at the end
+            layout = "bgra" if encoding.transparent else "bgr0"
+            encoding = Encoding("ffv1", codec_options={"pix_fmt": layout}, transparent=encoding.transparent)
             self._codec = "ffv1"
         else:
             self._codec = encoding.codec_for(self._format)
@@ -208,7 +225,14 @@ class VideoWriter:
             if position < self.done:
                 raise ValueError(f"the frame at {frame.time} is not later than those that are written")
             with explained(self.name, self.partial if self._written else None):
-                self._mux(self._encoder.encode(frame.pixels, position))
+                self._mux(self._encoder.encode(self._with_opacity(frame), position))
+
+    def _with_opacity(self, frame: Frame) -> np.ndarray:
+        """RGB, or RGBA if the output keeps transparency, uint8 (H, W, channels)."""
+        if not self._encoding.transparent:
+            return frame.pixels
+        opacity = np.full(self._size, 255, np.uint8) if frame.opacity is None else frame.opacity
+        return np.dstack([frame.pixels, opacity])
 
     def finish(self) -> Path:
         """See `Writer.finish`."""
@@ -221,8 +245,8 @@ class VideoWriter:
                     self._close()
                     if not self._written:
                         raise UserError(f"{self.path}: not one frame could be read, so there is nothing to write")
-                    if self._format == "gif":
-                        self._write_gif(self._temporary)
+                    if self._format in ANIMATIONS:
+                        self._write_animation(self._temporary)
                     else:
                         self._remux(self._temporary)
                     os.replace(self._temporary, self._place)
@@ -265,9 +289,9 @@ class VideoWriter:
 
     def _planned_sound(self) -> list[str | None]:
         """The treatment of each audio stream, see `plan_sound`; streams that are not copied are logged."""
-        if self._format == "gif":
+        if self._format in ANIMATIONS:
             if self._source.audio:
-                logger.info("%s: a GIF has no sound", self.path)
+                logger.info("%s: a %s has no sound", self.path, NAMES[self._format])
             return []
         plan = plan_sound(self._source, self._format)
         for codec, how in zip(self._source.audio, plan, strict=True):
@@ -289,7 +313,7 @@ class VideoWriter:
             header: of the video stream, from `_trial`.
         """
         old = self._aside if self._aside.exists() else self.partial
-        if old.exists() and not _is_ours(old):
+        if old.exists() and not is_ours(old):
             raise UserError(f"{self.name}: {old} is in the way, and was not made by nstexp: remove it")
         kept = self._complete_frames(old, header) if old.exists() else []
         self._temporary.unlink(missing_ok=True)
@@ -299,7 +323,7 @@ class VideoWriter:
             self._begin_partial()
             if kept:
                 with open_container(self._aside) as container:
-                    for position, packet in zip(kept, _as_encoded(container), strict=False):
+                    for position, packet in zip(kept, as_encoded(container), strict=False):
                         packet.pts = position
                         self._mux([packet])
             self._aside.unlink(missing_ok=True)  # else the next writer would continue from it instead
@@ -350,7 +374,7 @@ class VideoWriter:
                     return []
                 positions: list[int] = []
                 group: list[Packet[VideoStream]] = []  # since the last keyframe
-                for packet in _nonempty(old):
+                for packet in nonempty(old):
                     following = positions[-1] + 1 if positions else 0
                     position = self._position_at(packet.pts, following)
                     # A gap is a frame that could not be read from the clip. In a damaged file it may also be a frame
@@ -359,7 +383,7 @@ class VideoWriter:
                         break
                     positions.append(position)
                     group = [packet] if packet.is_keyframe else [*group, packet]
-                last = self._decode_last(_only_stream(old), group)
+                last = self._decode_last(only_stream(old), group)
                 return [position for position in positions if last is not None and position <= last]
 
     def _foreign_origin(self, old: "InputContainer", header: tuple[Any, ...]) -> str | None:
@@ -367,7 +391,7 @@ class VideoWriter:
         if old.metadata.get(IDENTITY) != self._identity:
             return "work with other settings"
         stream = video_stream(old)
-        return "another version of the encoder" if stream is None or _header(stream) != header else None
+        return "another version of the encoder" if stream is None or header_of(stream) != header else None
 
     def _decode_last(self, stream: "VideoStream", group: "list[Packet[VideoStream]]") -> int | None:
         """Decode the last complete frame in the packets since the last keyframe; its position, or None."""
@@ -381,11 +405,11 @@ class VideoWriter:
         if last is None:
             return None
         height, width = self._size  # without the padding
-        self._last_picture = Pictures()(last)[:height, :width]
+        self._last_picture = np.ascontiguousarray(Pictures(background=None)(last)[:height, :width, :3])
         return self._position_at(last.pts, 0)
 
     def _trial(self) -> tuple[Any, ...]:
-        """`_header` of a stream with this writer's settings, from black frames that are encoded into memory.
+        """`header_of` of a stream with this writer's settings, from black frames that are encoded into memory.
 
         Raises:
             ArgumentError: the encoder fails, or reorders frames.
@@ -394,13 +418,13 @@ class VideoWriter:
 
         memory = io.BytesIO()
         container, encoder = self._new_partial(memory)
-        black = np.zeros((*self._size, 3), np.uint8)
+        black = np.zeros((*self._size, 4 if self._encoding.transparent else 3), np.uint8)
         order: list[int] = []
         try:
             with container:
                 for number in (*range(TRIAL_FRAMES), None):
                     coded = encoder.encode(None if number is None else black, number or 0)
-                    order += map(_position, coded)
+                    order += map(position_of, coded)
                     if any(a >= b for a, b in pairwise(order)):
                         raise reorders()
                     container.mux(coded)
@@ -409,13 +433,13 @@ class VideoWriter:
             raise ArgumentError("codec_options", problem) from error
         memory.seek(0)
         with av.open(memory) as fresh:
-            return _header(_only_stream(fresh))
+            return header_of(only_stream(fresh))
 
     def _mux(self, coded: "list[Packet[VideoStream]]") -> None:
         """Write packets, whose pts are positions in `frames`, and the sound up to their end."""
         assert self._sound is not None  # `_begin_partial` came first
         for packet in coded:
-            position = _position(packet)
+            position = position_of(packet)
             if self._written and position <= self._written[-1]:
                 raise reorders()
             begin = self._milliseconds(position)
@@ -455,10 +479,12 @@ class VideoWriter:
             av.open(str(path.absolute()), "w", format=self._format, container_options=options) as new,
         ):
             new.metadata.update(self._tags)
-            stream = new.add_stream_from_template(_only_stream(old), opaque=True)
+            stream = new.add_stream_from_template(only_stream(old), opaque=True)
             stream.time_base = time_base
+            if self._encoding.transparent and self._codec.startswith("libvpx"):
+                stream.metadata["alpha_mode"] = "1"  # for new streams FFmpeg sets it, but not for copied ones
             sound = Sound(self._source, new, self._sound_plan, start, stop, shift)
-            for position, packet in zip(self._written, _nonempty(old), strict=True):
+            for position, packet in zip(self._written, nonempty(old), strict=True):
                 packet.pts = packet.dts = rounded((self._seconds(position) - shift) / time_base)
                 packet.duration = rounded((self._end(position) - shift) / time_base) - packet.pts
                 packet.time_base, packet.stream = time_base, stream
@@ -476,12 +502,16 @@ class VideoWriter:
         # Recorded broadcasts begin at any time. A start before 0 comes from the priming samples of a codec and stays.
         return max(Fraction(0), min([self._seconds(0), *self._sound_starts])), -math.inf, stop
 
-    def _write_gif(self, path: Path) -> None:
+    def _write_animation(self, path: Path) -> None:
         begin = self._seconds(0)
         times = [self._seconds(position) - begin for position in self._written]
-        count = write_gif(self.partial, path, times, self._end(self._written[-1]) - begin)
+        count = ANIMATIONS[self._format](self.partial, path, times, self._end(self._written[-1]) - begin)
         if count < len(times):
-            logger.info("%s: %d of %d frames, because a GIF shows at most 50 a second", self.path, count, len(times))
+            most = {"gif": 50, "webp": 100}.get(self._format, 1000)
+            name = NAMES[self._format]
+            logger.info(
+                "%s: %d of %d frames, because a %s shows at most %d a second", self.path, count, len(times), name, most
+            )
 
     # Times of positions in `frames`
 
@@ -504,48 +534,3 @@ class VideoWriter:
         position = bisect_left(range(len(self._frames)), milliseconds, lo=first, key=self._milliseconds)
         at_end = position >= len(self._frames)
         return None if at_end or self._milliseconds(position) != milliseconds else position
-
-
-def _only_stream(container: "InputContainer") -> "VideoStream":
-    """The video stream of a partial file."""
-    stream = video_stream(container)
-    assert stream is not None  # every partial file has one
-    return stream
-
-
-def _position(packet: "Packet[VideoStream]") -> int:
-    """The position in `frames` that an encoded packet belongs to."""
-    assert packet.pts is not None  # the encoder numbers every frame
-    return packet.pts
-
-
-def _nonempty(container: "InputContainer") -> "Iterator[Packet[VideoStream]]":
-    return (packet for packet in packets(container, _only_stream(container)) if packet.size)
-
-
-def _as_encoded(container: "InputContainer") -> "Iterator[Packet[VideoStream]]":
-    """Packets in the form in which an encoder returns them; Matroska stores H.264 and its successors differently."""
-    import av
-
-    codec = _only_stream(container).codec_context.name
-    if codec not in ("h264", "hevc", "vvc"):
-        yield from _nonempty(container)
-        return
-    start_codes = av.BitStreamFilterContext(f"{codec}_mp4toannexb", _only_stream(container))
-    for packet in _nonempty(container):
-        yield from start_codes.filter(packet)
-
-
-def _header(stream: "VideoStream") -> tuple[Any, ...]:
-    """Properties of a stream that must be equal for the packets of two encoders to form one stream."""
-    context = stream.codec_context
-    return context.name, context.width, context.height, context.extradata
-
-
-def _is_ours(partial: Path) -> bool:
-    """Whether a file was left by a writer; a file that does not open was left before its first frame."""
-    try:
-        with open_container(partial) as container:
-            return IDENTITY in container.metadata
-    except UserError:
-        return True
