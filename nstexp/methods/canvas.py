@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from nstexp.core.color import match_color
 from nstexp.core.errors import UserError
 from nstexp.core.resize import resize
+from nstexp.core.torus import at_multiples, interpolate_wrapped, resize_wrapped
 from nstexp.media.images import load_image
 from nstexp.methods.base import size_of
 
@@ -18,7 +19,13 @@ STARTS = ("content", "recolored", "noise", "style", "gray", "adain")
 
 
 def starting_image(
-    start: str, content: Tensor, styles: Sequence[Tensor], shares: Sequence[float], noise_std: float, seed: int
+    start: str,
+    content: Tensor,
+    styles: Sequence[Tensor],
+    shares: Sequence[float],
+    noise_std: float,
+    seed: int,
+    parts: Sequence[Tensor | None] | None = None,
 ) -> Tensor:
     """The starting image of the optimization, (B, 3, H, W) like `content`.
 
@@ -31,6 +38,7 @@ def starting_image(
         shares: the shares of the styles, for `recolored`.
         noise_std: standard deviation of the noise, in units of the [0, 1] range.
         seed: seed of the noise.
+        parts: for each style picture, weights of its pixels (H', W'), or None, for `recolored`.
 
     Raises:
         UserError: `start` is neither one of these names nor a readable picture.
@@ -39,7 +47,7 @@ def starting_image(
     if start == "content":
         return content.clone()
     if start == "recolored":
-        return match_color(content, styles, shares).clamp(0, 1)
+        return match_color(content, styles, shares, parts=parts).clamp(0, 1)
     if start == "gray":
         return torch.full_like(content, 0.5)
     if start == "noise":
@@ -55,16 +63,22 @@ def starting_image(
 
 
 class Canvas:
-    """A picture extended by a margin of its reflection. The optimization works on the canvas; the result is cropped.
+    """A picture as the optimization sees it: extended by a margin of its reflection, or on a torus.
+
+    The optimization works on the canvas; the result is cropped.
 
     Without a margin, pixels near an edge get about half the gradient of others, since fewer filters see them, and show
     as a pale frame. The right and bottom margins are extended to whole strides of the encoder, since its pooling drops
     incomplete rows and columns.
 
+    On a torus, opposite edges meet, so that there is no margin. The picture is resized to whole strides, and the result
+    back to the picture's size; both keep the edges together.
+
     Args:
         picture: (B, 3, H, W) in [0, 1].
         margin_px: width of the margin; 0: none.
         stride: the stride of the deepest layer in use, in pixels.
+        wraps: True: on a torus.
 
     Attributes:
         picture_size: (height, width) of the picture.
@@ -73,9 +87,11 @@ class Canvas:
         size: (height, width) of the canvas.
     """
 
-    def __init__(self, picture: Tensor, margin_px: int, stride: int) -> None:
+    def __init__(self, picture: Tensor, margin_px: int, stride: int, wraps: bool = False) -> None:
         height, width = self.picture_size = size_of(picture)
-        near = min(margin_px, height - 1, width - 1)  # a reflection must be smaller than the picture
+        self.wraps, self.stride = wraps, stride
+        # A reflection must be smaller than the picture.
+        near = 0 if wraps else min(margin_px, height - 1, width - 1)
         self.margins = (0, 0, 0, 0)
         if near:
             right, bottom = (near + (-(side + 2 * near)) % stride for side in (width, height))
@@ -84,11 +100,19 @@ class Canvas:
         self.size = size_of(self.content)
 
     def extend(self, picture: Tensor) -> Tensor:
-        """Add the margin to a picture or mask (B, C, H, W) of the picture's size."""
+        """Bring a picture or mask (B, C, H, W) of the picture's size to the canvas."""
+        if self.wraps:
+            return resize_wrapped(picture, at_multiples(self.picture_size, self.stride))
         return F.pad(picture, self.margins, mode="reflect")
+
+    def resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize an image or mask (B, C, h, w) of the whole canvas."""
+        return resize_wrapped(image, size) if self.wraps else resize(image, size)
 
     def crop(self, image: Tensor) -> Tensor:
         """Resize an image (B, C, h, w) of the whole canvas to full size, clamp it to [0, 1] and cut off the margin."""
+        if self.wraps:
+            return resize_wrapped(image.clamp(0, 1), self.picture_size)
         left, right, top, bottom = self.margins
         full = resize(image, self.size).clamp(0, 1)
         return full[..., top : self.size[0] - bottom, left : self.size[1] - right]
@@ -103,7 +127,12 @@ class Level:
 
 
 def schedule(
-    size: tuple[int, int], levels: int, coarse_steps: int | Sequence[int], max_steps: int, min_side_px: int
+    size: tuple[int, int],
+    levels: int,
+    coarse_steps: int | Sequence[int],
+    max_steps: int,
+    min_side_px: int,
+    multiple: int = 1,
 ) -> tuple[Level, ...]:
     """The levels from coarse to fine; sides double from level to level, and the last level has the full `size`.
 
@@ -114,8 +143,12 @@ def schedule(
             number per coarser level, from coarse to fine. If levels are left out, the list's last numbers are used.
         max_steps: evaluations in total.
         min_side_px: coarser levels with a shorter side than this are left out.
+        multiple: the sides of coarser levels are rounded to multiples of this.
     """
-    sizes = [size] + [(max(1, round(size[0] / 2**k)), max(1, round(size[1] / 2**k))) for k in range(1, levels)]
+    sizes = [size]
+    for k in range(1, levels):
+        height, width = (max(1, round(side / 2**k / multiple)) * multiple for side in size)
+        sizes.append((height, width))
     sizes = [s for k, s in enumerate(sizes) if k == 0 or min(s) >= min_side_px][::-1]
     if isinstance(coarse_steps, int):
         steps = [min(coarse_steps, max_steps // len(sizes))] * (len(sizes) - 1)
@@ -125,7 +158,7 @@ def schedule(
     return tuple(Level(s, end) for s, begin, end in zip(sizes, [0, *ends], ends, strict=False) if end > begin)
 
 
-def enlarge(image: Tensor, start: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge(image: Tensor, start: Tensor, size: tuple[int, int], wraps: bool = False) -> Tensor:
     """Enlarge the result of a coarse level: only the change since the starting image is interpolated, so that the
     starting image keeps its detail.
 
@@ -133,10 +166,14 @@ def enlarge(image: Tensor, start: Tensor, size: tuple[int, int]) -> Tensor:
         image: (B, 3, h, w), the result of the coarse level.
         start: (B, 3, H, W), the starting image at full size.
         size: (height, width) of the finer level.
+        wraps: whether opposite edges meet.
 
     Returns:
         (B, 3, *size).
     """
+    if wraps:
+        change = image - resize_wrapped(start, size_of(image))
+        return resize_wrapped(start, size) + interpolate_wrapped(change, size, "bicubic")
     change = image - resize(start, size_of(image))
     return resize(start, size) + F.interpolate(change, size=size, mode="bicubic", align_corners=False)
 
@@ -151,13 +188,14 @@ class PyramidImage(nn.Module):
         start: (B, 3, H, W).
         levels: number of offsets z_k, each with sides half as long as the previous one. A small image has fewer.
         gain: factor from each coarser level to the next finer one.
+        wraps: whether opposite edges meet.
     """
 
     start: Tensor
 
-    def __init__(self, start: Tensor, levels: int = 1, gain: float = 0.5) -> None:
+    def __init__(self, start: Tensor, levels: int = 1, gain: float = 0.5, wraps: bool = False) -> None:
         super().__init__()
-        self.gain = gain
+        self.gain, self.wraps = gain, wraps
         self.register_buffer("start", start.detach().clone())
         sizes = [tuple(start.shape[-2:])]
         while len(sizes) < levels and min(sizes[-1]) >= 8:
@@ -174,6 +212,10 @@ class PyramidImage(nn.Module):
         """The image (B, 3, H, W)."""
         total: Tensor = self.offsets[-1]
         for offset in reversed(self.offsets[:-1]):
-            up = F.interpolate(total, size=offset.shape[-2:], mode="bilinear", align_corners=False)
+            size = size_of(offset)
+            if self.wraps:
+                up = interpolate_wrapped(total, size, "bilinear")
+            else:
+                up = F.interpolate(total, size=size, mode="bilinear", align_corners=False)
             total = offset + self.gain * up
         return self.start + total

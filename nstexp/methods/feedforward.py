@@ -17,6 +17,7 @@ from nstexp.core.networks.model_files import ModelInfo, load_generator
 from nstexp.core.resize import padded_to_multiple
 from nstexp.core.runtime.memory import check_fits
 from nstexp.methods.base import SMALLER_RESULT, Controls, Export, LearnedStyle, Style, Stylizer, size_of
+from nstexp.methods.seamless import at_whole_steps
 from nstexp.methods.settings import FeedForwardSettings
 from nstexp.weights import LEARNED_STYLES
 
@@ -43,12 +44,13 @@ class FeedForward(Stylizer):
         ArgumentError: see `FeedForwardSettings`.
     """
 
-    accepts = frozenset({"masks"})
+    accepts = frozenset({"masks", "seamless"})
     reasons = MappingProxyType(
         {
             "layers": "the styles of a trained network are fixed; use method=gatys for it",
             "fine": "the styles of a trained network are fixed; use method=gatys for it",
             "combine": "a network mixes its styles by style_weights; use method=gatys for it",
+            "style_masks": "the styles of a trained network are fixed; use method=adain or method=gatys for it",
         }
     )
     settings_type = FeedForwardSettings
@@ -94,6 +96,13 @@ class FeedForward(Stylizer):
             UserError: a style that the network has not learned, no usable network, or a picture too large for the
                 memory.
         """
+        if controls.seamless:
+            multiple = self._network()[0].multiple
+            return at_whole_steps(content, styles, multiple, lambda c, s: self._stylized(c, s, controls))
+        return self._stylized(content, styles, controls)
+
+    def _stylized(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
+        """`stylize`; with `controls.seamless` the sides of the content are multiples already."""
         generator, info = self._network()
         generator.to(self.device)
         height, width = content.shape[-2:]
@@ -108,7 +117,8 @@ class FeedForward(Stylizer):
             random = torch.Generator().manual_seed(controls.seed)
             # The same noise for every picture and frame, so that only the seed changes it.
             noise = generator.make_noise(1, size_of(image), random).expand(len(image), -1, -1, -1)
-        result: Tensor = generator(image, None if mix is None else mix.to(self.device), noise)
+        mix = None if mix is None else mix.to(self.device)
+        result: Tensor = generator(image, mix, noise, controls.seamless)
         return result[..., :height, :width].clamp(0, 1).to(content.device)
 
     def to(self, device: torch.device) -> "FeedForward":

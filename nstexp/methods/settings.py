@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nstexp.core.errors import ArgumentError, choice, flag, flags, is_number, name_list, number, text, whole, wholes
 from nstexp.core.names import Norm, Propagation
-from nstexp.weights import ADAIN_DECODER
+from nstexp.weights import ADAIN_DECODER, SWIFT
 
 if TYPE_CHECKING:  # torch is slow to import, and a wrong value should be refused before that
     from torch import Tensor
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # torch is slow to import, and a wrong value should be refuse
 StyleResize = Literal["area", "squash", "none"]
 Clamp = Literal["on_save", "project"]
 LEAST_SCALE, MOST_SCALE = 1 / 16, 16  # the range of style_scale
+LEAST_STYLE_PX = 64
 MOST_MARGIN_PX = 1024
 LARGEST_PX = 65_535  # the longest side that a JPEG file can have
 LAYER_KEY = "layers.content"  # the config key of the layer at which AdaIN exchanges statistics
@@ -88,6 +89,9 @@ class GatysSettings:
         clamp: `on_save` clips the finished picture to [0, 1]; `project` also clips it after every step. L-BFGS needs
             `on_save`, since it assumes that only its steps change the picture.
         normalize_gradients: see `LossSet.forward`; not for L-BFGS.
+        tile_px: see `tiling.Tiling`.
+        memory_gb: memory in 10^9 bytes that the process may take, by which tiles and the number of L-BFGS' pairs are
+            chosen; None: what is free.
 
     Raises:
         ArgumentError: a value out of its range, or two that contradict each other.
@@ -113,6 +117,8 @@ class GatysSettings:
     next_steps: int = 30
     clamp: Clamp = "on_save"
     normalize_gradients: bool = False
+    tile_px: int | str | None = "auto"
+    memory_gb: float | None = None
 
     def __post_init__(self) -> None:
         choice("optimizer", self.optimizer, self.optimizers)
@@ -133,6 +139,18 @@ class GatysSettings:
         number("style_scale", self.style_scale, LEAST_SCALE, MOST_SCALE)
         name_list("fine_layers", self.fine_layers, "relu1_1")
         _check_coarse_steps(self.coarse_steps, self.levels, self.max_steps)
+        self._check_tiles()
+
+    def _check_tiles(self) -> None:
+        if self.tile_px != "auto" and self.tile_px is not None:
+            if isinstance(self.tile_px, str):
+                raise ArgumentError("tile_px", f"={self.tile_px}: give auto, null, or a number of pixels from 64 on")
+            whole("tile_px", self.tile_px, 64, LARGEST_PX)
+            if self.normalize_gradients:
+                problem = f"={self.tile_px} does not work with method.normalize_gradients=true: leave one of them out"
+                raise ArgumentError("tile_px", problem)
+        if self.memory_gb is not None:
+            number("memory_gb", self.memory_gb, above=0, example="6")
 
     def _check_lbfgs(self) -> None:
         """Refuse settings that change the picture or the gradient behind the back of L-BFGS."""
@@ -351,9 +369,10 @@ class SwiftSettings:
     """The settings of method=swift.
 
     Args:
-        model: the network to stylize with: a file (`model_files.load_swift`), which training writes.
+        model: the network to stylize with: `bundled`, or a file of a training, see `model_files.load_swift`.
         alpha: 1: all style; 0: the photo. In between, pixels are mixed.
-        style_px: shorter side that style pictures are resized to; None keeps their size.
+        style_px: largest shorter side of a resized style picture at style_scale=1, see `style_size`; None: no limit.
+        style_scale: size of the strokes, as a factor on the style picture's size.
         tile_px: larger pictures pass through the network in tiles of this side, with the whole picture's statistics.
         widths, groups, experts: of a network that is trained anew; see `swift.Swift`.
         recolor: share of the paintings of a training whose colors are changed at random: a network that saw few
@@ -368,9 +387,10 @@ class SwiftSettings:
         ArgumentError: a value that it cannot have.
     """
 
-    model: str | None = None
+    model: str = "bundled"
     alpha: float = 1.0
     style_px: int | None = 512
+    style_scale: float = 1.0
     tile_px: int = 2048
     widths: Sequence[int] = (24, 48, 96)
     groups: Sequence[int] = (8, 16, 16)
@@ -386,8 +406,7 @@ class SwiftSettings:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.model is not None:
-            text("model", self.model, "runs/mine/model.safetensors")
+        text("model", self.model, "bundled")
         number("alpha", self.alpha, 0, 1)
         number("recolor", self.recolor, 0, 1)
         flags(balance=self.balance, compile=self.compile)
@@ -395,7 +414,8 @@ class SwiftSettings:
         whole("experts", self.experts, 1, 64)
         whole("tile_px", self.tile_px, 256, LARGEST_PX)
         if self.style_px is not None:
-            whole("style_px", self.style_px, 64, LARGEST_PX)
+            whole("style_px", self.style_px, LEAST_STYLE_PX, LARGEST_PX)
+        number("style_scale", self.style_scale, LEAST_SCALE, MOST_SCALE)
         for argument, numbers in (("widths", self.widths), ("groups", self.groups)):
             if isinstance(numbers, str) or not isinstance(numbers, Sequence) or len(numbers) != 3:
                 raise ArgumentError(argument, f"={numbers}: give three whole numbers, such as [24,48,96]")
@@ -405,6 +425,33 @@ class SwiftSettings:
                 raise ArgumentError("groups", f"={list(self.groups)}: {width} channels are no multiple of {group}")
         _ = self.recipe
 
+    def style_size(self, style: tuple[int, int], pixels: int) -> tuple[int, int]:
+        """The (height, width) at which a style picture is read, for a photo with so many pixels.
+
+        It has as many pixels as the photo, so that its strokes are as large beside the photo as in the painting, and as
+        the measures compare the two. In larger photos than the network was trained on, strokes stay smaller.
+
+        Examples:
+            >>> SwiftSettings().style_size((600, 800), 300 * 400)
+            (300, 400)
+            >>> SwiftSettings(style_scale=0.5).style_size((600, 800), 3000 * 4000)
+            (256, 342)
+        """
+        from nstexp.core.resize import size_for_pixels, size_for_shorter_side  # torch is slow to import
+
+        found = size_for_pixels(style, pixels)
+        if self.style_px is not None and min(found) > self.style_px:
+            found = size_for_shorter_side(style, self.style_px)
+        if min(found) < LEAST_STYLE_PX:
+            found = size_for_shorter_side(style, LEAST_STYLE_PX)
+        height, width = (max(1, round(side * self.style_scale)) for side in found)
+        return height, width
+
     @property
     def recipe(self) -> Recipe:
         return Recipe(self.max_steps, self.optimizer, self.optimizers, self.schedule, self.schedules)
+
+
+def swift_path(model: str) -> Path:
+    """The file of a network of method=swift: `bundled`, or a path as the user gave it."""
+    return SWIFT if model == "bundled" else Path(str(model)).expanduser()

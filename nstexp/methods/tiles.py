@@ -61,13 +61,17 @@ def part_of(image: Tensor, part: Part) -> Tensor:
     return image[..., rows, columns]
 
 
-def tile_parts(tile_px: int, size: tuple[int, int], margin: int, unit: int) -> Iterator[tuple[Part, Part, Part]]:
+def tile_parts(
+    tile_px: int, size: tuple[int, int], margin: int, unit: int, wraps: bool = False
+) -> Iterator[tuple[Part, Part, Part]]:
     """Three parts for every tile of a picture of (height, width): the tile with its margin within the picture, the tile
     within that part, and the tile within the picture.
 
     Args:
         tile_px, margin: as for `in_tiles`.
         unit: tiles start at multiples of this number of pixels.
+        wraps: True: the picture goes on beyond its edges, and the first part is one of the picture that `torus.wrapped`
+            has extended by `margin` on each side.
     """
     tile = max(unit, tile_px // unit * unit)
     for top in range(0, size[0], tile):
@@ -75,6 +79,11 @@ def tile_parts(tile_px: int, size: tuple[int, int], margin: int, unit: int) -> I
             rows, columns = (
                 slice(start, min(start + tile, side)) for start, side in zip((top, left), size, strict=True)
             )
+            if wraps:
+                outer = slice(rows.start, rows.stop + 2 * margin), slice(columns.start, columns.stop + 2 * margin)
+                within = (slice(margin, margin + part.stop - part.start) for part in (rows, columns))
+                yield outer, (next(within), next(within)), (rows, columns)
+                continue
             outer = _grown(rows, margin, size[0]), _grown(columns, margin, size[1])
             inner = _within(rows, outer[0]), _within(columns, outer[1])
             yield outer, inner, (rows, columns)

@@ -201,7 +201,7 @@ def in_home(home, monkeypatch):
 
 
 def test_terms_are_all_or_refused():
-    assert len(TERMS) == 11
+    assert len(TERMS) == 13
 
 
 @pytest.mark.slow

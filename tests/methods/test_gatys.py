@@ -9,6 +9,7 @@ from pictures import smooth_picture
 
 from nstexp.core.errors import Stopped, UserError
 from nstexp.core.losses import ContentLoss, GramLoss, IdentityLoss
+from nstexp.core.optim.descent import GradientDescent
 from nstexp.methods.base import Controls, Style
 from nstexp.methods.gatys import Gatys
 
@@ -30,6 +31,25 @@ def test_the_loss_falls(optimizer, init):
     result = stylized(gatys, content, style[0])
     begun, ended = (loss_of(gatys, image, content, style) for image in (run.start.clamp(0, 1), result))
     assert ended < begun * (0.99 if optimizer == "sgd" else 0.9)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "torch_lbfgs", "adam", "limited"])
+def test_optimizers_go_on_at_each_level(optimizer):
+    """An optimizer that kept the image of the level before would change nothing."""
+    others = {"torch_lbfgs": partial(torch.optim.LBFGS, max_iter=1), "limited": partial(GradientDescent, lr=1.0)}
+    gatys = make_gatys(optimizers=OPTIMIZERS | others, optimizer=optimizer, levels=2, coarse_steps=6)
+    run = gatys.optimization(smooth_picture(64, 64), [Style(smooth_picture(64, 64, 1)[0])], Controls())
+    begun = []
+    start_level = run._start_level
+    run._start_level = lambda level: (start_level(level), begun.append(run.image().detach().clone()))
+    gatys.trainer().fit(run, [0] * 100)
+    assert len(begun) == 1
+    assert float((run.image() - begun[0]).abs().mean()) > 1e-4
+
+
+def test_decay_of_a_learning_rate_that_does_not_exist_is_refused():
+    with pytest.raises(UserError, match=r"method.lr_decay=0.9: method.optimizer=lbfgs has no learning rate"):
+        stylized(make_gatys(lr_decay=0.9))
 
 
 @pytest.mark.slow
