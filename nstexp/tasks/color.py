@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from nstexp.core.color import chroma, color_moments, luminance, match_color, match_moments
-from nstexp.core.errors import Stopped, UserError
-from nstexp.interrupts import held
-from nstexp.methods.base import Controls, Style, Stylizer
+from nstexp.core.errors import UserError
+from nstexp.methods.base import Style, Stylizer, size_of
 from nstexp.tasks.request import Color
 
 # Limits of the difference of gray levels: a result below the first is flat, and may be flat if an input is below the
@@ -31,38 +30,6 @@ def check_pictures(color: str, styles: Sequence[Style]) -> None:
     missing = [style.name for style in styles if style.image is None]
     if color == "match" and missing:
         raise UserError(f"color=match needs the picture of the style {missing[0]}, which is not on this machine")
-
-
-def redraw(
-    method: Stylizer, content: Tensor, styles: Sequence[Style], controls: Controls, color: Color, strength: float
-) -> Tensor:
-    """Stylize with the colors that `color` asks for: `prepare_colors`, `method.stylize`, `finish_colors`.
-
-    Args:
-        content: RGB (B, 3, H, W) in [0, 1].
-        strength: see `Request.color_strength`.
-
-    Returns:
-        The result, RGB (B, 3, H, W) in [0, 1].
-
-    Raises:
-        UserError: the method's result is not a picture, see `check_made`.
-        Stopped: the method stopped early, or the user interrupted; the exception has the best picture so far.
-    """
-    given, given_styles = prepare_colors(color, strength, content, styles)
-    try:
-        picture = method.stylize(given, given_styles, controls)
-    except Stopped as stop:
-        if stop.image is not None:
-            with held():
-                stop.image = finish_colors(color, strength, stop.image, content, styles)
-        raise
-    check_made(picture, given, given_styles, method, controls.name)
-    with held() as hold:
-        picture = finish_colors(color, strength, picture, content, styles)
-    if hold.asked:
-        raise Stopped("interrupted at the end", picture, interrupted=True)
-    return picture
 
 
 def check_made(made: Tensor, content: Tensor, styles: Sequence[Style], method: Stylizer, name: str) -> None:
@@ -105,7 +72,7 @@ def prepare_colors(
 ) -> tuple[Tensor, Sequence[Style]]:
     """Recolor the inputs of a method as `color` asks (Gatys et al. 2017, section 5).
 
-    Each style is compared with the part of the content where its mask applies.
+    Each style, inside its `part`, is compared with the part of the content where its mask applies.
         none, match: the inputs are returned unchanged.
         preserve: the style pictures, and the pictures of fine strokes, get the content's color mean and covariance
             (form `sym`), blended by `strength`.
@@ -167,8 +134,9 @@ def finish_colors(color: Color, strength: float, picture: Tensor, content: Tenso
 def _preserved(style: Style, content: Tensor, strength: float) -> Style:
     wanted = color_moments(content, style.mask)
 
-    def recolor(image: Tensor) -> Tensor:
-        return torch.lerp(image, match_moments(image, color_moments(image), wanted), strength).clamp(0, 1)
+    def recolor(style: Style, image: Tensor) -> Tensor:
+        own = color_moments(image, style.part_at(size_of(image)))
+        return torch.lerp(image, match_moments(image, own, wanted), strength).clamp(0, 1)
 
     return _recolored(style, recolor)
 
@@ -176,26 +144,31 @@ def _preserved(style: Style, content: Tensor, strength: float) -> Style:
 def _only_luminance(style: Style, content: Tensor, strength: float) -> Style:
     wanted = color_moments(content, style.mask)[0]
 
-    def without_chroma(image: Tensor) -> Tensor:
+    def without_chroma(style: Style, image: Tensor) -> Tensor:
         # Luminance is linear, so the luminance of the mean color is the mean luminance.
-        shift = float(luminance((wanted - color_moments(image)[0]).view(3, 1, 1)))
+        own = color_moments(image, style.part_at(size_of(image)))[0]
+        shift = float(luminance((wanted - own).view(3, 1, 1)))
         return torch.lerp(image, (luminance(image) + shift).clamp(0, 1), strength)
 
     return _recolored(style, without_chroma)
 
 
-def _recolored(style: Style, recolor: Callable[[Tensor], Tensor]) -> Style:
-    image, fine = (None if picture is None else recolor(picture) for picture in (style.image, style.fine))
+def _recolored(style: Style, recolor: Callable[[Style, Tensor], Tensor]) -> Style:
+    image = None if style.image is None else recolor(style, style.image)
+    fine = None if style.fine is None else recolor(replace(style, part=None), style.fine)  # the part is of the picture
     return replace(style, image=image, fine=fine)
 
 
 def _in_style_colors(picture: Tensor, styles: Sequence[Style]) -> Tensor:
     """The picture with the styles' color mean and covariance, see `finish_colors`."""
+    parts = [style.part_at(size_of(style.picture)) for style in styles]
     if styles[0].mask is None:
-        return match_color(picture, [style.picture for style in styles], [style.share for style in styles])
+        pictures, shares = [style.picture for style in styles], [style.share for style in styles]
+        return match_color(picture, pictures, shares, parts=parts)
     regions = torch.stack([style.share * style.mask for style in styles if style.mask is not None]).to(picture)
     regions /= regions.sum(0)
     result = torch.zeros_like(picture)
-    for style, region in zip(styles, regions, strict=True):
-        result += region * match_moments(picture, color_moments(picture, region), color_moments(style.picture))
+    for style, region, part in zip(styles, regions, parts, strict=True):
+        wanted = color_moments(style.picture, part)
+        result += region * match_moments(picture, color_moments(picture, region), wanted)
     return result

@@ -1,46 +1,38 @@
-"""`task=evaluate`: one or several methods on all pairs of photo and painting, scored by the same measures."""
+"""`task=evaluate`: methods, and pictures of other programs, on all pairs of photo and painting, scored alike."""
 
 import logging
 import re
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count, product
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from nstexp.core.errors import Stopped, UserError, choice, whole
-from nstexp.core.measures import Scorer, SetScorer
+from nstexp.core.measures import Scorer
 from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_side
 from nstexp.media.images import load_image
 from nstexp.media.paths import find_images, unique_names
-from nstexp.media.sheet import miniature, thumbnail
-from nstexp.methods.base import Controls, Style, Stylizer, learned_styles, size_of
-from nstexp.outputs import MEAN_OF, WHY_THE_PAINTING_IS_NOT_0, RunFolder
-from nstexp.tasks.color import check_learned, redraw
+from nstexp.methods.base import Controls, LearnedStyle, Style, Stylizer, learned_styles, size_of
+from nstexp.outputs import RunFolder
+from nstexp.tasks.color import check_learned
+from nstexp.tasks.finish import Finish, redraw
+from nstexp.tasks.given import Given, Key, fitted
+from nstexp.tasks.pairs import chosen_pairs
 from nstexp.tasks.request import Request
-from nstexp.tasks.sheet import evaluation_sheet
-from nstexp.tasks.styles import find_styles
+from nstexp.tasks.results import Picture, Results
+from nstexp.tasks.scores import REFERENCES
+from nstexp.tasks.styles import check_accepted, check_photo, find_styles
+from nstexp.tasks.unfinished import UnfinishedRun
 
 log = logging.getLogger(__name__)
 
 Crop = Literal["none", "square"]
-REFERENCES = ("photo", "painting")
 COLD_BELOW_SECONDS = 5.0  # for slower pictures, the extra cost of the first call is small in comparison
-CELL_PX, LEAST_CELL_PX, LARGEST_SIDE_PX = 256, 64, 20_000
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An input picture: its name, and RGB (3, H, W) in [0, 1]."""
-
-    name: str
-    image: Tensor
 
 
 def evaluate(
@@ -50,11 +42,16 @@ def evaluate(
     scorer: Scorer | None,
     crop: Crop = "none",
     curve_every_n_steps: int = 0,
+    pairs: int | None = None,
+    given: Given | None = None,
+    identity: str = "",
+    checkpoint_minutes: float | None = 5.0,
 ) -> Path:
     """Stylize every content in every style with every method; returns the path of scores.csv.
 
     The run folder gets one PNG per pair and method, scores.csv (a row per pair and method, and rows `photo` and
-    `painting` with the scores of the unchanged inputs), grid.png with all pictures, and on request curve.csv.
+    `painting` with the scores of the unchanged inputs), means.csv (the means, with 95 % intervals), grid.png with all
+    pictures, and on request curve.csv. Pictures that other programs made get rows like those of a method.
 
     The times of pictures in a style that is new to the method are reported separately (`new_style`), since they include
     the cost of the style, such as its encoding. The first picture of a fast method is timed a second time, since the
@@ -67,6 +64,11 @@ def evaluate(
         scorer: the measures; None: only measure times.
         crop: `square` resizes photos and paintings to `image_px` on the shorter side and crops to the center.
         curve_every_n_steps: steps between the scores of unfinished pictures in curve.csv; 0: no curve.
+        pairs: how many pairs to take, see `chosen_pairs`; None: every photo in the style of every painting.
+        given: finished pictures of other programs, which are resized to the sizes of their photos.
+        identity: digest of everything in the configuration of the methods that can change the results.
+        checkpoint_minutes: minutes between two savings of what is finished, and of the state of an unfinished picture,
+            from which the same command goes on; None: never. The unit is a pair with all its methods.
 
     Raises:
         UserError: invalid input; or some pictures failed (raised after all others are done).
@@ -74,47 +76,99 @@ def evaluate(
     """
     learned = [learned_styles(method) for method in methods.values()]
     check_learned(request.color, any(names is not None for names in learned))
-    _check(methods, crop, request.image_px, curve_every_n_steps, measured=scorer is not None)
-
-    def square_or_whole(path: Path, longer_side_px: int | None, background: str = "white") -> Tensor:
-        image = load_image(path, request.max_input_megapixels, background)
-        return _sized(image, longer_side_px, crop, request.image_px)
+    check_photo(request)
+    for label, method in methods.items():
+        check_accepted(Request(None, seamless=request.seamless), method, label)
+    finish = Finish.of(request)
+    given = given or Given()
+    labels = (*methods, *given.folders)
+    folder.summary.method = ",".join(labels)
+    _check(labels, given.folders, crop, request.image_px, curve_every_n_steps, measured=scorer is not None)
 
     paths = find_images("" if request.content is None else request.content, "content")
-    # Methods without learned styles get the pictures from which the other methods have learned.
-    known = [names for names in learned if names is not None]
-    merged = {name: style for names in known for name, style in names.items()}
-    paintings: list[tuple[str, Path]] = []
-    for name, path in find_styles(request.style, merged or None, others=len(known) < len(learned)):
-        if path is None:
-            raise UserError(f"style={name}: its picture, which the measures compare with, is not on this machine")
-        paintings.append((name, path))
+    paintings = _paintings(request, learned)
+    read = _Reader(request, crop)
     contents = [
-        Picture(name, square_or_whole(path, request.image_px, request.background))
+        Picture(name, read(path, request.image_px, request.background))
         for name, path in zip(unique_names(paths), paths, strict=True)
     ]
-    combinations = product(contents, paintings, methods)
-    names = [f"{content.name}_{style}_{label}.png" for content, (style, _), label in combinations]
-    folder.inputs.add([*paths, *(path for _, path in paintings)])
-    folder.check("scores.csv", "grid.png", *(["curve.csv"] if curve_every_n_steps else []), *names)
-    work = _Evaluation(methods, folder, scorer, request, curve_every_n_steps)
-    work.total = len(contents) * len(paintings) * len(methods)
+    chosen = chosen_pairs([photo.name for photo in contents], [name for name, _ in paintings], pairs)
+    files, seconds = given.find(chosen), given.seconds(chosen)
+    names = [f"{content}_{style}_{label}.png" for (content, style), label in product(chosen, methods)]
+    folder.inputs.add([*paths, *(path for _, path in paintings), *finish.files, *files.values()])
+    folder.check("scores.csv", "means.csv", "grid.png", *(["curve.csv"] if curve_every_n_steps else []), *names)
+    inputs = _inputs(chosen, dict(zip((photo.name for photo in contents), paths, strict=True)), dict(paintings), files)
+    unfinished = None
+    if checkpoint_minutes is not None:
+        made_of = f"{identity} {crop} {curve_every_n_steps} {_measured_by(scorer)}"
+        unfinished = UnfinishedRun(folder, " ".join([made_of, *folder.summary.versions.values()]), checkpoint_minutes)
+    results = Results(folder, scorer, labels, files)
+    work = _Evaluation(methods, results, request, finish, curve_every_n_steps, seconds, unfinished, inputs)
     try:
         for name, path in paintings:
-            # Paintings are loaded one at a time, since they can be large.
-            work.one_style(contents, Picture(name, square_or_whole(path, None)))
+            of_it = [photo for photo in contents if (photo.name, name) in chosen]
+            if of_it:  # paintings are loaded one at a time, since they can be large
+                work.one_style(of_it, Picture(name, read(path, None)))
     except KeyboardInterrupt:
         message = f"interrupted at picture {work.begun} of {work.total}; the finished pictures are in {folder.path}"
-        raise Stopped(message, interrupted=True) from None
+        raise Stopped(f"{message}{work.interrupt()}", interrupted=True) from None
     finally:
-        work.finish(contents)
-    if work.failures:
-        raise UserError(f"{len(work.failures)} of {work.total} pictures failed, the first: {work.failures[0]}")
+        results.finish(contents)
+    if work.failures:  # what is kept stays, so that only these are made again
+        how = "" if unfinished is None else unfinished.how_to_continue()
+        raise UserError(f"{len(work.failures)} of {work.total} pictures failed, the first: {work.failures[0]}{how}")
+    if unfinished is not None:
+        unfinished.end()
     return folder.path / "scores.csv"
 
 
+class _Reader:
+    """Reads photos and paintings at the size of the evaluation."""
+
+    def __init__(self, request: Request, crop: Crop) -> None:
+        self.request, self.crop = request, crop
+
+    def __call__(self, path: Path, longer_side_px: int | None, background: str = "white") -> Tensor:
+        """RGB (3, H, W), resized to the longer side, or with `crop=square` to a square with the side `image_px`."""
+        image = load_image(path, self.request.max_input_megapixels, background)
+        remedy = "set image_px smaller"
+        if self.crop == "none":
+            return resize(image, size_for_longer_side(size_of(image), longer_side_px), remedy=remedy)
+        side = self.request.image_px
+        assert side is not None  # see `_check`
+        image = resize(image, size_for_shorter_side(size_of(image), side), remedy=remedy)
+        top, left = ((length - side) // 2 for length in image.shape[-2:])
+        return image[:, top : top + side, left : left + side].contiguous()
+
+
+def _paintings(request: Request, learned: Sequence[Mapping[str, LearnedStyle] | None]) -> list[tuple[str, Path]]:
+    """The names and files of the paintings.
+
+    Args:
+        request: names them.
+        learned: for each method, the styles that it has learned; None: it takes any painting.
+
+    Raises:
+        UserError: a learned style whose picture is not on this machine.
+    """
+    # Methods without learned styles get the pictures from which the other methods have learned.
+    known = [names for names in learned if names is not None]
+    merged = {name: style for names in known for name, style in names.items()}
+    found: list[tuple[str, Path]] = []
+    for name, path in find_styles(request.style, merged or None, others=len(known) < len(learned)):
+        if path is None:
+            raise UserError(f"style={name}: its picture, which the measures compare with, is not on this machine")
+        found.append((name, path))
+    return found
+
+
 def _check(
-    methods: Mapping[str, Stylizer], crop: str, image_px: int | None, curve_every_n_steps: int, measured: bool
+    labels: Sequence[str],
+    given: Iterable[str],
+    crop: str,
+    image_px: int | None,
+    curve_every_n_steps: int,
+    measured: bool,
 ) -> None:
     whole("task.curve_every_n_steps", curve_every_n_steps)
     choice("task.crop", crop, get_args(Crop))
@@ -122,108 +176,166 @@ def _check(
         raise UserError("task.crop=square needs a side: set image_px, such as image_px=512")
     if curve_every_n_steps and not measured:
         raise UserError("task.curve_every_n_steps needs measures: set measure=true and choose some by metrics=[...]")
-    for label in methods:
+    if not labels:
+        raise UserError("there is nothing to evaluate: choose methods, such as method=[adain,swift], or give results")
+    for label in labels:
+        key = "results" if label in given else "task.methods"
         if label in REFERENCES or not re.fullmatch(r"[\w.+=-]+", label):
             raise UserError(
-                f"task.methods: '{label}' cannot be the name of a method: use letters, digits and . _ + = - only, and "
+                f"{key}: '{label}' cannot be the name of a method: use letters, digits and . _ + = - only, and "
                 f"neither {' nor '.join(REFERENCES)}"
             )
+        if labels.count(label) > 1:
+            raise UserError(f"results: '{label}' is also the name of a method, write results={{another: folder}}")
+
+
+def _measured_by(scorer: Scorer | None) -> str:
+    """A text that changes with the measures."""
+    return "" if scorer is None else f"{sorted(scorer.described().items())} {sorted(scorer.set_names)}"
+
+
+def _inputs(
+    pairs: Iterable[tuple[str, str]],
+    photos: Mapping[str, Path],
+    paintings: Mapping[str, Path],
+    given: Mapping[Key, Path],
+) -> dict[tuple[str, str], list[Path]]:
+    """Pair of photo and painting -> the files on which its pictures and scores depend."""
+    found = {(content, style): [photos[content], paintings[style]] for content, style in pairs}
+    for (_, style, content), file in given.items():
+        found[content, style].append(file)
+    return found
 
 
 class _Evaluation:
-    """The rows and pictures of one evaluation so far."""
+    """Makes and reads the pictures of one evaluation."""
 
     def __init__(
         self,
         methods: Mapping[str, Stylizer],
-        folder: RunFolder,
-        scorer: Scorer | None,
+        results: Results,
         request: Request,
+        finish: Finish,
         curve_every_n_steps: int,
+        seconds: Mapping[Key, float],
+        unfinished: UnfinishedRun | None,
+        inputs: Mapping[tuple[str, str], Sequence[Path]],
     ) -> None:
-        self.methods, self.folder, self.scorer = methods, folder, scorer
-        self.request, self.curve_every_n_steps = request, curve_every_n_steps
-        self.rows: list[dict[str, Any]] = []
-        self.curve: list[dict[str, Any]] = []
-        self.files: dict[tuple[str, str, str], Path] = {}  # (method, style, content) -> file
-        self.styles: dict[str, Image.Image] = {}  # thumbnails
+        self.methods, self.results, self.request, self.of_results = methods, results, request, finish
+        self.curve_every_n_steps, self.seconds = curve_every_n_steps, seconds
+        self.unfinished, self.inputs = unfinished, inputs
         self.failures: list[str] = []
-        self.total, self.begun = 0, 0
+        self.total, self.begun = len(inputs) * len(results.labels), 0
         self.warm: set[str] = set()  # methods that have made a picture
-        self.sets: dict[str, SetScorer] = {}
-        if scorer is not None:
-            for label in (*methods, "photo"):
-                if (scores := scorer.of_set()) is not None:
-                    self.sets[label] = scores
+        self.more: dict[str, dict[str, Any]] = {}  # picture of the pair -> what a later run needs to add it again
+        self.done = self._done_before()
+
+    def _done_before(self) -> set[str]:
+        """The pictures that an earlier run finished, of pairs of which all files are still there."""
+        files: dict[str, Path] = {}
+        inputs: dict[str, Sequence[Path]] = {}
+        for (content, style), of_pair in self.inputs.items():
+            made = {self.results.name(key): self.results.file(key) for key in self._keys(content, style)}
+            if all(file.exists() for file in made.values()):
+                files |= made
+                inputs |= dict.fromkeys(made, of_pair)
+        return set() if self.unfinished is None else self.unfinished.restore(files, inputs)
+
+    def _keys(self, content: str, style: str) -> list[Key]:
+        return [(label, style, content) for label in self.results.labels]
 
     def one_style(self, contents: Sequence[Picture], style: Picture) -> None:
-        """Stylize every content in one style with every method."""
-        self.styles[style.name] = miniature(style.image, CELL_PX)
-        for scores in self.sets.values():
-            scores.add_style(style.image)
+        """Stylize every content in one style with every method, and score the given pictures."""
+        self.results.add_style(style)
         # Each method gets the same tensor for every content, so that it recognizes a style it has processed.
-        given: dict[str, Tensor] = {}
-        for content, label in product(contents, self.methods):
-            self.begun += 1
-            log.info("picture %d of %d: %s, %s, %s", self.begun, self.total, content.name, style.name, label)
-            try:
-                self._one(content, style, label, given)
-            except (UserError, Stopped) as error:
-                if isinstance(error, Stopped) and error.interrupted:
-                    raise Stopped(f"{content.name}, {style.name}, {label}: {error}", None, True) from None
-                self.failures.append(f"{content.name}, {style.name}, {label}: {error}")
-                log.error("%s", self.failures[-1])
-            if label == [*self.methods][-1]:
-                self._references(content, style)
+        known: dict[str, Tensor] = {}
+        for content in contents:
+            keys, failed = self._keys(content.name, style.name), len(self.failures)
+            names = [self.results.name(key) for key in keys]
+            before = self.done.issuperset(names)
+            self.more.clear()
+            for key, name in zip(keys, names, strict=True):
+                self.begun += 1
+                place = f"{self.begun} of {self.total}: {content.name}, {style.name}, {key[0]}"
+                log.info("picture %s%s", place, ", done before" if before else "")
+                if before and self.unfinished is not None:
+                    self.results.add_known(key, self.unfinished.more_of(name))
+                else:
+                    self._attempt(content, style, key[0], known)
+            references = self.results.folder.summary.references.get(names[0]) if before else None
+            self.results.add_references(content, style, references)
+            if self.unfinished is not None and not before and len(self.failures) == failed:
+                self.unfinished.finish(dict.fromkeys(names, self.inputs[content.name, style.name]), self.more)
 
-    def _one(self, content: Picture, style: Picture, label: str, given: dict[str, Tensor]) -> None:
-        name = self._name(content.name, style.name, label)
-        method, watching, due, new_style = self.methods[label], 0.0, 1, label not in given
-        image = given.setdefault(label, style.image)
+    def _attempt(self, content: Picture, style: Picture, label: str, known: dict[str, Tensor]) -> None:
+        """Make or read a picture, and score it; a failure is recorded, and the others go on."""
+        try:
+            if label in self.methods:
+                self._one(content, style, label, known)
+            else:
+                self._given(content, style, label)
+        except (UserError, Stopped) as error:
+            if isinstance(error, Stopped) and error.interrupted:
+                message = f"{content.name}, {style.name}, {label}: {error}{self.interrupt()}"
+                raise Stopped(message, None, True) from None
+            self.failures.append(f"{content.name}, {style.name}, {label}: {error}")
+            log.error("%s", self.failures[-1])
+
+    def interrupt(self) -> str:
+        """The run is interrupted: keep what is finished; returns the end of the message."""
+        if self.unfinished is None:
+            return ""
+        self.unfinished.interrupt()
+        return self.unfinished.how_to_continue()
+
+    def _given(self, content: Picture, style: Picture, label: str) -> None:
+        """Score a picture that another program made."""
+        key = (label, style.name, content.name)
+        picture = load_image(self.results.file(key), self.request.max_input_megapixels)
+        resized = size_of(picture) != size_of(content.image)
+        picture, alike = fitted(picture, size_of(content.image))
+        seconds, size = self.seconds.get(key), (resized, not alike)
+        self.more[self.results.name(key)] = self.results.add(label, picture, content, style, seconds, size=size)
+
+    def _one(self, content: Picture, style: Picture, label: str, known: dict[str, Tensor]) -> None:
+        name, results = self.results.name((label, style.name, content.name)), self.results
+        method, watching, due, new_style = self.methods[label], 0.0, 1, label not in known
+        image = known.setdefault(label, style.image)
 
         def watch(step: int, picture: Tensor) -> None:
             nonlocal watching, due
-            assert self.scorer is not None  # a curve needs measures, see `_check`
+            assert results.scorer is not None  # a curve needs measures, see `_check`
             if step >= due:  # some optimizers take several steps at once
                 due = (step // self.curve_every_n_steps + 1) * self.curve_every_n_steps
                 begun = time.perf_counter()
-                scores = self.scorer(picture[0].cpu(), content.image, [(style.image, 1.0)])
-                self.curve.append({**labels, "step": step, **scores})
+                scores = results.scorer(picture[0].cpu(), content.image, [(style.image, 1.0)])
+                results.curve.append({**labels, "step": step, **scores})
                 watching += time.perf_counter() - begun
 
         labels = {"content": content.name, "style": style.name, "method": label}
-        controls = Controls(name, f"{name}/", self.request.seed, watch=watch if self.curve_every_n_steps else None)
-        picture, seconds = self._redraw(method, content, Style(image, name=style.name), controls)
+        controls = Controls(
+            name,
+            f"{name}/",
+            self.request.seed,
+            seamless=self.request.seamless,
+            watch=watch if self.curve_every_n_steps else None,
+        )
+        going_on = controls
+        if self.unfinished is not None:
+            self.unfinished.begin(name, self.inputs[content.name, style.name])
+            if getattr(method, "optimizes", False) and not self.curve_every_n_steps:  # a curve needs all steps
+                going_on = replace(controls, unfinished=self.unfinished)
+        picture, seconds = self._redraw(method, content, Style(image, name=style.name), going_on)
         seconds -= watching
+        if going_on.unfinished is not None:
+            seconds += going_on.unfinished.seconds_before
         if label not in self.warm and seconds < COLD_BELOW_SECONDS:
-            given[label] = image.clone()  # a new tensor, so that the method computes the style's statistics again
+            known[label] = image.clone()  # a new tensor, so that the method computes the style's statistics again
             quiet = replace(controls, recorded=False, watch=None)
-            seconds = self._redraw(method, content, Style(given[label], name=style.name), quiet)[1]
+            seconds = self._redraw(method, content, Style(known[label], name=style.name), quiet)[1]
         self.warm.add(label)
-        self._record(name, picture, content, style, {**labels, "new_style": new_style}, seconds)
-
-    def _record(
-        self, name: str, picture: Tensor, content: Picture, style: Picture, labels: dict[str, Any], seconds: float
-    ) -> None:
-        """Write a finished picture and its scores."""
-        label = labels["method"]
-        self.files[label, style.name, content.name] = self.folder.save_picture(picture[0], f"{name}.png")
-        numbers = {"stylize_seconds": round(seconds, 4)}
-        if self.scorer is not None:
-            numbers |= self.scorer(picture[0], content.image, [(style.image, 1.0)])
-        if label in self.sets:
-            self.sets[label].add(picture[0], numbers)
-        self.folder.record_metrics(name, numbers)
-        self.rows.append({**labels, **numbers})
-        self._write()
-
-    def _name(self, content: str, style: str, label: str) -> str:
-        """The name of a picture; a number is appended if underscores in its parts lead to a name that is taken."""
-        triple = (label, style, content)
-        taken = {path.stem for key, path in self.files.items() if key != triple}
-        name = f"{content}_{style}_{label}"
-        candidates = (name if n == 1 else f"{name}_{n}" for n in count(1))
-        return next(candidate for candidate in candidates if candidate not in taken)
+        results.folder.save_picture(picture[0], f"{name}.png")
+        self.more[name] = results.add(label, picture[0], content, style, seconds, new_style)
 
     def _redraw(self, method: Stylizer, content: Picture, style: Style, controls: Controls) -> tuple[Tensor, float]:
         """The result (1, 3, H, W) and the time in seconds."""
@@ -233,100 +345,9 @@ class _Evaluation:
             encoder.memory.clear()
         _synchronize()
         begun = time.perf_counter()
-        picture = redraw(
-            method, content.image[None], [style], controls, self.request.color, self.request.color_strength
-        )
+        picture = redraw(method, content.image[None], [style], controls, self.of_results)
         _synchronize()
         return picture.clamp(0, 1), time.perf_counter() - begun
-
-    def _references(self, content: Picture, style: Picture) -> None:
-        """Add rows for the unchanged photo and painting. They show whether a measure rewards doing nothing, or copying
-        the painting."""
-        if self.scorer is None:
-            return
-        references = self.scorer.references(content.image, [(style.image, 1.0)])
-        if "photo" in self.sets:
-            self.sets["photo"].add(content.image, references["photo"])
-        for label, numbers in references.items():
-            self.rows.append({"content": content.name, "style": style.name, "method": label, **numbers})
-        for label in self.methods:
-            if path := self.files.get((label, style.name, content.name)):
-                self.folder.record_references(path.stem, references, self.scorer.described())
-        self._write()
-
-    def _write(self) -> None:
-        self.folder.write_rows("scores.csv", self.rows)
-        if self.curve:
-            self.folder.write_rows("curve.csv", self.curve)
-
-    def finish(self, contents: Sequence[Picture]) -> None:
-        """Record and log the means, and draw the sheet with all pictures."""
-        means = mean_scores(self.rows)
-        for label, scores in self.sets.items():
-            means.setdefault(label, {}).update(scores.compute())
-            self.folder.summary.measured_with |= scores.described()
-        for name, least in min((scores.too_few() for scores in self.sets.values()), key=len, default={}).items():
-            log.warning("metrics: %s needs %d or more results and paintings, and is left out", name, least)
-        for label in self.methods:
-            if label in means:
-                self.folder.record_metrics(f"{MEAN_OF}{label}", means[label])
-        self.folder.summary.outputs = [str(self.folder.path / "scores.csv")] if self.rows else []
-        for line in table_lines(means):
-            log.info("%s", line)
-        if "painting" in means:
-            log.info("%s", WHY_THE_PAINTING_IS_NOT_0)
-        if self.files:
-            self._draw(contents)
-
-    def _draw(self, contents: Sequence[Picture]) -> None:
-        most = max(len(contents) + 1, len(self.styles) * len(self.methods) + 1)
-        px = max(LEAST_CELL_PX, min(CELL_PX, LARGEST_SIDE_PX // most))
-        photos = {photo.name: miniature(photo.image, px) for photo in contents}
-        made = {key: image for key, file in self.files.items() if (image := thumbnail(file, px)) is not None}
-        self.folder.save_sheet(evaluation_sheet(photos, self.styles, list(self.methods), made), "grid.png")
-
-
-def mean_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Averages per method and reference, from the rows of scores.csv.
-
-    Returns:
-        Label -> `pairs` (number of pairs), the mean of each measure, and the median times `seconds_per_picture` (styles
-        that the method has processed before) and `seconds_with_new_style`. Methods come first, then references.
-    """
-    result: dict[str, dict[str, float]] = {}
-    for label in dict.fromkeys(row["method"] for row in rows):
-        of_label = [row for row in rows if row["method"] == label]
-        means: dict[str, float] = {"pairs": len(of_label)}
-        for key in dict.fromkeys(key for row in of_label for key in row):
-            values = [row[key] for row in of_label if isinstance(row.get(key), float)]
-            if values and key != "stylize_seconds":
-                means[key] = statistics.fmean(values)
-        for key, new in (("seconds_per_picture", False), ("seconds_with_new_style", True)):
-            times = [row["stylize_seconds"] for row in of_label if row.get("new_style") is new]
-            if times:
-                means[key] = statistics.median(times)
-        result[label] = means
-    return {label: result[label] for label in sorted(result, key=lambda label: label in REFERENCES)}
-
-
-def table_lines(means: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Means as a table of aligned text lines: one row per measure, one column per method."""
-    measures = list(dict.fromkeys(key for numbers in means.values() for key in numbers))
-    first = max(map(len, measures), default=0)
-    yield " ".join([" " * first, *(f"{label:>12}" for label in means)])
-    for key in measures:
-        cells = (f"{numbers[key]:12.4g}" if key in numbers else f"{'-':>12}" for numbers in means.values())
-        yield " ".join([key.ljust(first), *cells])
-
-
-def _sized(image: Tensor, longer_side_px: int | None, crop: Crop, side_px: int | None) -> Tensor:
-    """A picture (3, H, W) resized to the longer side, or cropped to a square with `side_px`."""
-    if crop == "none":
-        return resize(image, size_for_longer_side(size_of(image), longer_side_px), remedy="set image_px smaller")
-    assert side_px is not None  # see `_check`
-    image = resize(image, size_for_shorter_side(size_of(image), side_px), remedy="set image_px smaller")
-    top, left = ((length - side_px) // 2 for length in image.shape[-2:])
-    return image[:, top : top + side_px, left : left + side_px].contiguous()
 
 
 def _synchronize() -> None:

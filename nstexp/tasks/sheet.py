@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, isqrt
 
 from PIL import Image
 
@@ -10,7 +10,16 @@ from nstexp.media.sheet import GAP_PX, beside, blank, padded, stacked, words
 
 LABEL_PX, LEAST_WIDTH_PX, MARGIN_PX = 110, 80, 16
 NO_STRIP = 0.6  # width / height; a sheet at least this wide stays in one column
+LEAST_CELL_PX, LARGEST_SIDE_PX = 32, 20_000
+LARGEST_PX = 40_000_000  # of all cells together; a picture of more takes long to open
 SHAPE = 4 / 3  # width / height that a sheet in several columns comes close to
+
+
+def cell_px(columns: int, rows: int, largest_px: int) -> int:
+    """The longer side of a picture in a sheet with this many columns and rows."""
+    return max(
+        LEAST_CELL_PX, min(largest_px, LARGEST_SIDE_PX // max(columns, rows), isqrt(LARGEST_PX // (columns * rows)))
+    )
 
 
 def evaluation_sheet(

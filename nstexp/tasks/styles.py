@@ -1,9 +1,10 @@
 """Style pictures as tasks use them: their files, shares, layers, fine strokes and masks."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,10 +13,14 @@ from nstexp.core.runtime.files import file_digest
 from nstexp.media import learned as learned_pictures
 from nstexp.media import samples
 from nstexp.media.images import load_image
-from nstexp.media.masks import load_masks
+from nstexp.media.masks import load_masks, load_style_mask
 from nstexp.media.paths import as_list, find_images, is_there, unique_names
-from nstexp.methods.base import LearnedStyle, Style, Stylizer, learned_styles
+from nstexp.methods.base import LearnedStyle, Style, Stylizer, learned_styles, size_of
+from nstexp.tasks.regions import RegionFinder, device_of
 from nstexp.tasks.request import Request
+
+if TYPE_CHECKING:  # only for the picture of the regions
+    from PIL import Image
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +34,30 @@ class Styles:
         files: the files of the style pictures, masks and fine strokes, which the run must not replace.
         masks: the files of the masks, one for each style; empty: no masks.
         max_input_megapixels: limit on one file.
+        regions: finds the regions of each content; None: the masks are files, or there are none.
     """
 
     pictures: list[Style]
     files: list[Path]
     masks: list[Path]
     max_input_megapixels: float
+    regions: RegionFinder | None = None
+
+    def on(self, content: Tensor, show: "Callable[[Image.Image], object] | None" = None) -> list[Style]:
+        """The styles with their masks for a content picture (3, H, W), RGB in [0, 1].
+
+        Args:
+            show: called with a picture of the regions, if they are found in the content.
+
+        Raises:
+            UserError: see `at`.
+        """
+        if self.regions is None:
+            return self.at(size_of(content))
+        found, memberships = self.regions.find(content, self.pictures)
+        if show is not None:
+            show(found.sheet(content, memberships))
+        return found.on(content, memberships)
 
     def at(self, size: tuple[int, int]) -> list[Style]:
         """The styles with their masks at the content's (height, width); `Style.image` stays the same object.
@@ -65,20 +88,24 @@ def read_styles(request: Request, method: Stylizer, name: str, compared: bool = 
     found = find_styles(request.style, learned)
     if request.style_combine != "weighted_loss" and len(found) == 1:
         raise UserError(f"style_combine={request.style_combine} needs two or more pictures in style=[...], there is 1")
-    mask_paths = _find_masks(request.masks, len(found))
+    mask_paths = _find_masks("masks", request.mask_files, len(found))
+    part_paths = _find_masks("style_masks", request.style_masks, len(found))
     fine_paths = [] if request.fine_style is None else find_images(request.fine_style, "fine_style")
-    if learned is not None and not compared:
+    regions = None if request.regions is None else finder_of(request.regions, request, method, name, len(found))
+    if learned is not None and not compared and regions is None:
         found = [(name, None) for name, _ in found]
     limit = request.max_input_megapixels
     styles = _load_styles(found, request.style_weights, limit, learned is not None)
     styles = _with_layers(styles, request.style_layers)
     styles = _with_fine(styles, fine_paths, limit)
-    if mask_paths and not all(style.share for style in styles):
+    styles = _with_parts(styles, part_paths, limit)
+    _check_pictures_of_regions(styles, regions)
+    if (mask_paths or regions) and not all(style.share for style in styles):
         raise UserError(
             f"style_weights={request.style_weights}: with masks each is larger than 0, or a region has no style"
         )
-    files = [*(path for _, path in found if path is not None), *mask_paths, *fine_paths]
-    return Styles(styles, files, mask_paths, limit)
+    files = [*(path for _, path in found if path is not None), *mask_paths, *part_paths, *fine_paths]
+    return Styles(styles, files, mask_paths, limit, regions)
 
 
 def check_accepted(request: Request, method: Stylizer, name: str) -> None:
@@ -92,12 +119,40 @@ def check_accepted(request: Request, method: Stylizer, name: str) -> None:
         "fine": ("fine_style", request.fine_style is not None),
         "combine": (f"style_combine={request.style_combine}", request.style_combine != "weighted_loss"),
         "masks": ("masks", request.masks is not None),
+        "style_masks": ("style_masks", request.style_masks is not None),
+        "seamless": ("seamless=true", request.seamless),
     }
     accepts, reasons = (getattr(method, key, getattr(Stylizer, key)) for key in ("accepts", "reasons"))
     for control, (key, wanted) in asked.items():
         if wanted and control not in accepts:
             reason = reasons.get(control, "leave it out, or choose another method")
             raise UserError(f"{key} does not work with method={name}: {reason}")
+
+
+def check_texture(request: Request, method: Stylizer, name: str) -> None:
+    """Raise a UserError unless the request and the method can make a texture, which needs no photo.
+
+    Args:
+        name: the method's name, for the message.
+    """
+    if "texture" not in getattr(method, "accepts", Stylizer.accepts):
+        raise UserError(f"content=null: method={name} redraws photos, so give one; method=gatys makes textures without")
+    if request.protected:
+        raise UserError("protect keeps more of a photo, and with content=null there is none: leave protect out")
+    if request.photorealism:
+        raise UserError("photorealism makes a result like its photo, and with content=null there is none: leave it out")
+    if request.regions is not None:
+        raise UserError(f"masks={request.masks} looks for regions in a photo, and with content=null there is none")
+    if request.color in ("preserve", "luminance") and request.color_strength:
+        raise UserError(
+            f"color={request.color} takes the colors of a photo, and with content=null there is none: leave color out"
+        )
+
+
+def check_photo(request: Request) -> None:
+    """Raise a UserError if a request with a photo sets a key of textures."""
+    if request.texture_px is not None:
+        raise UserError("texture_px is the size of a texture, which content=null makes: leave it out, or the photo")
 
 
 def find_styles(
@@ -144,13 +199,39 @@ def find_styles(
     return found
 
 
-def _find_masks(masks: str | Sequence[str] | None, styles: int) -> list[Path]:
+def _find_masks(key: str, masks: str | Sequence[str] | None, styles: int) -> list[Path]:
     if masks is None:
         return []
-    paths = find_images(masks, "masks")
+    paths = find_images(masks, key)
     if len(paths) != styles:
-        raise UserError(f"masks has {len(paths)} pictures for {styles} style pictures: give one each, in their order")
+        raise UserError(f"{key} has {len(paths)} pictures for {styles} style pictures: give one each, in their order")
     return paths
+
+
+def finder_of(count: int, request: Request, method: Stylizer, name: str, styles: int) -> RegionFinder:
+    """The finder of regions for masks=auto.
+
+    Args:
+        count: how many regions to look for.
+        name: the method's name, for messages.
+        styles: how many styles there are.
+
+    Raises:
+        UserError: the method draws whole styles, and there is only one.
+    """
+    by_parts = "style_masks" in getattr(method, "accepts", Stylizer.accepts)
+    if not by_parts and styles < 2:
+        raise UserError(
+            f"masks={request.masks}: method={name} draws each region in one whole style, so give two or more in "
+            "style=[...], or use method=adain"
+        )
+    return RegionFinder(count, request.seed, by_parts, device_of(method))
+
+
+def _check_pictures_of_regions(styles: Sequence[Style], regions: RegionFinder | None) -> None:
+    missing = [style.name for style in styles if style.image is None]
+    if regions is not None and missing:
+        raise UserError(f"masks=auto needs the picture of the style {missing[0]}, which is not on this machine")
 
 
 def checked_shares(count: int, weights: Sequence[float] | None) -> Sequence[float]:
@@ -198,6 +279,17 @@ def _with_layers(styles: list[Style], layers: Sequence[Sequence[str]] | None) ->
     if len(lists) != len(styles):
         raise UserError(f"style_layers has {len(lists)} lists for {len(styles)} style pictures")
     return [replace(style, layers=tuple(map(str, names))) for style, names in zip(styles, lists, strict=True)]
+
+
+def _with_parts(styles: list[Style], paths: list[Path], max_megapixels: float) -> list[Style]:
+    """The styles with the parts that `style_masks` names; a mask that is white everywhere restricts nothing."""
+    if not paths:
+        return styles
+    parts = [
+        load_style_mask(path, size_of(style.picture), max_megapixels, "style_masks")
+        for path, style in zip(paths, styles, strict=True)
+    ]
+    return [replace(s, part=None if bool((p == 1).all()) else p) for s, p in zip(styles, parts, strict=True)]
 
 
 def _with_fine(styles: list[Style], paths: list[Path], max_megapixels: float) -> list[Style]:

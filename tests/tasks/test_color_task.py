@@ -10,7 +10,7 @@ from nstexp.core.errors import UserError
 from nstexp.core.runtime.files import finite, json_text
 from nstexp.methods.base import Controls, Style
 from nstexp.outputs import RunFolder, read_summary
-from nstexp.tasks.color import redraw
+from nstexp.tasks.finish import Finish, redraw
 
 PHOTO, PAINTING = torch.rand(1, 3, 8, 9), torch.rand(3, 10, 7)
 
@@ -26,7 +26,7 @@ class Makes:
 
 
 def made(method: Makes, photo: torch.Tensor = PHOTO, painting: torch.Tensor = PAINTING, color: str = "none"):
-    return redraw(method, photo, [Style(painting, 1.0, name="p")], Controls("cat"), color, 1.0)
+    return redraw(method, photo, [Style(painting, 1.0, name="p")], Controls("cat"), Finish(color))
 
 
 NAN = torch.tensor(float("nan")).where(torch.arange(9) == 4, torch.rand(1, 3, 8, 9))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import re
 import statistics
 import subprocess
@@ -16,9 +17,11 @@ from helpers import SCRIPTS, picture, run_folders
 from PIL import Image
 
 from nstexp.core.errors import UserError
+from nstexp.core.intervals import bootstrap_mean
 from nstexp.core.measures import DEFAULT_NAMES
 from nstexp.outputs import objective, read_summary
-from nstexp.tasks.evaluate import mean_scores, table_lines
+from nstexp.tasks.pairs import chosen_pairs
+from nstexp.tasks.scores import differences, mean_rows, mean_scores, score_intervals, table_lines
 
 SMALL = (
     "task=evaluate", "image_px=48", "backbone=random", "backbone@metrics.encoder=random", "logger=none",
@@ -26,7 +29,7 @@ SMALL = (
 )  # fmt: skip
 GATYS = ("method.max_steps=4", "method.levels=1")
 INPUTS = ("content=[photo.png,other.png]", "style=[painting.jpg,second.png]")
-MEASURES = set(DEFAULT_NAMES) - {"halo"}  # which wants larger pictures than these
+MEASURES = set(DEFAULT_NAMES) - {"halo", "lpips"}  # which want larger pictures than these
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +64,12 @@ def test_every_pair_is_scored_beside_the_photo_and_the_painting(nstexp):
     assert all(Image.open(run / f"{c}_{s}_gatys.png").size for c, s in pairs)
     summary = read_summary(run)
     assert summary.metrics["photo_painting_gatys"]["ssim"] == float(made[0]["ssim"])
+    means = {(row["method"], row["measure"]): row for row in rows(run / "means.csv")}
+    assert {method for method, _ in means} == {"gatys", "photo", "painting"}
+    of_ssim = means["gatys", "ssim"]
+    assert [float(of_ssim[end]) for end in ("low", "high")] == summary.intervals["mean of gatys"]["ssim"]
+    assert float(of_ssim["low"]) < float(of_ssim["mean"]) < float(of_ssim["high"])
+    assert float(means["photo", "ssim"]["difference"]) == pytest.approx(1 - float(of_ssim["mean"]))
     mean = statistics.fmean(float(r["ssim"]) for r in made)
     assert summary.metrics["mean of gatys"]["ssim"] == pytest.approx(mean)
     assert summary.references["other_second_gatys"]["photo"]["content_loss"] == 0
@@ -167,12 +176,17 @@ def test_without_measures_only_time_is_taken(nstexp):
         ),
         (["task.curve_every_n_steps=5", "measure=false"], "task.curve_every_n_steps needs measures"),
         (
+            ["experiment=adain_fig3", "method=[gatys,adain]"],
+            "method=[gatys,adain]: the experiment has a table of methods already, task.methods; leave "
+            "method=[gatys,adain] out, or leave the experiment out and write task=evaluate method=[gatys,adain]",
+        ),
+        (
             ["method=[gatys,gtays]"],
             "Could not find 'method/gtays': method=... takes adain, cin, gatys, swift, texture_net",
         ),
         (
-            ["metrics.names=[ssim,lpips]"],
-            "metrics.names: lpips is not among the measures of this run: metrics=[default,lpips]",
+            ["metrics.names=[ssim,fid]"],
+            "metrics.names: fid is not among the measures of this run: metrics=[default,fid]",
         ),
         (["+metrics._target_=nstexp.core.my.Scorer"], "metrics._target_: every measure needs its own _target_"),
         (["metrics.longer_side_px=0"], "metrics.longer_side_px=0: give a whole number, 1 or larger"),
@@ -213,6 +227,54 @@ def test_means_are_over_pairs_and_times_are_medians():
     assert pairs.split() == ["pairs", "4", "1"]
     assert head.split() == ["a", "photo"]
     assert ssim.split() == ["ssim", "0.5", "1"]
+
+
+def scored(method: str, values: dict[tuple[str, str], float]) -> list[dict]:
+    return [{"content": c, "style": s, "method": method, "ssim": value} for (c, s), value in values.items()]
+
+
+PAIRS = {(f"c{n}", f"s{m}"): 0.1 * n + 0.01 * m for n in range(5) for m in range(4)}
+
+
+def test_means_have_intervals_for_other_photos_and_paintings():
+    table = scored("a", PAIRS)
+    low, high = score_intervals(table)["a"]["ssim"]
+    photos = [0.1 * n + 0.015 for n in range(5)]
+    assert (low, high) == pytest.approx(bootstrap_mean(photos), abs=0.05), "photos make the difference"
+    assert "seconds" not in score_intervals(table)["a"]
+    assert score_intervals(table[:1])["a"] == {}, "one pair says nothing of others"
+    lines = list(table_lines(mean_scores(table), score_intervals(table)))
+    assert lines[2].split() == ["ssim", "0.215", f"({low:.3g}", "to", f"{high:.3g})"]
+
+
+def test_methods_are_compared_pair_by_pair():
+    """A method that is always a little better is better, although photos differ much more than the methods."""
+    noise = random.Random(0)
+    better = {pair: value + 0.02 + 0.001 * noise.random() for pair, value in PAIRS.items()}
+    table = scored("a", PAIRS) + scored("b", better) + scored("photo", dict.fromkeys(list(PAIRS)[:2], 1.0))
+    mean, (low, high) = differences(table)["b"]["ssim"]
+    assert 0.02 < low < mean < high < 0.021
+    assert differences(table)["photo"]["ssim"][0] == pytest.approx(1 - 0.005), "of the pairs that both have"
+    assert differences(scored("a", PAIRS)) == {}
+    means, intervals = mean_scores(table), score_intervals(table)
+    of_a, of_b, _ = mean_rows(means, intervals, differences(table))
+    assert (of_a["method"], of_a["measure"], of_a["pairs"], of_a["low"]) == ("a", "ssim", 20, intervals["a"]["ssim"][0])
+    assert "difference" not in of_a
+    assert (of_b["difference"], of_b["difference_low"], of_b["difference_high"]) == (mean, low, high)
+
+
+@pytest.mark.parametrize(("photos", "paintings", "count"), [(20, 40, 80), (3, 5, 4), (4, 6, 24), (1, 3, 2), (6, 4, 13)])
+def test_pairs_are_chosen_evenly_and_always_the_same(photos, paintings, count):
+    contents, styles = ([f"{kind}{n}" for n in range(k)] for kind, k in (("c", photos), ("s", paintings)))
+    found = chosen_pairs(contents, styles, count)
+    assert len(set(found)) == count
+    assert found == chosen_pairs(contents, styles, count)
+    for names, place in ((contents, 0), (styles, 1)):
+        often = [sum(pair[place] == name for pair in found) for name in names]
+        assert max(often) - min(often) <= 1
+    if count < photos * paintings:
+        assert set(found) < set(chosen_pairs(contents, styles, count + 1)), "more of them include fewer"
+    assert found != chosen_pairs(contents, styles, None)[:count] or photos == 1 or count == photos * paintings
 
 
 def write(path: Path, table: list[dict]) -> None:
@@ -309,9 +371,9 @@ def test_a_set_that_is_too_small_is_told(nstexp):
 def test_missing_weights_are_one_sentence(nstexp, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", "hub")
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no network")))
-    result = nstexp.bare(*SMALL, "content=photo.png", "style=painting.jpg", "metrics=[lpips]")
+    result = nstexp.bare(*SMALL, "content=photo.png", "style=painting.jpg", "metrics=[fid]")
     assert (result.code, run_folders()) == (2, [])
-    assert "leave" in result.sentences[-1] and "lpips" in result.sentences[-1] and "hub" in result.sentences[-1]
+    assert "leave" in result.sentences[-1] and "fid" in result.sentences[-1] and "hub" in result.sentences[-1]
 
 
 def test_a_fast_method_is_timed_twice_and_recorded_once(nstexp):

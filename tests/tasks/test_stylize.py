@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,16 @@ from torch import Tensor
 from nstexp.cli import CONF
 from nstexp.config.early import request_of
 from nstexp.core.color import chroma, color_moments, luminance, match_color
-from nstexp.core.errors import Stopped, UserError
+from nstexp.core.errors import ArgumentError, Stopped, UserError
+from nstexp.core.measures import SSIM, ColorMean, Scorer
+from nstexp.core.networks.pretrained import random_vgg
+from nstexp.core.networks.vgg import VGG
+from nstexp.core.torus import edge_steps
 from nstexp.media.images import load_image, save_image
 from nstexp.methods.base import Controls, Style
 from nstexp.outputs import RunFolder
 from nstexp.tasks.color import finish_colors, prepare_colors
-from nstexp.tasks.request import Request
+from nstexp.tasks.request import PhotoFilter, Request
 from nstexp.tasks.stylize import stylize
 
 ROUNDING = 0.5 / 255 + 1e-5  # of the saved picture
@@ -374,6 +378,14 @@ def test_a_mask_that_fits_one_content_only_does_not_stop_the_others():
         ({"color_strength": float("nan")}, "color_strength=nan: give a number"),
         ({"color_strength": "high"}, "color_strength=high: give a number"),
         ({"color_strength": True}, "color_strength=True: give a number"),
+        ({"photorealism": 1.5}, "photorealism=1.5: give a number from 0 to 1"),
+        ({"photorealism": True}, "photorealism=True: give a number"),
+        ({"photo": {"radius": 0}}, "photo.radius=0: give a number larger than 0 and 1 or smaller"),
+        ({"photo": {"eps": 0}}, "photo.eps=0: give a number from 1e-09 to 1000"),
+        ({"photo": {"kind": "soft"}}, "photo.kind=soft is unknown, choose one of matched, plain"),
+        ({"photo": {"fit_px": 8}}, "photo.fit_px=8: give a whole number, 16 or larger"),
+        ({"photo": {"size": 8}}, "photo.size: there is no such setting, choose one of radius, eps, kind, fit_px"),
+        ({"photo": 3}, "photo=3: give single values, such as photo.radius=0.08"),
         ({"masks": "left.png"}, "masks has 1 pictures for 2 style pictures"),
         ({"masks": [*MASKS, "left.png"]}, "masks has 3 pictures for 2 style pictures"),
         ({"masks": []}, "masks is empty"),
@@ -397,14 +409,19 @@ def test_every_field_of_a_request_comes_from_the_key_of_its_name():
     """And none has another default there, but for what only the command line has: pictures that come with nstexp."""
     config = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
     options = {field.name: field.default for field in fields(Request)}
+    config["photo"] = PhotoFilter(**config["photo"])
     differing = {name for name, default in options.items() if config[name] != default}
+    config["photo"] = asdict(config["photo"])
     assert differing == {"content", "style"}
-    given = {name: f"{name} of the user" for name in ("content", "style", "output", "masks", "fine_style")}
+    given = {
+        name: f"{name} of the user" for name in ("content", "style", "output", "masks", "style_masks", "fine_style")
+    }
     given |= {"style_weights": [1, 2], "style_combine": "mean_gram", "style_layers": [["relu1_1"]], "seed": 7}
     given |= {"color": "match", "color_strength": 0.5, "image_px": 9, "max_input_megapixels": 3}
-    given |= {"transparency": "black"}
+    given |= {"transparency": "black", "photorealism": 0.25, "photo": PhotoFilter(0.1, 0.02, "plain", None)}
+    given |= {"seamless": True, "texture_px": 96, "protect": "face.png", "protect_strength": 0.3}
     assert set(given) == set(options)
-    request = request_of(OmegaConf.create(config | given))
+    request = request_of(OmegaConf.create(config | given | {"photo": asdict(given["photo"])}))
     assert {name: getattr(request, name) for name in options} == given
     assert type(request.style_layers) is list and type(request.style_layers[0]) is list
 
@@ -499,3 +516,82 @@ def test_a_task_gets_what_is_asked_for_as_one_request(task):
     own = config.get("task", config)
     assert not set(own) & {field.name for field in fields(Request)}
     assert "request" in inspect.signature(get_method(own["_target_"])).parameters
+
+
+# ------------------------------------------------------------------------------------------------ tiles and textures
+
+
+class Tiling(Recorder):
+    accepts = frozenset({"masks", "seamless", "texture"})
+
+    def stylize(self, content, styles, controls):
+        self.controls = controls
+        return super().stylize(content, styles, controls)
+
+
+def test_a_seamless_result_begins_with_a_photo_whose_edges_meet():
+    save_image(0.8 * torch.linspace(0, 1, 40) + 0.2 * photo(), "photo.png")
+    method = Tiling()
+    result = run(method, seamless=True)
+    assert method.controls.seamless and not method.controls.texture
+    assert edge_steps(photo()[None])[1] > 8 > 2 > edge_steps(method.contents[0])[1]
+    assert torch.allclose(result, method.contents[0], atol=1 / 255)
+    plain = Tiling()
+    run(plain)
+    assert torch.equal(plain.contents[0], photo()[None]) and not plain.controls.seamless
+
+
+@pytest.mark.parametrize(
+    ("sizes", "size"),
+    [
+        ({}, (512, 512)),
+        ({"texture_px": 48}, (48, 48)),
+        ({"texture_px": [64, 16]}, (16, 64)),
+        ({"image_px": 32}, (32, 32)),
+        ({"texture_px": [64, 16], "image_px": 32}, (8, 32)),
+    ],
+)
+def test_without_content_there_is_a_texture_of_the_size_asked_for(sizes, size):
+    method = Tiling(answer())
+    result = run(method, None, **sizes)
+    assert method.controls.texture
+    assert result.shape[-2:] == size
+    assert method.contents[0].unique().tolist() == [0.5]
+    assert Path("run/output.png").exists()
+
+
+def test_a_texture_in_a_folder_has_a_name():
+    stylize(Tiling(answer()), RunFolder("run"), Request(None, "style_1.png", texture_px=32, output="out"))
+    assert Path("out/texture.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "sentence"),
+    [
+        (Recorder, {"content": None}, "content=null: method=Recorder redraws photos, so give one"),
+        (Recorder, {"seamless": True}, "seamless=true does not work with method=Recorder"),
+        (Tiling, {"texture_px": 64}, "texture_px is the size of a texture, which content=null makes"),
+        (Tiling, {"content": None, "color": "luminance"}, "color=luminance takes the colors of a photo"),
+        (Tiling, {"content": None, "color": "preserve"}, "color=preserve takes the colors of a photo"),
+        (Tiling, {"content": None, "photorealism": 0.5}, "photorealism makes a result like its photo"),
+        (Tiling, {"content": None, "masks": "auto"}, "masks=auto looks for regions in a photo"),
+    ],
+)
+def test_what_tiles_and_textures_cannot_be_made_of(method, options, sentence):
+    with pytest.raises(UserError, match=f"^{sentence}"):
+        run(method(answer()), **{"content": "photo.png", **options})
+    assert not Path("run/output.png").exists()
+
+
+@pytest.mark.parametrize("value", [0, [64], [64, 64, 64], "large", [64, 0.5], True, [], 70_000])
+def test_sizes_of_textures_are_whole_pixels(value):
+    with pytest.raises(ArgumentError, match=r"^texture_px=.*: give the side of a square in pixels"):
+        Request(None, texture_px=value)
+
+
+def test_measures_of_content_are_left_out_without_a_photo():
+    scorer = Scorer(VGG(random_vgg()), {"ssim": SSIM(), "color_mean": ColorMean()})
+    folder = RunFolder("run")
+    stylize(Tiling(answer()), folder, Request(None, "style_1.png", texture_px=32), scorer)
+    assert {"color_mean"} <= folder.summary.metrics["output"].keys()
+    assert "ssim" not in folder.summary.metrics["output"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from nstexp.core.errors import Stopped, UserError
+from nstexp.core.torus import edge_steps
 from nstexp.media.video import Encoding, open_source, open_writer, read_frames
 from nstexp.methods.base import Controls
 from nstexp.outputs import RunFolder
+from nstexp.tasks import protect
 from nstexp.tasks.request import Request
 from nstexp.tasks.video import memory, task
 from nstexp.tasks.video.memory import Memory
@@ -324,6 +327,79 @@ def test_luminance_keeps_the_colors_of_every_frame(make):
         gray = [[0.299], [0.587], [0.114]]
         chroma = [(x.astype(float) - x.astype(float) @ gray)[unclipped] for x in (frame, result)]
         np.testing.assert_allclose(*chroma, atol=1.6)
+
+
+class Tiling(Flickering):
+    accepts = frozenset({"masks", "seamless"})
+
+
+def test_seamless_frames_keep_their_edges_in_spite_of_the_frame_before(make):
+    """The previous frame counts inside, and not at all at the edges."""
+    clip, method = moving(), Tiling(noise=0.1)
+    make(method, clip, Settings(stabilize=0.8), seamless=True)
+    made = torch.from_numpy(np.stack(results())).permute(0, 3, 1, 2) / 255
+    assert all(controls.seamless for _, _, controls in method.calls)
+    given = torch.cat([content for content, _, _ in method.calls])
+    assert edge_steps(given).max() < 1.5
+    # Without noise of the method's own, the result at the edges is what the method made of the frame alone.
+    exact = Tiling(noise=0)
+    make(exact, clip, Settings(stabilize=0.8), seamless=True, output="exact")
+    steady = torch.from_numpy(np.stack(results("exact"))).permute(0, 3, 1, 2) / 255
+    contents, styles, _ = exact.calls[3]
+    alone = 0.6 * contents + 0.3 * styles[0].image.mean((1, 2)).view(1, 3, 1, 1)
+    for edge in ((..., 0), (..., -1), (..., 0, slice(None)), (..., -1, slice(None))):
+        torch.testing.assert_close(steady[3:4][edge], alone[edge], atol=0.51 / 255, rtol=0)
+    noise = (made[1:] - steady[1:]).std((0, 1))
+    assert noise[0].mean() > 1.3 * noise[20:-20, 20:-20].mean(), "averaged inside, not at the edge"
+
+
+def test_protected_faces_do_not_flicker(make, monkeypatch, caplog):
+    """The face is missed in one frame of two; its protection neither ends at once nor begins anew."""
+    caplog.set_level(logging.INFO)
+    searched = []
+
+    def every_second(photo):
+        searched.append(photo)
+        return [(20.0, 14.0, 44.0, 34.0)] if len(searched) % 2 else []
+
+    monkeypatch.setattr(protect, "is_installed", lambda: True)
+    monkeypatch.setattr(protect, "find_faces", every_second)
+    clip = pictures([scene(0, seed=n) // 4 + scene(0) // 2 for n in range(6)])
+    make(Negative(), clip, Settings(stabilize=0), protect="faces", protect_strength=1)
+    plain = [255 - frame.astype(float) for frame in frames_in(clip)]
+    assert len(searched) == 6
+    left = [np.abs(made - frame)[14:34, 20:44].mean() for made, frame in zip(results(), plain, strict=True)]
+    assert min(left) > 0.3 * max(left), "the protection lasts"
+    assert all(np.array_equal(made[:4], frame[:4]) for made, frame in zip(results(), plain, strict=True))
+    assert "faces are protected, up to 1 in a frame" in caplog.text
+
+
+def test_a_clip_without_faces_is_made_with_a_warning(make, monkeypatch, caplog):
+    monkeypatch.setattr(protect, "is_installed", lambda: True)
+    monkeypatch.setattr(protect, "find_faces", lambda photo: [])
+    clip = moving(2)
+    make(Negative(), clip, Settings(stabilize=0), protect="faces")
+    assert all(np.array_equal(255 - frame, made) for frame, made in zip(frames_in(clip), results(), strict=True))
+    assert "protect=faces: there is no face in the clip" in caplog.text
+
+
+def test_boxes_are_protected_in_every_frame(make):
+    clip = moving(3)
+    make(Negative(), clip, Settings(stabilize=0), protect=[0, 0, 0.3, 1])
+    for frame, made in zip(frames_in(clip), results(), strict=True):
+        changed = np.abs(made.astype(float) - (255 - frame)).mean((0, 2))
+        assert changed[:16].min() > 3 and changed[-16:].max() == 0
+
+
+class Negative:
+    """Answers with the negative of the photo."""
+
+    def stylize(self, content, styles, controls):
+        return 1 - content
+
+
+def frames_in(folder: str) -> list[np.ndarray]:
+    return [np.array(Image.open(file)) for file in sorted(Path(folder).glob("*.png"))]
 
 
 def test_masks_hold_for_every_frame(make):

@@ -73,7 +73,7 @@ class Record:
 
         Args:
             rows: the rows of frames.csv for frames that are not computed again, as read from the file.
-            poster: the frame that represents the clip so far, uint8 (H, W, 3).
+            poster: the frame that represents the clip so far, uint8 (H, W, 3 or 4).
         """
         self.folder.begin_frames(rows)
         for row in rows:
@@ -113,7 +113,7 @@ class Record:
             row |= self._flicker(shot, {PLAIN: plain, RESULT: picture})
         self.folder.append_frame(row)
         if self.poster is None or shot.number == self.total // 2:
-            self.save_poster(picture)
+            self.save_poster(shot.cut_out(picture))
         self._log({name: value for name, value in row.items() if isinstance(value, float)}, shot.number)
         if shot.number >= self.done:
             self.done, self.painted = shot.number + 1, self.painted + 1
@@ -125,7 +125,7 @@ class Record:
             loggers.log_numbers(self.loggers, {f"frame/{name}": value for name, value in numbers.items()}, step=frame)
 
     def save_poster(self, picture: np.ndarray) -> None:
-        """Save a frame, uint8 (H, W, 3), as the picture that represents the clip in reports and loggers."""
+        """Save a frame, uint8 (H, W, 3 or 4), as the picture that represents the clip in reports and loggers."""
         self.poster = picture
         self.folder.save_picture(from_array(picture), "output.png")
 

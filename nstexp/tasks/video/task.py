@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +13,25 @@ from nstexp.core.errors import UserError, under
 from nstexp.core.resize import size_for_longer_side
 from nstexp.core.runtime.memory import free_bytes
 from nstexp.media.flow import MotionEstimator
-from nstexp.media.video import CONTAINERS, Source, open_source, open_writer
-from nstexp.methods.base import Controls, Style, Stylizer, learned_styles
+from nstexp.media.video import (
+    CONTAINERS,
+    SUFFIXES,
+    Source,
+    is_transparent,
+    keeps_transparency,
+    open_source,
+    open_writer,
+)
+from nstexp.methods.base import Controls, Stylizer, learned_styles
 from nstexp.outputs import RunFolder, say_replaced
 from nstexp.tasks.color import check_learned, check_pictures
+from nstexp.tasks.finish import Finish
 from nstexp.tasks.request import Request
-from nstexp.tasks.styles import Styles, read_styles
+from nstexp.tasks.styles import Styles, check_photo, read_styles
 from nstexp.tasks.video.memory import Memory
 from nstexp.tasks.video.painter import Painter
 from nstexp.tasks.video.record import OF_CLIP, PLAIN, RESULT, Record
+from nstexp.tasks.video.regions import SceneRegions
 from nstexp.tasks.video.work import Work
 from nstexp.tasks.video_settings import Settings, seconds_of
 
@@ -29,6 +40,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import
 
 log = logging.getLogger(__name__)
 LARGEST_BATCH = 16
+REGIONS_SHEET = "regions.png"
 BYTES_PER_PIXEL = 2000  # rough size of a network's feature maps, per pixel of the picture
 
 
@@ -64,44 +76,76 @@ def video(
         Stopped: stopped early; the part so far is a playable clip, and the same command continues it.
     """
     name = folder.summary.method or type(method).__name__
+    check_photo(request)
     check_learned(request.color, learned_styles(method) is not None)
     styles = read_styles(request, method, name, compared=request.color == "match")
     check_pictures(request.color, styles.pictures)
     _check_fade(settings.fade, styles, request.style_weights)
-    if request.background != "white":
-        raise UserError(f"transparency={request.transparency}: clips are always drawn on white, leave it out")
+    finish = Finish.of(request)
     source = _open(request.content, settings, request.max_input_megapixels)
     if source.damage:
         log.warning("%s: %s", source.path, source.damage)
     frames = source.between(seconds_of("start", settings.start), seconds_of("end", settings.end), "video.")
-    target = _target(source, request.output, folder)
+    transparent = request.transparency == "keep" and is_transparent(source, frames)
+    target = _target(source, request.output, folder, transparent)
+    with under("video"):
+        encoding = replace(settings.encoding, transparent=transparent and _keeps(target, settings, request))
+    background = None if encoding.transparent else request.background
     name_in_folder = target.name if request.output is None else None
-    folder.inputs.add([source.path, *source.pictures, *styles.files])
-    folder.check("frames.csv", "output.png", *filter(None, [name_in_folder]))
+    folder.inputs.add([source.path, *source.pictures, *styles.files, *finish.files])
+    sheets = [] if styles.regions is None else [REGIONS_SHEET]
+    folder.check("frames.csv", "output.png", *sheets, *filter(None, [name_in_folder]))
     folder.inputs.protect([target], "output")
     size = size_for_longer_side(source.size, request.image_px)
-    painter = _painter(method, styles.at(size), request, settings)
-    needs_motion = settings.stabilize > 0 or measure or painter.colors_by_scene
+    painter = _painter(method, styles, size, request, settings, finish, folder)
+    needs_motion = settings.stabilize > 0 or measure or painter.begins_with_scene
     estimator = MotionEstimator(settings.flow, size, device) if needs_motion else None
     record = _record(folder, active_loggers, log_every_n_steps, len(frames), estimator, painter, settings)
-    files = [*(source.pictures or [source.path]), *styles.files]
+    files = [*(source.pictures or [source.path]), *styles.files, *finish.files]
     identity = f"{identity} {_digest_of_files(files)}"
     with under("video"):
-        writer = open_writer(target, source, size, frames, settings.encoding, identity, key="output")
+        writer = open_writer(target, source, size, frames, encoding, identity, key="output")
     if request.output is not None:
         say_replaced(request.output, [target])
     batch = _batch_size(settings.batch, painter, size, device)
     memory = Memory(writer.partial.with_name(target.name), identity)
     work = Work(
-        source, frames, size, settings.reader, batch, painter, estimator, writer, record, memory, name_in_folder
+        source,
+        frames,
+        size,
+        settings.reader,
+        batch,
+        painter,
+        estimator,
+        writer,
+        record,
+        memory,
+        background,
+        name_in_folder,
     )
-    return work()
+    path = work()
+    if finish.protection is not None and finish.protection.faces:
+        if painter.most_faces:
+            log.info("faces are protected, up to %d in a frame", painter.most_faces)
+        else:
+            log.warning("protect=faces: there is no face in the clip")
+    return path
 
 
-def _painter(method: Stylizer, styles: Sequence[Style], request: Request, settings: Settings) -> Painter:
-    controls = Controls(seed=request.seed, combine=request.style_combine)
-    color, strength = request.color, request.color_strength
-    return Painter(method, styles, settings.fade, color, strength, controls, settings.stabilize)
+def _painter(
+    method: Stylizer,
+    styles: Styles,
+    size: tuple[int, int],
+    request: Request,
+    settings: Settings,
+    finish: Finish,
+    folder: RunFolder,
+) -> Painter:
+    controls = Controls(seed=request.seed, combine=request.style_combine, seamless=request.seamless)
+    regions = None
+    if styles.regions is not None:
+        regions = SceneRegions(styles.regions, lambda shown: folder.save_sheet(shown, REGIONS_SHEET))
+    return Painter(method, styles.at(size), settings.fade, finish, controls, settings.stabilize, regions)
 
 
 def _record(
@@ -145,10 +189,30 @@ def _open(content: str | Sequence[str] | None, settings: Settings, max_megapixel
     return open_source(path, "content", settings.rate, max_megapixels)
 
 
-def _target(source: Source, output: str | None, folder: RunFolder) -> Path:
+def _keeps(target: Path, settings: Settings, request: Request) -> bool:
+    """Whether the output keeps the clip's transparency; it is logged if it does not."""
+    if target.suffix and target.suffix.lower() not in SUFFIXES:
+        return False  # `open_writer` refuses it
+    if keeps_transparency(target, settings.encoding):
+        return True
+    log.warning(
+        "output=%s: %s files with this codec cannot hold the clip's transparency, which becomes %s; with "
+        "video.codec=null .mov, .webm, .apng and .webp files can, and folders",
+        target if request.output is None else request.output,
+        target.suffix.lower(),
+        request.background,
+    )
+    return False
+
+
+def _target(source: Source, output: str | None, folder: RunFolder, transparent: bool) -> Path:
     """The path of the result: a video file, or a folder for one PNG per frame."""
     if output is None:
         suffix = source.path.suffix.lower()
+        if transparent and source.codec == "apng":
+            suffix = ".apng"
+        if transparent and not source.pictures and suffix in (".apng", ".webp"):
+            return folder.path / f"output{suffix}"
         return folder.path / f"output{suffix if suffix in CONTAINERS and not source.pictures else '.mp4'}"
     if str(output) == "":
         raise UserError("output is empty: give a video file, or output=null for the run folder")
@@ -166,7 +230,7 @@ def _check_fade(fade: Sequence[float] | None, styles: Styles, weights: Sequence[
         raise UserError(f"video.fade={list(fade)}: positions are from 0, the first style, to {last}, the last")
     if weights is not None:
         raise UserError("video.fade sets the share of each style: leave style_weights out")
-    if styles.masks:
+    if styles.masks or styles.regions is not None:
         raise UserError("video.fade does not work with masks: leave masks out")
 
 

@@ -46,6 +46,7 @@ class Work:
         writer: writes the result.
         record: metrics and progress.
         memory: the files for continuing after an interruption.
+        background: see `read_frames`.
         name_in_folder: the name of an output inside the run folder, which only a run in the same folder can continue;
             None if the output is elsewhere.
     """
@@ -60,6 +61,7 @@ class Work:
     writer: Writer
     record: Record
     memory: Memory
+    background: str | None
     name_in_folder: str | None
 
     def __call__(self) -> Path:
@@ -159,7 +161,7 @@ class Work:
         if not state.number:
             return 0, 0
         scene = None
-        if self.painter.colors_by_scene and state.scene is not None:
+        if self.painter.begins_with_scene and state.scene is not None:
             scene = self._shot(state.scene).picture[None]
         self.painter.restore(state.tensors, state.scene, scene)
         poster = state.tensors.get(POSTER)
@@ -176,7 +178,7 @@ class Work:
         log.warning(
             "the saved state is lost, so the next frames may differ slightly from those of an uninterrupted run"
         )
-        scene = self._scene_at(done - 1) if self.painter.colors_by_scene else None
+        scene = self._scene_at(done - 1) if self.painter.begins_with_scene else None
         if scene is not None:
             self.painter.begin_scene(scene.picture[None])
         if not self.painter.blends:
@@ -224,7 +226,7 @@ class Work:
                 continue
             self.memory.add_row(self.record.add(shot, seconds, picture, plain))
             state = self._state(shot.number + 1) if shot is batch[-1] else None
-            write(Frame(shot.frame.time, picture) if shot.number >= done else None, state)
+            write(Frame(shot.frame.time, picture, shot.opacity) if shot.number >= done else None, state)
 
     def _state(self, number: int) -> State:
         """The state before the frame `number`."""
@@ -244,8 +246,8 @@ class Work:
     def _shots(self, begin: int) -> Generator[Shot, None, None]:
         """Read the frames from number `begin` on, with the motion from the frame before each of them."""
         first = max(0, begin - 1)
-        frames = read_frames(self.source, self.frames, self.reader, self.frames[first])
-        before: np.ndarray | None = None
+        frames = read_frames(self.source, self.frames, self.reader, self.frames[first], self.background)
+        before: Frame | None = None
         start = self.source.times[self.frames[0]]
         length = max(1, self.source.times[self.frames[-1]] - start)
         while True:
@@ -254,16 +256,23 @@ class Work:
             if frame is None:
                 return
             number = bisect_left(self.source.times, frame.time) - self.frames[0]
-            repeated = before is not None and np.array_equal(before, frame.pixels)
+            repeated = before is not None and _equal(before, frame)
             motion = None
             if before is not None and not repeated and self.estimator is not None:
                 with self.record.timed("flow"):
-                    motion = self.estimator(before, frame.pixels)
+                    motion = self.estimator(before.pixels, frame.pixels)
             since = frame.time - start
             seconds = float(since * self.source.time_base)
             if number >= begin:
                 yield Shot(number, frame, self.size, motion, repeated, seconds, since / length)
-            before = frame.pixels
+            before = frame
+
+
+def _equal(one: Frame, other: Frame) -> bool:
+    """Whether two frames show the same."""
+    if not np.array_equal(one.pixels, other.pixels):
+        return False
+    return one.opacity is None or other.opacity is None or np.array_equal(one.opacity, other.opacity)
 
 
 class _Interruption:
