@@ -12,7 +12,9 @@ from nstexp.core.runtime.files import write_atomically
 from nstexp.media import sheet
 from nstexp.media.learned import Source
 from nstexp.media.sheet import GAP_PX, GRAY, PALE, RED, beside, blank, padded, stacked, thumbnail
-from nstexp.report.jobs import INPUTS, Job, input_files, learned_by, shortened, unique, varying
+from nstexp.report.inputs import INPUTS, input_files, learned_by
+from nstexp.report.job import Job, varying
+from nstexp.report.texts import shortened, unique
 
 CELL_PX, INPUT_PX, WRAP_AT = 256, 60, 6
 LEAST_CELL_PX, LARGEST_SIDE_PX = 64, 20_000  # large sweeps get smaller cells

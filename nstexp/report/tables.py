@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from nstexp.outputs import write_csv
-from nstexp.report.jobs import Job, loss_terms, shortened, unique, varying
+from nstexp.report.comparisons import SETTING, Comparison, comparisons, sentence, setting_estimates, spread
+from nstexp.report.design import Design, design_of
+from nstexp.report.job import Job, loss_terms, varying
+from nstexp.report.numbers import ABOUT_PICTURES, MAIN_MEASURES, describe_numbers, number_columns, objectives
+from nstexp.report.statistics import Estimate
+from nstexp.report.texts import shortened, unique
 
-FIRST_COLUMNS, LAST_COLUMNS = ("job", "picture", "status"), ("seconds", "error")
+MEAN = "mean"  # the status of a row with means
+MOST_COMPARED, MOST_SENTENCES = 3, 12  # numbers, and sentences about them, on the terminal
+LEAST_TESTED = 6  # units with which a test can be significant
 # Limits of the table on the terminal.
 MOST_LINES, MOST_ERRORS, MOST_CHARACTERS, LEAST_CHARACTERS, USUAL_WIDTH, GAP = 60, 5, 32, 8, 120, "  "
-MAIN_MEASURES = ("style_gram", "content_loss", "ssim")
-ABOUT_PICTURES = ("luminance_mean", "luminance_std", "clipped_share")
 
 
 def table(jobs: Sequence[Job]) -> list[dict[str, Any]]:
@@ -36,36 +41,96 @@ def table(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     return rows
 
 
-def number_columns(jobs: Sequence[Job], more: Sequence[str] = ()) -> dict[str, str]:
-    """Name of a number -> name of its column, for every number of any job, and for the names in `more`."""
-    taken = {*FIRST_COLUMNS, *varying(jobs), *LAST_COLUMNS}
-    names = unique([*(name for job in jobs for numbers in job.metrics.values() for name in numbers), *more])
-    return {name: f"metrics.{name}" if name in taken else name for name in names}
+def mean_rows(design: Design, columns: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row per setting with the means of its pictures, if several pictures are of the same setting.
+
+    Their status is `mean`, and `n` the number of pairs, or of repeats of a single pair. A column such as `gram` has the
+    mean, `gram_sd` the standard deviation, `gram_low` and `gram_high` the 95 % interval.
+
+    Args:
+        columns: name of a number -> name of its column, see `number_columns`.
+    """
+    if not design.folds:
+        return []
+    estimates = {name: setting_estimates(design, name) for name in columns}
+    rows = []
+    for setting in design.settings:
+        found = {name: of_number[setting] for name, of_number in estimates.items() if setting in of_number}
+        row: dict[str, Any] = {"status": MEAN, **dict(zip(design.keys, setting, strict=True))}
+        row["n"] = max((one.n for one in found.values()), default=0)
+        for name, one in found.items():
+            column = columns[name]
+            row |= {column: one.mean, f"{column}_sd": one.sd, f"{column}_low": one.low, f"{column}_high": one.high}
+        rows.append(row)
+    return rows
 
 
-def write_table(jobs: Sequence[Job], path: Path) -> None:
-    """Write `table` as a CSV file.
+def write_table(jobs: Sequence[Job], path: Path, design: Design | None = None) -> None:
+    """Write `table` as a CSV file, followed by `mean_rows`.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_csv(path, table(jobs))
+    means = mean_rows(design or design_of(jobs), number_columns(jobs))
+    write_csv(path, [*table(jobs), *means])
 
 
-def comparison(jobs: Sequence[Job], width: int | None = None) -> str:
-    """The main columns of the table as aligned text, followed by the errors.
+def comparison(jobs: Sequence[Job], width: int | None = None, design: Design | None = None) -> str:
+    """The main columns of the table as aligned text, followed by sentences that compare, and by the errors.
+
+    Where several pictures are of the same setting, a row is a setting, with means and their 95 % intervals.
 
     Args:
         width: longest line, in characters; None: the width of the terminal, or USUAL_WIDTH without a terminal. Values
             are shortened, and numbers left out, until the lines fit.
+        design: of the jobs; None: that of `design_of`.
     """
+    design = design or design_of(jobs)
     rows = table(jobs)
     head, numbers = _main_columns(jobs, rows)
+    if design.folds and len(design.settings) > 1:
+        rows = [_as_texts(row) for row in mean_rows(design, number_columns(jobs))]
+        head = [*design.keys, "n"]
+        numbers = [name for name in numbers if name in rows[0] and name != "seconds"]
     shown = rows[:MOST_LINES]
     lines = _fitted(head, numbers, shown, width or _terminal_width())
     if len(rows) > MOST_LINES:
         lines.append(f"... and {len(rows) - MOST_LINES} more rows in table.csv")
-    return "\n".join([*lines, *_errors(jobs)])
+    return "\n".join([*lines, *_sentences(jobs, design), *_errors(jobs)])
+
+
+def _as_texts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `mean_rows` whose numbers have their intervals in the same cell."""
+    found = dict(row)
+    for name, value in row.items():
+        if f"{name}_sd" in row:
+            found[name] = spread(Estimate(row["n"], value, row[f"{name}_sd"], row[f"{name}_low"], row[f"{name}_high"]))
+    return found
+
+
+def _sentences(jobs: Sequence[Job], design: Design) -> list[str]:
+    """Means of a single setting, or the differences of the values of each key, for the main comparable numbers."""
+    if not design.folds:
+        return []
+    names = unique(name for row in design.rows for name in row.numbers)
+    described = {one["name"]: one for one in describe_numbers(jobs, names)}
+    wanted = unique([*objectives(jobs), *MAIN_MEASURES])
+    chosen = [name for name in wanted if name in described and described[name]["comparable"]][:MOST_COMPARED]
+    if len(design.settings) == 1:
+        means = {name: setting_estimates(design, name).get(design.settings[0]) for name in chosen}
+        return [f"{described[n]['label']}: {spread(one)}, {one.n} {design.unit}s" for n, one in means.items() if one]
+    if not chosen:
+        chosen = [name for name, one in described.items() if one["better"] is not None][:1]
+    lines: list[str] = []
+    found: list[Comparison] = []
+    for name in chosen:
+        found = [one for one in comparisons(design, name) if one.key != SETTING]
+        lines += [sentence(one, described[name]["label"], design.unit) for one in found]
+    more = len(lines) - MOST_SENTENCES
+    cut = [f"... and {more} more comparisons in report.html"] if more > 0 else []
+    n = max((one.difference.n for one in found), default=0)
+    few = [f"with {n} {design.unit}s no test can be significant: Wilcoxon's needs 6"] if 1 < n < LEAST_TESTED else []
+    return [*lines[:MOST_SENTENCES], *cut, *few]
 
 
 def _terminal_width() -> int:
@@ -151,25 +216,23 @@ def _main_columns(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> tup
     tail = [name for name in ABOUT_PICTURES if name in rows[0]]
     terms = unique(term for job in jobs for term in loss_terms(job.config))
     terms = [f"metrics.{term}" if term in keys else term for term in terms]
-    objectives = unique(name for job in jobs for name in _objectives(job.config))
-    numbers = unique([*objectives, "total", *terms[:2], "seconds", *MAIN_MEASURES, *terms, *tail])
+    searched = objectives(jobs)
+    numbers = unique([*searched, "total", *terms[:2], "seconds", *MAIN_MEASURES, *terms, *tail])
     numbers = [name for name in numbers if name in rows[0]]
     differing = [name for name in numbers if len({_for_terminal(row[name]) for row in rows} - {"-"}) > 1]
     if not {*differing} - {"seconds"}:  # a single row, or equal numbers in all rows
         return head, numbers
-    return head, [name for name in numbers if name in differing or name in objectives]
-
-
-def _objectives(config: Mapping[str, Any]) -> list[str]:
-    """The numbers that a search optimizes."""
-    names = config.get("objective") or []
-    return [names] if isinstance(names, str) else [str(name) for name in names] if isinstance(names, list) else []
+    return head, [name for name in numbers if name in differing or name in searched]
 
 
 def _errors(jobs: Sequence[Job]) -> list[str]:
-    """A line per error message, with the numbers of its jobs; messages beyond MOST_ERRORS are only counted."""
-    reasons = unique(job.error for job in jobs if job.error)
-    lines = []
+    """A line per error message, with the numbers of its jobs; messages beyond MOST_ERRORS are only counted.
+
+    Pruned jobs share one line, since each of them has a reason of its own.
+    """
+    reasons = unique(job.error for job in jobs if job.error and job.status != "pruned")
+    pruned = [str(job.number) for job in jobs if job.status == "pruned"]
+    lines = [f"job {shortened(', '.join(pruned), MOST_CHARACTERS)}: pruned, other jobs did better"] if pruned else []
     for reason in reasons[:MOST_ERRORS]:
         numbers = [str(job.number) for job in jobs if job.error == reason]
         lines.append(f"job {shortened(', '.join(numbers), MOST_CHARACTERS)}: {reason}")

@@ -13,7 +13,7 @@ from sweep_folders import COLORS, make_job
 from nstexp import report
 from nstexp.core.runtime.files import file_digest
 from nstexp.media import samples
-from nstexp.report.jobs import find_inputs, learned_by
+from nstexp.report.inputs import find_inputs, learned_by
 from nstexp.report.page import page_data
 
 CIN = "nstexp.methods.feedforward.FeedForward"

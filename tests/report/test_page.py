@@ -1,6 +1,8 @@
 """report.html: what it is made from, and what it does in a browser (headless Chromium, if there is one)."""
 
 import base64
+import csv
+import io
 import json
 import re
 import shutil
@@ -8,15 +10,17 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from helpers import embedded
 from PIL import Image
-from sweep_folders import make_job, make_sweep
+from sweep_folders import make_job, make_repeats, make_sweep
 
 from nstexp import report
 from nstexp.core.errors import UserError
-from nstexp.report import jobs as reading
+from nstexp.report import curves as reading
 from nstexp.report.__main__ import main
 from nstexp.report.page import page_data
 
@@ -78,12 +82,6 @@ def hostile(tmp_path_factory) -> Path:
 
 def data_of(folder: Path, **options) -> dict:
     return page_data(report.read_sweep(folder), folder, [folder], **options)
-
-
-def embedded(folder: Path) -> dict:
-    text = (folder / "report.html").read_text(encoding="utf-8")
-    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
-    return json.loads(found)
 
 
 # ------------------------------------------------------------------------------------------------ what it is made from
@@ -167,6 +165,13 @@ def test_what_was_left_out_is_said(sweep, tmp_path):
     assert "job 4: config.yaml is damaged and was left out" in text
 
 
+@pytest.mark.parametrize(("chance", "expected"), [(0.0, 1), (0.01, 0)])
+def test_repeats_that_change_nothing_are_named(tmp_path, chance, expected):
+    make_repeats(tmp_path, lambda x, seed: x + chance * seed, seeds=[1, 2], image_px=[8, 16])
+    found = [notice for notice in data_of(tmp_path)["notices"] if notice.startswith("seed changes nothing in these")]
+    assert len(found) == expected
+
+
 def test_nothing_is_left_out_of_a_good_sweep(tmp_path):
     make_sweep(tmp_path, seed=[1, 2])
     assert data_of(tmp_path)["notices"] == []
@@ -247,7 +252,7 @@ def test_several_sweeps_are_told_apart(tmp_path, monkeypatch):
         ("a/x", 0), ("a/x", 1), ("b/x", 0), ("b/x", 1), ("tmp/single".replace("tmp", tmp_path.name), 0),
     ]  # fmt: skip
     assert (path.parent / data["rows"][2]["link"]).samefile(tmp_path / "b/x/0/output.png")
-    assert text.splitlines()[0].split()[:2] == ["job", "sweep"]
+    assert text.splitlines()[0].split()[:2] == ["sweep", "n"]
 
 
 def test_a_group_that_one_sweep_did_not_set_has_its_option(tmp_path):
@@ -278,51 +283,38 @@ def test_from_disk_into_another_folder(sweep, tmp_path):
     assert {file.name for file in (tmp_path / "new" / "place").iterdir()} == {"report.html", "table.csv", "grid.png"}
 
 
-@pytest.mark.slow
-def test_a_hundred_runs_are_about_ten_megabytes(tmp_path):
-    """With pictures as hard to compress as strong brush strokes."""
-    coarse = np.random.default_rng(0).integers(0, 256, (100, 96, 128, 3), dtype=np.uint8)
-    for number in range(100):
-        path = make_job(tmp_path, number, {"seed": number}, pictures=("output",), color=(0, 0, 0), size=(8, 8))
+def make_painted(folder: Path, count: int, steps: int) -> None:
+    """Runs with pictures as hard to compress as strong brush strokes, and loss curves."""
+    coarse = np.random.default_rng(0).integers(0, 256, (count, 96, 128, 3), dtype=np.uint8)
+    for number in range(count):
+        path = make_job(folder, number, {"+x": number}, pictures=("output",), color=(0, 0, 0), size=(8, 8))
         Image.fromarray(coarse[number]).resize((512, 384), Image.Resampling.BICUBIC).save(path / "output.png")
-        lines = ["image,step,total,gram,seconds", *(f"output,{s},{1 / s},{2 / s},{s}" for s in range(1, 300))]
-        (path / "losses.csv").write_text("\n".join(lines))
-    size = report.write_report(tmp_path)[0].stat().st_size
-    assert 6e6 < size < 11e6
+        names = ["total", "content", "gram", "tv", "range"]
+        rows = [f"output,{s},{','.join(f'{n / s:.6g}' for n in range(1, 6))},{s}" for s in range(1, steps)]
+        (path / "losses.csv").write_text("\n".join([f"image,step,{','.join(names)},seconds", *rows]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "most_bytes", "least_px"), [(12, 2e6, 320), (100, 5e6, 200)])
+def test_the_page_is_small(tmp_path, count, most_bytes, least_px):
+    make_painted(tmp_path, count, steps=500)
+    assert report.write_report(tmp_path)[0].stat().st_size < most_bytes
     images = embedded(tmp_path)["images"]
-    assert len(images) == 100 and min(image["width"] for image in images) > 200
+    assert len(images) == count and min(image["width"] for image in images) >= least_px
+    assert {len(curve["steps"]) for curve in embedded(tmp_path)["curves"]} <= {200, 155}
 
 
 # ----------------------------------------------------------------------------------------------------- in a browser
 
 
-@pytest.fixture(scope="module")
-def browser():
-    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed: report.html is not tried in a browser")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking",
-                 "disable-component-update", "disable-dev-shm-usage"):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
-    driver.set_window_size(1400, 1000)
-    yield driver
-    driver.quit()
-
-
 class Page:
     """What the tests ask of an open page."""
 
-    def __init__(self, driver, folder: Path) -> None:
+    def __init__(self, driver, folder: Path, state: str = "") -> None:
         self.driver = driver
         driver.get_log("browser")
-        driver.get((folder / "report.html").as_uri())
+        driver.get("about:blank")
+        driver.get((folder / "report.html").as_uri() + state)
 
     def js(self, code: str, *values):
         return self.driver.execute_script(f"return {code}", *values)
@@ -358,9 +350,40 @@ class Page:
         return [entry for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
+def waiting(page: Page):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(page.driver, 10)
+
+
 @pytest.fixture
 def page(browser, sweep) -> Page:
     return Page(browser, sweep)
+
+
+@pytest.fixture
+def unfolded(browser, sweep) -> Page:
+    """The page with a cell for each seed."""
+    return Page(browser, sweep, "#rows=layers&columns=seed&pick.weights.beta=1")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A full grid of 3 x 2 settings on two photos with two seeds; beta lowers style_gram, layers change nothing."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    noise = iter(np.random.default_rng(0).uniform(-0.1, 0.1, 24))
+    combinations = product((1, 10, 100), ("one", "two"), ("a.png", "b.png"), (1, 2))
+    for number, (beta, layers, photo, seed) in enumerate(combinations):
+        values = {"weights.beta": beta, "layers": layers, "content": photo, "seed": seed}
+        score = 5 - len(str(beta)) + 3 * (photo == "b.png") + next(noise)
+        numbers = {"output": {"style_gram": score, "ssim": 0.5 - score / 20, "total": 1.0 + number}}
+        described = {"style_gram": "VGG-19", "ssim": "luminance"}
+        path = make_job(folder, number, values, ("output",), metrics=numbers, measured_with=described)
+        (path / "metrics.json").write_text(json.dumps(numbers))
+        lines = ["image,step,total,seconds", *(f"output,{s},{(1 + number) / s},{s / 10}" for s in range(1, 9))]
+        (path / "losses.csv").write_text("\n".join(lines))
+    report.write_report(folder)
+    return folder
 
 
 def test_runs_without_losses_have_no_chart_of_them(browser, page, tmp_path):
@@ -374,15 +397,17 @@ def test_runs_without_losses_have_no_chart_of_them(browser, page, tmp_path):
 
 
 def test_the_sheet_is_laid_out_by_the_keys_that_vary(page):
-    assert page.texts(".grid thead th .axis") == ["seed", "seed"]
-    assert page.texts(".grid tbody th .axis") == ["layers", "layers"]
-    assert page.shown(".cell") == [0, 1, 2, 3]
+    assert page.texts(".grid thead th .axis") == ["layers", "layers"]
+    assert page.texts(".grid tbody th .axis") == ["weights.beta"] * 3
+    assert page.shown(".cell") == [0, 2, 4, 6, 8, 10], "one cell for both seeds"
+    page.choose("columns", "seed")
+    assert page.shown(".cell") == [0, 1, 4, 5, 8, 9], "of the first layers"
+    page.choose("rows", "layers")
     page.choose("weights.beta", "100")
     assert page.shown(".cell") == [8, 9, 10, 11]
     assert "no such file: </script><img" in page.texts(".cell .empty")[0]
     assert "running, step 100" in page.texts(".cell")[2]
     page.choose("rows", "weights.beta")
-    assert page.shown(".cell") == [0, 1, 4, 5, 8, 9]
     page.choose("columns", "")
     page.choose("seed", "any")
     assert page.shown(".cell") == [0, 1, 4, 5, 8, 9]
@@ -392,7 +417,22 @@ def test_the_sheet_is_laid_out_by_the_keys_that_vary(page):
     assert page.errors() == []
 
 
-def test_the_best_number_in_view_is_marked_by_its_direction(page):
+def test_a_cell_turns_over_its_seeds_and_has_their_mean(page):
+    assert page.texts(".cell .number")[0] == "9.5 (4.9 to 14.1)"
+    assert page.texts(".folded .cell span")[1] == "mean of 2 seeds"
+    assert page.texts(".flip span")[0] == "1/2 seed 1"
+    page.driver.execute_script("document.querySelector('.cell').focus()")
+    page.press("]")
+    assert page.shown(".cell") == [1, 2, 4, 6, 8, 10] and page.texts(".flip span")[0] == "2/2 seed 2"
+    page.press("[")
+    assert page.js("document.activeElement.dataset.row") == "0"
+    page.all(".flip button")[3].click()
+    assert page.shown(".cell") == [0, 3, 4, 6, 8, 10]
+    assert page.errors() == []
+
+
+def test_the_best_number_in_view_is_marked_by_its_direction(unfolded):
+    page = unfolded
     page.choose("number", "ssim")
     assert page.shown(".cell.best") == [3]
     page.choose("number", "style_gram")
@@ -403,6 +443,14 @@ def test_the_best_number_in_view_is_marked_by_its_direction(page):
     assert page.shown(".cell.best") == [6]
     page.choose("number", "total")
     assert page.shown(".cell.best") == [] and page.texts(".cell .number") == ["54", "55", "56", "57"]
+
+
+def test_of_folded_cells_the_best_mean_is_marked(browser, whole):
+    page = Page(browser, whole)
+    assert {index // 8 for index in page.shown(".cell.best")} == {2}, "beta 100, on the first photo"
+    page.choose("content", "mean")
+    assert {index // 8 for index in page.shown(".cell.best")} == {2}, "beta 100, over both photos"
+    assert page.texts(".cell.best .number")[0].endswith("best") and "mean of 2 photos" in page.texts(".cell")[0]
 
 
 def test_the_table_sorts_by_mouse_and_keyboard_with_missing_numbers_last(page):
@@ -437,16 +485,29 @@ def test_the_filter(page):
 
 
 def test_the_filter_holds_for_the_charts(page):
-    def traces(chart: str) -> list[str]:
-        return page.js("document.getElementById(arguments[0]).data.map((t) => t.meta ?? t.text[0])", chart)
+    def points(chart: str) -> list[str]:
+        code = "document.querySelector(arguments[0] + ' svg').series.map((s) => s.points[0]?.title.split(':')[0])"
+        return page.js(code, f"#{chart}")
 
-    assert len(traces("curves")) == 11
-    page.driver.execute_script("const s = document.querySelector('#scatter-controls select');"
-                               "s.value = 'style_gram'; s.dispatchEvent(new Event('change'))")  # fmt: skip
+    for box in page.all("#curve-controls input, #scatter-controls input"):
+        if "means" in box.find_element("xpath", "..").text:
+            box.click()
+    assert len(points("curves")) == 11
     page.filter("beta=1")
-    assert [text.partition(":")[0] for text in traces("curves")] == ["job 0", "job 1", "job 2", "job 3"]
-    assert [text.partition(":")[0] for text in traces("scatter")] == ["job 0", "job 1", "job 2", "job 3"]
-    assert page.js("document.getElementById('curves').layout.yaxis.type") == "log"
+    assert points("curves") == ["job 0", "job 1", "job 2", "job 3"]
+    indices = page.js("document.querySelector('#scatter svg').series.flatMap((s) => s.points).map((p) => p.index)")
+    assert sorted(index for index in indices if index is not None) == [0, 1, 2, 3]
+    assert page.js("document.querySelector('#curves svg').scales.y.has(0)") is False, "the scale is logarithmic"
+
+
+def test_curves_of_pairs_and_seeds_are_a_mean_with_a_band(browser, whole):
+    page = Page(browser, whole, "#curve.log=off")
+    bands = page.js("[...document.querySelectorAll('#curves .series')].map((g) => g.querySelector('.band') !== null)")
+    assert bands == [True] * 6
+    last = page.js("document.querySelector('#curves svg').series[0].points.at(-1)")
+    assert (last["x"], last["n"]) == (8, 4) and last["y"] == pytest.approx(2.5 / 8)
+    assert last["low"] < last["y"] < last["high"]
+    assert last["title"].startswith("weights.beta=1, layers=one\nsteps 8: 0.3125, mean of 4, 95 %")
 
 
 def test_groups_of_columns_can_be_hidden(page):
@@ -461,7 +522,8 @@ def test_references_are_the_last_rows(page):
     ]  # fmt: skip
 
 
-def test_a_cell_opens_the_comparison_and_the_slider_moves(page):
+def test_a_cell_opens_the_comparison_and_the_slider_moves(unfolded):
+    page = unfolded
     page.all(".cell")[1].click()
     assert page.js("document.getElementById('compare').open")
     assert page.js("document.getElementById('compare-a').value") == "row 1"
@@ -482,21 +544,20 @@ def test_a_cell_opens_the_comparison_and_the_slider_moves(page):
 
 
 def test_the_full_picture_replaces_the_thumbnail_if_it_is_there(page, sweep):
-    from selenium.webdriver.support.ui import WebDriverWait
-
     moved = sweep / "0" / "moved.png"
     (sweep / "0" / "output.png").rename(moved)
     try:
         page.all(".cell")[0].click()
         loaded = "[...document.querySelectorAll('#compare-view img')].map((i) => 'full' in i.dataset)"
-        WebDriverWait(page.driver, 10).until(lambda _: page.js(loaded)[1])
+        waiting(page).until(lambda _: page.js(loaded)[1])
         assert page.js(loaded) == [False, True]
         assert page.js("document.querySelector('#compare-view .a img').naturalWidth") == 64
     finally:
         moved.rename(sweep / "0" / "output.png")
 
 
-def test_arrow_keys_move_between_the_cells(page):
+def test_arrow_keys_move_between_the_cells(unfolded):
+    page = unfolded
     focused = "Number(document.activeElement.dataset.row)"
     assert page.js("document.querySelectorAll('.cell[tabindex=\"0\"]').length") == 1
     page.driver.execute_script("document.querySelector('.cell').focus()")
@@ -515,8 +576,8 @@ def test_what_configs_and_names_contain_stays_text(browser, hostile):
     assert page.js("[...document.images].filter((i) => i.getAttribute('src') === 'x').length") == 0
     assert any(HOSTILE in text for text in page.texts("#table-view tbody td"))
     assert page.texts("#title") == ["<b>sweep"] and page.js("document.title") == "<b>sweep"
-    page.driver.execute_script("Plotly.Fx.hover('curves', [{curveNumber: 0, pointNumber: 1}])")
-    assert HOSTILE in page.js("document.querySelector('#curves .hoverlayer').textContent")
+    assert HOSTILE in page.js("document.querySelector('#curves svg').textContent")
+    assert HOSTILE in page.js("document.querySelector('#curves svg').series[0].points[0].title")
     drawn = page.js("document.querySelectorAll('.chart img, .chart a[href], .chart script').length")
     assert drawn == 0 and page.errors() == []
 
@@ -545,17 +606,233 @@ def test_dark_is_the_system_s_or_chosen(page):
     assert background() < 150
     page.driver.find_element("id", "theme").click()
     assert background() > 600
-    dark_text = page.js("document.getElementById('curves').layout.font.color")
+    color = "document.querySelector('#curves svg text').getAttribute('fill')"
+    dark_text = page.js(color)
     page.driver.find_element("id", "theme").click()
-    assert background() < 150 and page.js("document.getElementById('curves').layout.font.color") != dark_text
+    assert background() < 150 and page.js(color) != dark_text
     emulate("light")
 
 
-def test_a_chart_can_be_saved_as_a_picture_and_nothing_is_offered_to_a_server(page):
-    code = "Plotly.toImage('curves', {format: 'png'}).then(arguments[0], () => arguments[0](''))"
-    assert page.driver.execute_async_script(code).startswith("data:image/png")
-    buttons = page.js("[...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title)")
-    assert len(buttons) == 12 and not [title for title in buttons if "loud" in title]
+def saved(page: Page, click: str, count: int = 1) -> list[str]:
+    """The texts of the files that a click saves."""
+    page.driver.execute_script(
+        "window.saved = []; URL.createObjectURL = (blob) => { window.saved.push(blob); return '#'; };"
+        "document.querySelector(arguments[0]).click()", click,
+    )  # fmt: skip
+    code = "const end = arguments[0]; Promise.all(window.saved.map((b) => b.text())).then(end)"
+    found = page.driver.execute_async_script(code)
+    assert len(found) == count
+    return found
+
+
+@pytest.mark.parametrize("chart", ["curves", "scatter", "parallel", "shares", "differences", "main-0"])
+def test_a_chart_is_saved_as_an_svg_file_that_stands_alone(browser, whole, chart):
+    page = Page(browser, whole)
+    (text,) = saved(page, f"#{chart} .save")
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and len(list(root.iter())) > 10
+    assert "var(" not in text and "rgb(255, 255, 255)" not in text.partition("</title>")[0]
+    assert page.errors() == []
+
+
+TABLES = ("table-export", "comparisons-title", "means-title", "shares-title", "front-head")
+
+
+@pytest.mark.parametrize("place", TABLES)
+def test_a_table_is_saved_as_csv_markdown_and_latex(browser, whole, place):
+    page = Page(browser, whole)
+    forms = [saved(page, f"#{place} .export button:nth-child({n})")[0] for n in (1, 2, 3)]
+    lines = list(csv.reader(io.StringIO(forms[0])))
+    assert len({len(line) for line in lines}) == 1 and len(lines) > 1
+    assert forms[1].startswith("| ") and forms[1].count("\n") == len(lines) + 1
+    assert forms[2].count("\\\\\n") == len(lines) and "\\toprule" in forms[2]
+
+
+def test_the_state_is_in_the_address(page, browser, sweep):
+    page.choose("columns", "seed")
+    page.choose("number", "ssim")
+    page.filter("layers=one")
+    page.all("#table-view [data-column='total']")[0].click()
+    page.all("#groups details summary")[0].click()
+    page.all("#groups details input")[2].click()
+    page.all(".cell")[1].click()
+    address = page.js("location.href")
+    page.driver.get("about:blank")
+    page.driver.get(address)
+    assert page.texts(".grid thead th .axis") == ["seed", "seed"]
+    assert page.js("document.querySelector('[data-control=number] select').value") == "ssim"
+    assert page.js("document.getElementById('compare').open")
+    assert page.js("['a', 'b'].map((s) => document.getElementById('compare-' + s).value)") == ["row 1", "row 4"]
+    assert sorted(page.shown()) == [0, 1, 4, 5, 8, 9]
+    assert page.js("document.querySelector('[aria-sort=ascending]').textContent").startswith("total")
+    assert "weights.beta" not in page.texts("#table-view thead th")
+    page.press("\ue00c")
+    page.all('nav a[href="#table"]')[0].click()
+    assert page.js("location.hash").startswith("#") and "columns=seed" in page.js("location.hash")
+
+
+def test_comparisons_are_sentences_with_a_chosen_baseline(page):
+    (first, _) = page.texts("#sentences li")
+    assert first == "weights.beta 10 against 1: style_gram -4.0, 95 % -4.0 to -4.0, 2 seeds"
+    page.choose("baseline", "100")
+    assert [text.partition(":")[0] for text in page.texts("#sentences li")] == [
+        "weights.beta 1 against 100", "weights.beta 10 against 100",
+    ]  # fmt: skip
+    page.choose("key", "layers")
+    assert page.texts("#sentences li")[0].startswith("layers two against one: style_gram -2")
+    page.choose("measure", "ssim")
+    assert "layers two against one: ssim +0.1" in page.texts("#sentences li")[0]
+    assert page.texts("#comparisons-note")[0].startswith("Higher is better. Averaged over weights.beta.")
+    assert page.errors() == []
+
+
+def test_effects_have_shares_and_a_mean_for_each_value(browser, whole):
+    page = Page(browser, whole)
+    lines = page.js("[...document.querySelectorAll('#shares-view tbody tr')].map((r) => r.innerText.split('\\t'))")
+    assert [line[0] for line in lines] == [
+        "weights.beta", "layers", "weights.beta \u00d7 layers", "differs between photos", "seeds",
+    ]  # fmt: skip
+    assert float(lines[0][1].split()[0]) > 95 and [line[-1] for line in lines[1:3]] == ["not larger than chance"] * 2
+    assert page.texts("#mains figcaption") == ["weights.beta", "layers"]
+    points = page.js("document.querySelector('#main-0 svg').series[0].points.map((p) => [p.x, p.y, p.low, p.high])")
+    assert [x for x, *_ in points] == ["1", "10", "100"]
+    assert [y for _, y, *_ in points] == pytest.approx([5.5, 4.5, 3.5], abs=0.1)
+    split = page.driver.find_element("css selector", "#effects-controls label:nth-child(2) select")
+    split.send_keys("layers")
+    names = page.js("document.querySelector('#main-0 svg').series.map((s) => s.name)")
+    assert names == ["one", "two"] and "split=layers" in page.js("location.hash") and page.errors() == []
+
+
+def test_the_front_is_marked_and_listed(page):
+    assert page.all("#scatter .front") and page.texts("#front-list li")
+    page.all("#front-list button")[0].click()
+    assert page.js("document.getElementById('compare').open")
+
+
+def test_runs_that_are_not_completed_are_no_part_of_the_front(browser, sweep):
+    page = Page(browser, sweep, "#x=total&y=gram&points=all")
+    points = page.js("document.querySelector('#scatter svg').series.flatMap((s) => s.points)")
+    early = [point for point in points if point["index"] == RUNNING]
+    assert [(point["x"], point["y"]) for point in early] == [(12.5, 1.125)], "it would beat all others"
+    assert [text.partition(":")[0] for text in page.texts("#front-list li")] == ["job 0"]
+    assert "Without the 1 picture of runs that are not completed." in page.texts("#front-head")[0]
+
+
+def test_the_keyboard_walks_through_the_points_of_a_chart(browser, sweep):
+    page = Page(browser, sweep, "#x=style_gram&y=ssim&points=all")
+    page.driver.execute_script("document.querySelector('#scatter svg').focus({ focusVisible: true })")
+    spoken = "document.querySelector('#scatter .spoken').textContent"
+    assert page.js(spoken) == "1 of 10: job 9: weights.beta=100, layers=one, seed=2, style_gram 1, ssim 0.4500"
+    page.press("\ue014", "\ue014")
+    assert page.js(spoken).startswith("3 of 10: job 7")
+    assert page.js("document.querySelector('#scatter .tip').hidden") is False and page.all("#scatter .mark")
+    page.press("\ue010")
+    assert page.js(spoken).startswith("10 of 10: job 0")
+    page.press("\ue013")
+    assert page.js(spoken).startswith("9 of 10: job 1"), "the next one above"
+    page.press("\ue007")
+    assert page.js("document.getElementById('compare').open")
+    assert page.js("document.getElementById('compare-a').value") == "row 1"
+    page.press("\ue00c")
+    assert page.js("document.activeElement.closest('.chart').id") == "scatter"
+    page.press("\ue00c")
+    assert not page.all("#scatter .mark") and page.errors() == []
+
+
+def test_the_keyboard_changes_between_curves_and_between_parallel_lines(page):
+    page.driver.execute_script("document.querySelector('#curves svg').focus({ focusVisible: true })")
+    spoken = "document.querySelector('#curves .spoken').textContent"
+    first = page.js(spoken)
+    page.press("\ue014")
+    assert first.startswith("1 of 8:") and "steps 1:" in first
+    assert page.js(spoken).startswith("2 of 8:") and "steps 2:" in page.js(spoken)
+    page.driver.execute_script("document.querySelector('#parallel svg').focus({ focusVisible: true })")
+    assert page.js("document.querySelector('#parallel .spoken').textContent").startswith("1 of 5: weights.beta=")
+    page.press("\ue014")
+    assert page.js("document.querySelectorAll('#parallel .marked').length") == 1
+    assert page.js("document.querySelector('#parallel .marked title').textContent").startswith("weights.beta=")
+    label = page.js("document.querySelector('#parallel svg').getAttribute('aria-label')")
+    assert label.endswith("5 lines; arrow keys move between them, Enter compares the picture")
+
+
+def test_one_slider_shows_all_pictures_at_a_step(browser, tmp_path):
+    for number in range(2):
+        path = make_job(tmp_path, number, {"+x": number})
+        (path / "images").mkdir()
+        for step in (0, 50, 100):
+            Image.new("RGB", (40, 30), (step, 0, 0)).save(path / "images" / f"output_{step:05d}.jpg")
+    (tmp_path / "1" / "images" / "output_00050.jpg").unlink()
+    report.write_report(tmp_path)
+    page = Page(browser, tmp_path)
+    sources = "[...document.querySelectorAll('.cell img')].map((i) => i.getAttribute('src').slice(0, 30))"
+    page.driver.find_element("id", "step").send_keys("\ue012\ue012")
+    assert page.js(sources) == ["0/images/output_00050.jpg", "1/images/output_00000.jpg"]
+    assert page.texts("#sheet-controls output") == ["step 50"] and "step=50" in page.js("location.hash")
+    page.driver.find_element("id", "step").send_keys("\ue010")
+    assert all(source.startswith("data:image/webp") for source in page.js(sources))
+    shutil.rmtree(tmp_path / "0" / "images")
+    page = Page(browser, tmp_path)
+    page.driver.find_element("id", "step").send_keys("\ue012")
+    waiting(page).until(lambda _: page.js(sources)[0].startswith("data:"))
+
+
+def test_notes_are_kept_in_the_file_of_the_page(browser, tmp_path):
+    make_sweep(tmp_path, x=[1, 2])
+    report.write_report(tmp_path)
+    page = Page(browser, tmp_path)
+    page.driver.execute_script("localStorage.clear()")
+    page.driver.refresh()
+    assert not page.driver.find_element("id", "notes-bar").is_displayed()
+    page.all(".cell")[1].click()
+    page.driver.find_element("id", "compare-note").send_keys("too <b>dark</script>")
+    page.press("\ue00c")
+    assert page.texts("#table-view tbody tr:nth-child(2) td:last-child") == ["too <b>dark</script>"]
+    page.driver.refresh()
+    assert page.texts("#notes-bar")[0].startswith("1 note not in the file yet")
+    (text,) = saved(page, "#notes-bar button")
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    page = Page(browser, tmp_path)
+    assert page.filter("dark") == [1] and not page.driver.find_element("id", "notes-bar").is_displayed()
+    report.write_report(tmp_path)
+    page = Page(browser, tmp_path)
+    assert page.filter("dark") == [1] and page.errors() == []
+
+
+def test_of_a_long_table_the_rows_in_view_are_in_the_page(browser, tmp_path):
+    for number in range(400):
+        make_job(tmp_path, number, {"+x": number}, pictures=(), metrics={"output": {"total": 1.0 + number}})
+    report.write_report(tmp_path)
+    page = Page(browser, tmp_path)
+    shown = page.shown("#table-view tbody tr:not(.gap)")
+    assert shown[0] == 0 and len(shown) < 60
+    page.driver.execute_script("document.getElementById('table-view').scrollTop = 1e9")
+    waiting(page).until(lambda _: 399 in page.shown("#table-view tbody tr:not(.gap)"))
+    assert len(page.shown("#table-view tbody tr:not(.gap)")) < 60
+    assert page.filter("x=123") == [123]
+    page.driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+    page.driver.find_element("id", "filter").clear()
+    page.driver.find_element("id", "filter").send_keys("x>=0")
+    assert len(page.shown()) == 400, "paper has all rows"
+    page.driver.execute_script("dispatchEvent(new Event('afterprint'))")
+
+
+def test_an_evaluation_is_laid_out_by_photo_painting_and_method(browser, tmp_path):
+    numbers, lines = {}, ["content,style,method,style_gram"]
+    for content, style, method in product(("a", "b"), ("p", "q", "r"), ("adain", "gatys")):
+        numbers[f"{content}_{style}_{method}"] = {"style_gram": len(numbers) + 1.0}
+        lines.append(f"{content},{style},{method},1")
+    path = make_job(
+        tmp_path, 0, {}, tuple(numbers), metrics={**numbers, "mean of adain": {"style_gram": 6.0, "fid": 9.0}}
+    )
+    (path / "metrics.json").write_text(json.dumps({**numbers, "mean of adain": {"style_gram": 6.0, "fid": 9.0}}))
+    (path / "scores.csv").write_text("\n".join(lines))
+    page = Page(browser, report.write_report(tmp_path)[0].parent)
+    assert page.texts(".grid thead th .axis") == ["method"] * 2 and page.texts(".grid tbody th .axis") == ["style"] * 3
+    assert page.js("document.querySelectorAll('.cell').length") == 6
+    page.choose("content", "mean")
+    assert page.texts(".flip span")[0] == "1/2 content a"
+    assert "mean" in page.texts("#table-view tbody tr:last-child td")[2]
+    assert page.texts("#sentences li")[0].startswith("method gatys against adain: style_gram +1")
     assert page.errors() == []
 
 

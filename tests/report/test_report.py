@@ -6,6 +6,7 @@ report.html has tests of its own, in test_page.py.
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -19,7 +20,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
-from sweep_folders import COLORS, make_job, make_sweep
+from sweep_folders import COLORS, make_job, make_repeats, make_sweep
 
 from nstexp import report
 from nstexp.config.quoting import resolved_yaml
@@ -28,13 +29,14 @@ from nstexp.media import sheet
 from nstexp.outputs import RunFolder
 from nstexp.report import grid, tables
 from nstexp.report.__main__ import main
-from nstexp.report.jobs import find_inputs
+from nstexp.report.inputs import find_inputs
 from nstexp.sweeps.hooks import SweepReport, report_unfinished
 
 
-def read_table(folder: Path) -> list[dict[str, str]]:
+def read_table(folder: Path, means: bool = False) -> list[dict[str, str]]:
+    """The rows of table.csv that are means of several pictures, or those that are not."""
     with (folder / "table.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if (row["status"] == "mean") == means]
 
 
 def middles(grid: Path, colors: list[tuple[int, int, int]]) -> list[tuple[float, float]]:
@@ -186,10 +188,10 @@ def test_the_table_has_one_row_per_job_and_picture(tmp_path):
     (tmp_path / "1" / "metrics.json").write_text('{"a": {"total": 9, "extra": 0.1}, "b": {"total": NaN}}')
     report.write_table(report.read_sweep(tmp_path), tmp_path / "table.csv")
     rows = read_table(tmp_path)
-    assert list(rows[0]) == [
+    assert list(rows[0])[:10] == [
         "job", "picture", "status", "weights.beta", "total", "gram", "luminance_mean", "extra", "seconds", "error",
     ]  # fmt: skip
-    assert [list(row.values()) for row in rows] == [
+    assert [[*row.values()][:10] for row in rows] == [
         ["0", "a", "completed", "1", "0.5", "2.0", "0.25", "", "1.5", ""],
         ["0", "b", "completed", "1", "0.5", "2.0", "0.25", "", "1.5", ""],
         ["1", "a", "interrupted", "2", "9", "", "", "0.1", "1.5", ""],
@@ -197,6 +199,65 @@ def test_the_table_has_one_row_per_job_and_picture(tmp_path):
         ["2", "", "failed", "3", "", "", "", "", "2", "no such file"],
     ]
     assert not list(tmp_path.glob(".writing-*"))
+
+
+@pytest.fixture
+def repeated(tmp_path) -> Path:
+    """Two betas, six photos, three seeds; beta 10 is 0.5 lower, give or take 0.1."""
+    noise = iter(np.random.default_rng(0).uniform(-0.1, 0.1, 36))
+    photos = [f"{name}.png" for name in "abcdef"]
+
+    def measure(beta: int, photo: str, seed: int) -> float:
+        return 1 + photos.index(photo) - 0.5 * (beta == 10) + next(noise)
+
+    return make_repeats(tmp_path / "sweep", measure, photos, [1, 2, 3], weights__beta=[1, 10])
+
+
+def test_the_last_rows_of_the_table_are_means_of_settings(repeated):
+    report.write_report(repeated)
+    assert len(read_table(repeated)) == 36
+    rows = read_table(repeated, means=True)
+    assert [(row["weights.beta"], row["n"], row["seed"]) for row in rows] == [("1", "6", ""), ("10", "6", "")]
+    values = [float(row["style_gram"]) for row in read_table(repeated) if row["weights.beta"] == "10"]
+    assert float(rows[1]["style_gram"]) == pytest.approx(np.mean(values))
+    low, sd, high = (float(rows[1][f"style_gram_{name}"]) for name in ("low", "sd", "high"))
+    of_photos = np.reshape(values, (6, 3)).mean(1)
+    assert sd == pytest.approx(of_photos.std(ddof=1)) and low < of_photos.mean() < high
+
+
+def test_a_sweep_without_repeats_has_no_means(tmp_path):
+    make_sweep(tmp_path, weights__beta=[1, 2], layers=["one", "two"])
+    report.write_report(tmp_path)
+    assert read_table(tmp_path, means=True) == [] and "total_sd" not in read_table(tmp_path)[0]
+
+
+def test_the_terminal_shows_means_and_says_what_differs(repeated, capsys):
+    main([str(repeated)])
+    head, first, second, *sentences = capsys.readouterr().err.splitlines()
+    assert head.split() == ["weights.beta", "n", "style_gram", "ssim"]
+    assert re.fullmatch(r" *1  6  3\.51 \(\d\.\d\d to \d\.\d\d\)  0\.9.*", first) and second.split()[:2] == ["10", "6"]
+    assert re.fullmatch(
+        r"weights.beta 10 against 1: style_gram -0\.\d+, 95 % -0\.\d+ to -0\.\d+, 6 photos \(Wilcoxon p = 0.031\)",
+        sentences[0],
+    )
+    assert sentences[1].startswith("weights.beta 10 against 1: ssim +0.00")
+
+
+def test_repeats_and_baseline_can_be_named(repeated, capsys):
+    main([str(repeated), "--repeats", "seed", "content", "--baseline", "weights.beta=10"])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].split()[:3] == ["weights.beta", "n", "style_gram"] and lines[1].split()[:2] == ["1", "18"]
+    assert lines[3].startswith("weights.beta 1 against 10: style_gram +0.5") and "18 repeats" in lines[3]
+    main([str(repeated), "--repeats"])
+    assert capsys.readouterr().err.splitlines()[0].split()[:3] == ["weights.beta", "seed", "n"]
+    for words, reason in {
+        ("--repeats", "sed"): "--repeats sed: the runs do not differ in this key",
+        ("--baseline", "weights.beta"): "--baseline weights.beta: give a key and one of its values",
+        ("--baseline", "weights.beta=3"): "--baseline weights.beta=3: no run has this value, only 1, 10",
+    }.items():
+        with pytest.raises(SystemExit) as end:
+            main([str(repeated), *words])
+        assert end.value.code == 2 and reason in capsys.readouterr().err
 
 
 def test_a_loss_called_like_a_varying_key_has_its_own_column(tmp_path):
@@ -536,7 +597,6 @@ def test_a_wrong_folder_is_one_sentence(tmp_path, capsys):
         "nowhere": "nowhere: there is no such folder",
         "file": "file: there is no such folder",
         "empty": "no runs in this folder: give the folder of a sweep",
-        "nstexp": f"no runs in this folder; did you mean {tmp_path / 'nstexp' / '2026-01-31'}?",
         "nstexp/2026-01-31/0": f"it is itself one run; give the sweep's folder, {tmp_path / 'nstexp' / '2026-01-31'}",
     }
     for name, sentence in wrong.items():
@@ -632,6 +692,7 @@ def test_a_real_sweep(tmp_path, fails):
     contents = "sample:coffee,nowhere.jpg" if fails else "sample:coffee,sample:chelsea"
     command = [sys.executable, "-m", "nstexp", "-m", "--config-dir", "conf", "experiment=betas", f"content={contents}"]
     env = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"}
+    env["COLUMNS"] = "200"  # the table has as many numbers as fit, and a run that takes longer needs more digits
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == (1 if fails else 0), done.stderr
     assert "Traceback" not in done.stderr
@@ -644,5 +705,12 @@ def test_a_real_sweep(tmp_path, fails):
     assert float(rows[0]["gram"]) > 0
     assert rows[0]["metrics.content"]
     assert ("nowhere.jpg: there is no such file" in rows[1]["error"]) == fails
-    head = next(line for line in done.stderr.splitlines() if line.startswith("job "))
-    assert {"weights.beta", "content", "total", "gram"} <= set(head.split())
+    words = [line.split() for line in done.stderr.splitlines()]
+    if fails:
+        (head,) = [line for line in words if line[:2] == ["job", "status"]]
+        assert {"weights.beta", "content", "total", "gram"} <= {*head}
+    else:
+        (head,) = [line for line in words if line[:2] == ["weights.beta", "n"]]
+        assert {"total", "gram", "style_gram"} <= {*head}
+        assert any("weights.beta 1000 against 1: style_gram" in line for line in done.stderr.splitlines())
+        assert [(row["weights.beta"], row["n"]) for row in read_table(sweep, means=True)] == [("1", "2"), ("1000", "2")]
