@@ -1,6 +1,7 @@
 """Folders of sweeps as runs leave them, of pictures of one color each."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -50,5 +51,28 @@ def make_sweep(folder: Path, **values: list[object]) -> Path:
     keys = [key.replace("__", ".") for key in values]
     for number, combination in enumerate(product(*values.values())):
         make_job(folder, number, dict(zip(keys, combination, strict=True)))
+    (folder / "multirun.yaml").touch()
+    return folder
+
+
+def make_repeats(
+    folder: Path,
+    measure: Callable[..., float],
+    photos: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    **values: Sequence[object],
+) -> Path:
+    """A sweep over keys, photos and seeds, without pictures, whose number `style_gram` is given by a function of the
+    values; `__` in a name stands for the dot."""
+    given = {**values, **({"content": photos} if photos else {}), **({"seed": seeds} if seeds else {})}
+    keys = [key.replace("__", ".") for key in given]
+    for number, combination in enumerate(product(*given.values())):
+        score = measure(*combination)
+        numbers = {"output": {"style_gram": score, "ssim": 1 - score / 100}}
+        described = {"style_gram": "VGG-19", "ssim": "luminance"}
+        make_job(
+            folder, number, dict(zip(keys, combination, strict=True)), (), metrics=numbers, measured_with=described,
+            higher_is_better=["ssim"],
+        )  # fmt: skip
     (folder / "multirun.yaml").touch()
     return folder

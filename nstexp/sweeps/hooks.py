@@ -145,10 +145,19 @@ def _place_of_run(config: DictConfig) -> Place:
 
 def _place_of_sweep(config: DictConfig) -> Place:
     _quote_params(config)
-    for problem in _why_no_jobs(config):
+    for problem in why_no_jobs(config):
         raise UserError(problem)
     place = Place(os.path.abspath(str(config.hydra.sweep.dir)))
     place.take_for_sweep()
+    storage = OmegaConf.select(config, "hydra.sweeper.storage", default=None)
+    if isinstance(storage, str) and "optuna" in str(config.hydra.sweeper.get("_target_")) and "redis" not in storage:
+        from nstexp.sweeps.storage import make_storage
+
+        try:
+            make_storage(storage)
+        except UserError:
+            place.release()
+            raise
     return place
 
 
@@ -218,7 +227,7 @@ class SweepReport(Callback):
             _explain(folder, "interrupted" if interrupted else str(error) or type(error).__name__)
 
 
-def _why_no_jobs(config: DictConfig) -> Iterator[str]:
+def why_no_jobs(config: DictConfig) -> Iterator[str]:
     """Yield a message for each setting that leaves a sweep without jobs, or without jobs that can work.
 
     These are wrong numbers of jobs, empty ranges and patterns (shown as typed), and missing packages of loggers.

@@ -1,9 +1,11 @@
 """States of Slurm jobs, from Slurm's accounting, or from its controller if the cluster keeps no accounts."""
 
 import logging
+import re
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 # Slurm's states of jobs that have not ended, and of jobs that it may requeue by itself.
@@ -144,3 +146,38 @@ def _indices(text: str) -> list[int]:
         if low.isdecimal():
             indices += range(int(low), int(high.partition(":")[0] or low) + 1)
     return indices
+
+
+def cancel_jobs(sweep: Path, cwd: Path) -> str | None:
+    """End the jobs of a sweep that are in Slurm's queue, as `scancel` does.
+
+    The names of the jobs are read from the folder of the sweep. Others may write there, so only jobs that Slurm knows
+    with the folder of the command are ended.
+
+    Args:
+        sweep: the folder of the sweep.
+        cwd: the folder in which its command was started.
+
+    Returns:
+        Why the jobs are not ended, as a part of a sentence; None: they are, or there are none.
+    """
+    entries = (sweep / ".submitit").glob("[0-9]*_*")
+    arrays = {match[1] for entry in entries if (match := re.match(r"(\d+)_", entry.name))}
+    try:
+        listed = _slurm("squeue", "-h", "-r", "-o", "%F\t%Z")
+        queued = {array for array, _, place in (line.partition("\t") for line in listed.splitlines())
+                  if array in arrays and Path(place).resolve() == cwd.resolve()}  # fmt: skip
+        if queued:
+            _slurm("scancel", *sorted(queued))
+    except FileNotFoundError:
+        return "Slurm's commands are not on this machine"
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None)
+        said = said.strip() if isinstance(said, str) else ""  # bytes, or nothing, after a command that took too long
+        return (said or str(error)).splitlines()[-1]
+    return None
+
+
+def _slurm(*command: str) -> str:
+    """What a command of Slurm's prints."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
