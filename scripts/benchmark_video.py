@@ -45,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clip = _make_clip(folder, args.frames)
+        clip = make_clip(folder, args.frames)
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.frames} frames", file=sys.stderr)
         stages = [f"{stage}, ms" for stage in SECONDS_PER_STAGE]
         print(table_head("px", "", "frames/s", "stylize, ms", "of the time", *stages))
@@ -83,7 +83,7 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-def _make_clip(folder: Path, frames: int) -> Path:
+def make_clip(folder: Path, frames: int) -> Path:
     """Write a pan and zoom over a built-in photo; the black pictures in `poses` only define size and times."""
     import cv2
 

@@ -21,7 +21,10 @@ from typing import Any
 from nstexp import loggers, streams
 from nstexp.commands import errors_on_one_line
 from nstexp.core.errors import UserError
-from nstexp.report.jobs import Job, as_text, read_curves, read_sweep, unique, varying
+from nstexp.report.curves import read_curves
+from nstexp.report.job import Job, varying
+from nstexp.report.jobs import read_sweep
+from nstexp.report.texts import as_text, unique
 
 try:
     import wandb

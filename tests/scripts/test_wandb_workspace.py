@@ -380,6 +380,8 @@ class Server:
 @pytest.fixture
 def server(monkeypatch):
     made = Server()
+    # The settings of this process may come from an earlier test, or say "offline".
+    monkeypatch.setattr("wandb.setup", lambda: SimpleNamespace(settings=wandb.Settings(mode="online")))
     monkeypatch.setattr("wandb.Api", lambda *args, **kwargs: made)
     monkeypatch.setattr("nstexp.loggers.why_offline", lambda settings: None)
     return made
