@@ -1,6 +1,6 @@
 """nstexp: configuration-driven experiments with neural style transfer.
 
-`nstexp.stylize("photo.jpg", "painting.jpg", method="adain")` does in Python what the command line does.
+`nstexp.stylize("photo.jpg", "painting.jpg", method="swift")` does in Python what the command line does.
 """
 
 from typing import Any

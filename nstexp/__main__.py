@@ -6,12 +6,14 @@ import sys
 from typing import Any, NoReturn
 
 from nstexp import interrupts, streams
+from nstexp.core.runtime.cores import prepare_for_torch
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     interrupts.leave_at_once(interrupts.EXIT_INTERRUPTED, "interrupted")
     streams.prepare()
+    prepare_for_torch()
     atexit.register(interrupts.ignore)  # the last exit function, before the interpreter shuts down
     from nstexp import help as help_
     from nstexp.completion import shells

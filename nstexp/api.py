@@ -17,27 +17,37 @@ from nstexp.config import trust
 from nstexp.config.build import prepared
 from nstexp.config.early import check_values, plain_table
 from nstexp.config.keys import CONF, no_such_key
-from nstexp.config.refusals import sentence_of
-from nstexp.core.errors import ArgumentError, UserError
+from nstexp.config.refusals import in_one_sentence
+from nstexp.core.errors import ArgumentError
 from nstexp.core.pixels import to_array
 from nstexp.core.resize import resize, size_for_longer_side
+from nstexp.core.runtime.cores import using_threads
 from nstexp.media.images import load_with_alpha, to_tensors
 from nstexp.media.paths import find_images
 from nstexp.methods.base import Controls, Style, learned_styles
 from nstexp.outputs import RunFolder
 from nstexp.processes import alone_unless, work_together
 from nstexp.run import Parts, identity, kept, quiet_warnings
-from nstexp.tasks.color import check_learned, check_pictures, redraw
+from nstexp.tasks.color import check_learned, check_pictures
+from nstexp.tasks.finish import Finish, redraw
 from nstexp.tasks.request import Request
-from nstexp.tasks.styles import Styles, checked_shares, read_styles
-from nstexp.tasks.stylize import with_opacity
+from nstexp.tasks.styles import (
+    Styles,
+    check_accepted,
+    check_photo,
+    check_texture,
+    checked_shares,
+    finder_of,
+    read_styles,
+)
+from nstexp.tasks.stylize import blank_content, with_opacity
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
 
 @torch.random.fork_rng(devices=[])  # does not change the caller's random state, even when networks are loaded
 def stylize(
-    content: Picture | Sequence[Picture],
+    content: Picture | Sequence[Picture] | None,
     style: Picture | Sequence[Picture] | None = None,
     method: str = "gatys",
     image_px: int | None = None,
@@ -49,25 +59,26 @@ def stylize(
     Args:
         content: a picture, or a list of pictures. A picture is the path of a file, the path of a folder (all pictures
             in it), a built-in name such as `sample:astronaut`, a PIL image, a uint8 array (H, W, 3), or a tensor
-            (3, H, W) in [0, 1]. Arrays (B, H, W, 3) and tensors (B, 3, H, W) are B pictures of one size.
+            (3, H, W) in [0, 1]. Arrays (B, H, W, 3) and tensors (B, 3, H, W) are B pictures of one size. None: a
+            texture of the style, with method="gatys".
         style: a picture, or a list of pictures that are all applied to every content. For method="cin", names of styles
             that the network has learned; None: the first of them.
-        method: "gatys" optimizes each picture, which takes minutes; "adain" and "cin" take seconds.
+        method: "gatys" optimizes each picture, which takes minutes; "swift", "adain" and "cin" take seconds.
         image_px: longer side of the results in pixels; None: the size of each content.
         settings: config key -> value or option, for all other keys, such as {"weights.beta": 100,
             "layers": "style_first3", "method.max_steps": 50}, and {"trust": ["my_package"]}, see `nstexp.config.trust`.
-        request: the other fields of `tasks.request.Request`: style_weights, masks, color, seed, ...
+        request: the other fields of `tasks.request.Request`: style_weights, masks, style_masks, color, seed, ...
 
     Returns:
-        Results in the form of `content`: a PIL image for a path, a name or a PIL image, with an alpha channel if the
-        content has one; an array or a CPU tensor of the same layout for an array or a tensor; a list for a list.
+        Results in the form of `content`: a PIL image for None, a path, a name or a PIL image, with an alpha channel if
+        the content has one; an array or a CPU tensor of the same layout for an array or a tensor; a list for a list.
 
     Raises:
         UserError: the input is wrong; the messages are those of the command line.
         Stopped: the loss became NaN.
     """
     quiet_warnings()
-    contents = _listed(content)
+    contents: Sequence[Picture | None] = [None] if content is None else _listed(content)
     several = len(contents) > 1 or (isinstance(content, Sequence) and not isinstance(content, str))
     in_memory = None if style is None or all(map(_is_file, _as_list(style))) else _as_list(style)
     if unknown := sorted(set(request) - {field.name for field in fields(Request)}):
@@ -80,15 +91,21 @@ def stylize(
             values["style"] = None if in_memory else [str(path) for path in _as_list(style)]
         wanted = replace(check_values(cfg), **values)
         torch.manual_seed(wanted.seed)
-        with alone_unless(work_together(plain_table(cfg.trainer))):
+        with using_threads(cfg.threads), alone_unless(work_together(plain_table(cfg.trainer))):
             stylizer = _method(cfg)
+            if content is None:
+                check_texture(wanted, stylizer, method)
+            else:
+                check_photo(wanted)
             check_learned(wanted.color, learned_styles(stylizer) is not None)
             if in_memory is None:
                 styles = read_styles(wanted, stylizer, method, compared=wanted.color == "match")
             else:
-                styles = _styles_in_memory(in_memory, wanted)
+                check_accepted(wanted, stylizer, method)
+                styles = _styles_in_memory(in_memory, wanted, stylizer, method)
             check_pictures(wanted.color, styles.pictures)
-            results = [_stylized(picture, stylizer, styles, wanted) for picture in contents]
+            finish = Finish.of(wanted)
+            results = [_stylized(picture, stylizer, styles, wanted, finish) for picture in contents]
     return results if several else results[0]
 
 
@@ -96,13 +113,8 @@ def _composed(method: str, settings: Mapping[str, Any]) -> DictConfig:
     """Compose the configuration of the command line `method=... logger=none` with these settings."""
     groups = {key: value for key, value in settings.items() if (CONF / key).is_dir()}
     options = [f"{key}={_option(value)}" for key, value in {"method": method, "logger": "none", **groups}.items()]
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("config", [*options, "measure=false", "picture_every_n_steps=0"])
-    except Exception as error:
-        if sentence := sentence_of(error):
-            raise UserError(sentence) from error
-        raise
+    with in_one_sentence(), initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [*options, "measure=false", "picture_every_n_steps=0"])
     for key, value in settings.items():
         if key not in groups:
             if OmegaConf.select(cfg, key, default=_composed) is _composed:
@@ -137,10 +149,10 @@ def _is_file(picture: Any) -> bool:
     return isinstance(picture, str | Path)
 
 
-def _styles_in_memory(pictures: Sequence[Picture], request: Request) -> Styles:
+def _styles_in_memory(pictures: Sequence[Picture], request: Request, method: Any, name: str) -> Styles:
     """Styles from pictures of which at least one is not a file."""
-    for field in ("fine_style", "masks", "style_layers"):
-        if getattr(request, field) is not None:
+    for field in ("fine_style", "masks", "style_masks", "style_layers"):
+        if getattr(request, field) is not None and not (field == "masks" and request.regions):
             raise ArgumentError(field, ": it needs the pictures in style as files, too")
     images = [image for picture in _listed(pictures, "style") for image in _tensor(picture, request, "style")[0]]
     shares = checked_shares(len(images), request.style_weights)
@@ -148,20 +160,31 @@ def _styles_in_memory(pictures: Sequence[Picture], request: Request) -> Styles:
         Style(image, share, name=f"style{number}")
         for number, (image, share) in enumerate(zip(images, shares, strict=True), 1)
     ]
-    return Styles(styles, [], [], request.max_input_megapixels)
+    regions = None
+    if request.regions is not None:
+        regions = finder_of(request.regions, request, method, name, len(styles))
+    return Styles(styles, [], [], request.max_input_megapixels, regions)
 
 
-def _stylized(content: Picture, method: Any, styles: Styles, request: Request) -> Any:
+def _stylized(content: Picture | None, method: Any, styles: Styles, request: Request, finish: Finish) -> Any:
     """Stylize one content, or B contents of one size, and return the result in the form of the content."""
-    batch, opacity = _tensor(content, request)
-    if request.transparency != "keep":
-        opacity = None
-    batch = resize(batch, size_for_longer_side(_size(batch), request.image_px))
-    placed = styles.at(_size(batch))
-    controls = Controls(seed=request.seed, combine=request.style_combine)
-    parts = torch.split(batch, 1) if getattr(method, "optimizes", False) else (batch,)
-    made = [redraw(method, part, placed, controls, request.color, request.color_strength) for part in parts]
+    batch, opacity = _content(content, request)
+    controls = Controls(
+        seed=request.seed, combine=request.style_combine, seamless=request.seamless, texture=content is None
+    )
+    single = getattr(method, "optimizes", False) or styles.regions is not None
+    parts = torch.split(batch, 1) if single else (batch,)
+    made = [redraw(method, part, styles.on(part[0]), controls, finish) for part in parts]
     return _as_given(torch.cat(made).clamp(0, 1).cpu(), content, opacity)
+
+
+def _content(content: Picture | None, request: Request) -> tuple[Tensor, Tensor | None]:
+    """The content at the size of the result, (B, 3, H, W), and its opacity (1, H, W) if the result keeps it."""
+    if content is None:
+        return blank_content(request)[None], None
+    batch, opacity = _tensor(content, request)
+    batch = resize(batch, size_for_longer_side(_size(batch), request.image_px))
+    return batch, opacity if request.transparency == "keep" else None
 
 
 def _size(batch: Tensor) -> tuple[int, int]:
@@ -191,7 +214,7 @@ def _tensor(picture: Picture, request: Request, key: str = "content") -> tuple[T
     return tensor, opacity
 
 
-def _as_given(pictures: Tensor, content: Picture, opacity: Tensor | None) -> Any:
+def _as_given(pictures: Tensor, content: Picture | None, opacity: Tensor | None) -> Any:
     """Convert results (B, 3, H, W) to the form of the content."""
     if isinstance(content, Tensor):
         return pictures if content.dim() == 4 else pictures[0]

@@ -32,6 +32,7 @@ class PictureModule(Protocol):
         name: of the picture, for the progress bar.
         log_prefix: in front of all names in the loggers.
         max_steps, steps_done: evaluations of the loss.
+        seconds_before: seconds that earlier runs spent on the picture, if it goes on from a checkpoint.
         recorded: whether losses and pictures go to the run folder and the loggers.
         weighs: whether the weights multiply the losses.
         interrupted: set by callbacks in order to stop.
@@ -42,6 +43,7 @@ class PictureModule(Protocol):
     log_prefix: str
     max_steps: int
     steps_done: int
+    seconds_before: float
     recorded: bool
     weighs: bool
     losses: LossSet
@@ -90,7 +92,8 @@ class ProgressBar(Callback):
     _bar: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
-        self._bar = progress(pl_module.max_steps, pl_module.name, "step", leave=pl_module.recorded)
+        done, leave = pl_module.steps_done, pl_module.recorded
+        self._bar = progress(pl_module.max_steps, pl_module.name, "step", initial=done, leave=leave)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: PictureModule, outputs: Mapping[str, Any], batch: Any, batch_idx: int
@@ -123,7 +126,9 @@ class LossLog(Callback):
         self._unwritten: Mapping[str, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
-        self._next, self._started, self._unwritten = 0, time.perf_counter(), {}
+        done = pl_module.steps_done  # above 0 if the picture goes on from a checkpoint
+        self._next, self._unwritten = done + self.every_n_steps if done else 0, {}
+        self._started = time.perf_counter() - pl_module.seconds_before
         if pl_module.recorded and pl_module.weighs:
             _say_coefficients(self.folder, pl_module.losses, pl_module.shapes())
 
@@ -403,7 +408,8 @@ class PicturePanels(Callback):
         self._next = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: PictureModule) -> None:
-        self._next = self.every_n_steps
+        if self.every_n_steps:
+            self._next = (pl_module.steps_done // self.every_n_steps + 1) * self.every_n_steps
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: PictureModule, outputs: Any, batch: Any, batch_idx: int

@@ -34,12 +34,12 @@ from nstexp.help import answered
 from nstexp.interrupts import EXIT_INTERRUPTED
 from nstexp.ownership import Place
 from nstexp.processes import alone_unless, is_first_process
-from nstexp.sweeps import cluster, hooks
+from nstexp.sweeps import cluster, hooks, pruning
 
 # Keys that all methods of an evaluation share.
 SHARED = (
     *("content", "style", "color", "color_strength", "transparency", "image_px", "max_input_megapixels", "seed"),
-    "metrics",
+    *("photorealism", "photo", "seamless", "protect", "protect_strength", "metrics"),
 )
 EXIT_BAD_INPUT, EXIT_FAILED = 2, 1
 
@@ -62,7 +62,7 @@ def _main() -> None:
         words = early.words_for_hydra(words)
     except UserError as error:
         _leave(str(error), EXIT_BAD_INPUT)
-    sys.argv[1:] = _one_method(words)
+    sys.argv[1:] = one_method(words)
     with trust.trusting(trusted):
         _start()
 
@@ -159,15 +159,18 @@ def _one_job(cfg: DictConfig) -> float | list[float] | None:
                 outputs.hide_secrets(Path(hydra_cfg.sweep.dir))
         cluster.requeue_when_warned(first)
         if sweep:
-            _check_sweep(cfg, hydra_cfg, _overrides(hydra_cfg))
+            check_sweep(cfg, hydra_cfg, _overrides(hydra_cfg))
         elif place is None:
             hooks.check_run(cfg, hydra_cfg)
         if place is None:
             place = hooks.place_of(cfg, run_dir, hydra_cfg)
             if first:
                 place.take("hydra.sweep.dir" if sweep else "run_dir")
-        _work(cfg, hydra_cfg, place, sweep)
-        return outputs.objective(run_dir, cfg.objective) if first else None
+        around = _sweep_around(cfg, hydra_cfg) if sweep else None
+        _work(cfg, hydra_cfg, place, around)
+        if not first:
+            return None
+        return outputs.objective(run_dir, cfg.objective) if around is None else pruning.objective(run_dir, around)
     except (UserError, Stopped) as error:
         _end(error, hydra_cfg, place, sweep, first)
     except BaseException as error:
@@ -183,11 +186,20 @@ def _one_job(cfg: DictConfig) -> float | list[float] | None:
             place.release()
 
 
-def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> None:
+def _sweep_around(cfg: DictConfig, hydra_cfg: DictConfig) -> pruning.Sweep:
+    """What a job needs to know of its sweep."""
+    given = hydra_cfg.sweeper.get("direction")  # of Optuna: a word, a member of an enumeration, or a list of these
+    directions = None if given is None else list(given) if OmegaConf.is_list(given) else [given]
+    names = None if directions is None else [str(getattr(direction, "name", direction)) for direction in directions]
+    objective = cfg.objective if cfg.objective is None or isinstance(cfg.objective, str) else list(cfg.objective)
+    return pruning.Sweep(Path(hydra_cfg.sweep.dir).absolute(), objective, names)
+
+
+def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: pruning.Sweep | None) -> None:
     """Compute the result, unless an earlier run of this job completed, and print its path."""
     overrides = _overrides(hydra_cfg)
     cfg = take_over(cfg, hydra_cfg.runtime.choices, overrides)
-    finished = outputs.finished(place.path, resolved_yaml(cfg)) if sweep else None
+    finished = None if sweep is None else outputs.finished(place.path, resolved_yaml(cfg))
     if finished is not None:
         logging.getLogger(__name__).info("finished before: %s", place.path)
         _print_result(finished)
@@ -199,7 +211,7 @@ def _work(cfg: DictConfig, hydra_cfg: DictConfig, place: Place, sweep: bool) -> 
     variants = _variants(cfg, overrides)
     for variant in variants.values():
         place.inputs.add_config(early.plain_table(variant, resolve=True))
-    run.run(cfg, place.path, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result, place)
+    run.run(cfg, place.path, overrides, dict(hydra_cfg.runtime.choices), variants, _print_result, place, sweep)
 
 
 def _overrides(hydra_cfg: DictConfig) -> list[str]:
@@ -259,10 +271,11 @@ def _requeue(error: Stopped, first: bool, sweep: bool) -> NoReturn:
     _leave(f"this job is not back in the queue: {problem}", EXIT_INTERRUPTED)
 
 
-def _check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -> None:
+def check_sweep(cfg: DictConfig, hydra_cfg: DictConfig, overrides: list[str]) -> None:
     """Raise a UserError for settings that cannot work with several jobs."""
-    if cfg.get("output") is not None:
-        raise UserError("output=... in a sweep would be written by every job: leave it out, each has a run folder")
+    for key in ("output", "timelapse"):
+        if cfg.get(key) is not None:
+            raise UserError(f"{key}=... in a sweep would be written by every job: leave it out, each has a run folder")
     if any(override.startswith("run_dir=") for override in overrides):
         raise UserError("run_dir=... would be one folder for all jobs of a sweep: set hydra.sweep.dir=... instead")
     _check_processes(cfg, hydra_cfg)
@@ -317,9 +330,11 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
 
     task.methods is a list of methods, or label -> overrides. The label is the method unless the overrides choose
     another. An override may also be a list of overrides, so that a file can name overrides that several methods share.
+    With `results`, a method that the command line chooses is one of several, since it is not needed.
     """
     task = early.plain_table(cfg.task)
-    wanted: Any = task.get("methods") or {}
+    chosen = [override.partition("=")[2] for override in overrides if override.startswith("method=")]
+    wanted: Any = task.get("methods") or (chosen[-1:] if cfg.get("results") else {})
     wanted = [wanted] if isinstance(wanted, str) else wanted
     wanted = wanted if isinstance(wanted, dict) else {name: [] for name in wanted}
     shared = {key: value for key, value in early.plain_table(cfg, resolve=True).items() if key in SHARED}
@@ -342,7 +357,7 @@ def _variants(cfg: DictConfig, overrides: list[str]) -> dict[str, DictConfig]:
     return variants
 
 
-def _one_method(args: list[str]) -> list[str]:
+def one_method(args: list[str]) -> list[str]:
     """Replace `method=[a,b]` by what Hydra can compose: the first method, and the list for the task.
 
     Each method has its own layers, losses and weights, so that they cannot share one configuration.

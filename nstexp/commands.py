@@ -20,6 +20,8 @@ from nstexp.ownership import Inputs
 COMMANDS = {
     "samples": "nstexp.listings:samples_command",
     "styles": "nstexp.listings:styles_command",
+    "report": "nstexp.report.__main__:main",
+    "studio": "nstexp.studio.command:studio_command",
 }
 
 

@@ -43,19 +43,26 @@ class Topic:
 TOPICS = (
     Topic(
         "pictures",
-        "The photos and paintings, how several styles combine, and the colors of the result.",
+        "The photos and paintings, and how several styles combine.",
         keys=(
-            "content", "style", "style_weights", "style_combine", "style_layers", "fine_style", "masks", "color",
-            "color_strength", "max_input_megapixels",
+            "content", "style", "style_weights", "style_combine", "style_layers", "fine_style", "masks", "style_masks",
+            "max_input_megapixels", "texture_px",
         ),
+    ),
+    Topic(
+        "finish",
+        "What happens to the result of every method: its colors, how much it looks like a photo, places that keep more "
+        "of the photo, and results that tile.",
+        keys=("color", "color_strength", "photorealism", "photo.", "protect", "protect_strength", "seamless"),
     ),
     Topic(
         "outputs",
         "The result and the record of a run. A run folder holds the pictures, images/ (unfinished pictures), "
         "losses.csv, metrics.json, summary.json, config.yaml and nstexp.log.",
         keys=(
-            "output", "transparency", "image_px", "run_dir", "hydra.sweep.dir", "hydra.sweep.subdir",
-            "log_every_n_steps", "picture_every_n_steps", "seed", "precision",
+            "output", "transparency", "image_px", "timelapse", "lapse.", "run_dir", "task.checkpoint_minutes",
+            "hydra.sweep.dir", "hydra.sweep.subdir", "log_every_n_steps", "picture_every_n_steps", "seed",
+            "precision", "threads",
         ),
     ),
     Topic("methods", "How a picture is made.", groups=("method",)),
@@ -133,7 +140,8 @@ TOPICS = (
         "What a command does.",
         groups=("task",),
         keys=(
-            "task.methods", "task.crop", "task.curve_every_n_steps", "task.tolerance", "task.checkpoint_every_n_steps",
+            "task.methods", "task.crop", "task.pairs", "task.curve_every_n_steps", "results", "results_name",
+            "results_seconds", "task.tolerance", "task.checkpoint_every_n_steps",
             "task.validate_every_n_steps",
         ),
     ),
@@ -142,8 +150,8 @@ TOPICS = (
         "Redrawing a clip.",
         keys=("video.", "method.next_steps", "weights.temporal"),
         commands=(
-            "python -m nstexp task=video method=adain content=clip.mp4 style=painting.jpg output=out.mp4",
-            "python -m nstexp task=video method=adain content=clip.mp4 'style=[a.jpg,b.jpg]' video.fade=[0,1]",
+            "python -m nstexp task=video method=swift content=clip.mp4 style=painting.jpg output=out.mp4",
+            "python -m nstexp task=video method=swift content=clip.mp4 'style=[a.jpg,b.jpg]' video.fade=[0,1]",
         ),
     ),
     Topic(
@@ -157,7 +165,7 @@ TOPICS = (
         "Several runs by one command: -m and values with commas between them. At the end report.html, table.csv and "
         "grid.png are in the folder of the sweep.",
         groups=("hydra/launcher",),
-        keys=("hydra.sweep.dir", "hydra.launcher.n_jobs", "objective", "measure"),
+        keys=("hydra.sweep.dir", "hydra.launcher.n_jobs", "objective", "measure", "report.", "prune."),
         commands=(
             "python -m nstexp -m weights.beta=100,1000,10000",
             "python -m nstexp -m hydra/launcher=joblib hydra.launcher.n_jobs=2 weights.beta=1,10,100",
@@ -182,8 +190,8 @@ TOPICS = (
 # Other words for topics; names of groups are found without a list.
 ALIASES = {
     "cluster": "sweeps",
-    "color": "pictures",
-    "colors": "pictures",
+    "color": "finish",
+    "colors": "finish",
     "content": "pictures",
     "clips": "video",
     "encoder": "backbones",

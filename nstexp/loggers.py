@@ -18,7 +18,7 @@ from urllib.parse import urlparse
 from nstexp.core.runtime.files import finite
 from nstexp.core.secrets import without_secrets
 from nstexp.core.text import printable
-from nstexp.outputs import each_text
+from nstexp.outputs import GOOD, each_text
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
     from pytorch_lightning.loggers import Logger
@@ -170,7 +170,7 @@ class WandbRun:
 
     def finish(self, status: str) -> None:
         """End the run, and wait until W&B has received everything."""
-        self._later(lambda: self._run.finish(exit_code=0 if status == "completed" else 1))
+        self._later(lambda: self._run.finish(exit_code=0 if status in GOOD else 1))
         self._thread.shutdown()
 
     # Lightning calls these at the beginning and the end of every picture; nothing is to be done.
@@ -334,4 +334,4 @@ def close(loggers: "Iterable[Logger]", status: str) -> None:
         if hasattr(logger, "finish"):  # W&B
             logger.finish(status)
         else:
-            logger.finalize("success" if status == "completed" else "failed")
+            logger.finalize("success" if status in GOOD else "failed")

@@ -1,16 +1,19 @@
 """The run folder: which files a run writes, and what they contain. All other code reads runs through this module.
 
 output.png           the result; with several content images, one <name>.png for each
+regions.png          masks=auto: the regions of photo and paintings; with several content images, <name>_regions.png
 decoder.safetensors  training of AdaIN: the trained decoder
 model.safetensors    training of texture_net or cin: the trained network
-checkpoints/         training: last.ckpt, from which the same command continues, and best.ckpt
+checkpoints/         from which the same command continues: unfinished.ckpt; training: last.ckpt, and also best.ckpt
 validation.csv       training: one row per validation
 skipped.txt          training: pictures that could not be used, with the reason
 images/              the picture at earlier steps, <name>_<step>.jpg
 scores.csv           evaluation: one row per pair and method; grid.png shows all pictures
+means.csv            evaluation: the means of the scores with their intervals, one row per method and measure
 curve.csv            evaluation: the scores of unfinished pictures
 output.mp4           clip (or with another suffix), if no other place was given; output.png: one of its frames
 frames.csv           clip: one row per frame
+objective.csv        jobs of a sweep with prune.every_n_steps: the objective at each look, one row per picture and look
 losses.csv           one row per logged step: image, step, total, every term (unweighted), seconds
 metrics.json         {image: its last numbers}
 summary.json         the record of the run, see `Summary`
@@ -24,7 +27,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -53,7 +56,10 @@ WHY_THE_PAINTING_IS_NOT_0 = (
     "shape: where the two shapes differ, its style score is not 0. Of several paintings, the one with the largest "
     "share is shown, measured against all of them."
 )
-Status = Literal["running", "completed", "failed", "interrupted"]
+# `pruned`: stopped early as a bad job of a sweep, on purpose, so that it is no failure.
+Status = Literal["running", "completed", "pruned", "failed", "interrupted"]
+GOOD = ("completed", "pruned")  # the statuses of runs that did what they should
+OBJECTIVE = "objective.csv"
 
 
 @dataclass
@@ -76,11 +82,14 @@ class Summary:
     encoder: str | None = None
     precision: str | None = None
     device: str | None = None
+    threads: int | None = None  # of PyTorch on the CPU; other numbers of threads round differently
     versions: dict[str, str] = field(default_factory=dict)
     # Term -> layer -> its factor in the total loss, see LossSet.coefficients. Some depend on the size of the picture;
     # these belong to the last picture.
     coefficients: dict[str, dict[str, float]] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # picture -> measure or loss -> value
+    # Picture, or mean of a method -> measure -> the ends of its 95 % interval.
+    intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     # Measures for comparison: picture -> "photo" (unchanged content) and "painting" -> measure -> value.
     references: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     # Measure -> the network, weights and layers that compute it.
@@ -192,8 +201,20 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
-    def continue_losses(self, step: int) -> None:
-        """Keep the rows of losses.csv and validation.csv up to a step; a resumed run appends to them."""
+    def continue_losses(self, step: int, picture: str | None = None, finished: Collection[str] = ()) -> None:
+        """Keep the rows of losses.csv and validation.csv up to a step; a resumed run appends to them.
+
+        Args:
+            step: the last step to keep.
+            picture: the picture whose steps are meant; None: there is only one.
+            finished: pictures of which all rows are kept.
+        """
+
+        def is_kept(row: Mapping[str, str]) -> bool:
+            if row.get("image") in finished:
+                return True
+            return int(row["step"]) <= step and (picture is None or row.get("image") == picture)
+
         for name in ("losses.csv", "validation.csv"):
             if not self.writes or not (self.path / name).exists():
                 continue
@@ -201,7 +222,7 @@ class RunFolder:
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 # A row that was cut off while it was written has no value in its last column.
-                rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
+                rows = [row for row in reader if None not in row.values() and is_kept(row)]
                 columns = list(reader.fieldnames or [])
             if not rows:
                 path.unlink()
@@ -222,6 +243,14 @@ class RunFolder:
             return []
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
+
+    def append_objective(self, row: Mapping[str, Any]) -> None:
+        """Append a row to objective.csv; the first row fixes the columns."""
+        self._append(OBJECTIVE, row)
+
+    def record_pruned(self, reason: str) -> None:
+        """Record that the run stopped early on purpose, and why."""
+        self.summary.status, self.summary.error = "pruned", reason
 
     def begin_frames(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Start frames.csv with the rows of an earlier, interrupted run; further rows are appended."""
@@ -250,6 +279,16 @@ class RunFolder:
     def last_checkpoint(self) -> Path:
         """The checkpoint from which a training continues; it may not exist yet."""
         return self.path / "checkpoints" / "last.ckpt"
+
+    def remove_checkpoint(self, name: str) -> None:
+        """Remove checkpoints/<name>.ckpt if a run of nstexp wrote it, and its folder if nothing else is in it."""
+        file = f"checkpoints/{name}.ckpt"
+        if self.writes and file in self.place.known | self.place.made:
+            with suppress(OSError):
+                (self.path / file).unlink(missing_ok=True)
+                (self.path / file).parent.rmdir()
+            self.place.made.discard(file)
+            self.place.known.discard(file)
 
     @contextmanager
     def new_checkpoint(self, name: str) -> Iterator[Path]:
@@ -301,18 +340,19 @@ def _json(content: Any) -> str:
     return json_text(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def say_replaced(output: str, files: Sequence[Path]) -> None:
+def say_replaced(value: str, files: Sequence[Path], key: str = "output") -> None:
     """Log, before the work, which existing files will be replaced.
 
     Args:
-        output: the value of the key `output`, as it was typed.
+        value: the value of the key, as it was typed.
         files: that will be written.
+        key: the config key that names the files.
     """
     there = [file for file in files if file.is_file() or (file.is_dir() and any(file.iterdir()))]
     if there:
         kind = "folder" if there[0].is_dir() else "file"
         which = f"the existing {kind}" if len(files) == 1 else f"{len(there)} of {len(files)} files exist and"
-        log.info("output=%s: %s will be replaced", output, which)
+        log.info("%s=%s: %s will be replaced", key, value, which)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -370,6 +410,8 @@ def each_text(change: Callable[[str], str], values: Any) -> Any:
 def finished(run_dir: Path, config: str) -> Path | None:
     """The result of an earlier run that completed in this folder with the same configuration; None if there is none.
 
+    A run that was pruned counts as complete for a command that would prune it by the same settings.
+
     Args:
         run_dir: the folder.
         config: the resolved configuration, as YAML.
@@ -384,12 +426,15 @@ def finished(run_dir: Path, config: str) -> Path | None:
     except (OSError, ValueError, yaml.YAMLError):
         return None
     outputs = [run_dir / Path(output).name for output in summary.outputs]  # the sweep may have been moved
-    if summary.status != "completed" or not isinstance(before, dict) or not outputs:
+    if summary.status not in GOOD or not isinstance(before, dict) or not outputs:
         return None
     if not all(output.exists() for output in outputs):
         return None
-    # `logger` does not change results.
-    changed = sorted(key for key in {*before, *now} - {"run_dir", "logger"} if before.get(key) != now.get(key))
+    # `logger` does not change results, and neither does `prune` those of a run that was not pruned.
+    others = {*before, *now} - {"run_dir", "logger", "prune"}
+    changed = sorted(key for key in others if before.get(key) != now.get(key))
+    if summary.status == "pruned" and not changed and before.get("prune") != now.get("prune"):
+        return None
     if changed:
         raise UserError(
             f"{run_dir} holds a finished run with another {changed[0]}=...: give this sweep another hydra.sweep.dir "

@@ -31,9 +31,21 @@ OF_OLDER_VERSIONS = (
     "checkpoints/best.ckpt", "csv/metrics.csv", "csv/hparams.yaml",
 )  # fmt: skip
 OURS = re.compile(r"^ *_target_: nstexp\.", re.MULTILINE)  # marks a configuration of nstexp
-WRITTEN = ("run_dir", "output", "logger", "trainer", "hydra")  # keys whose files and folders are written, not read
+# Keys whose files and folders are written, not read.
+WRITTEN = ("run_dir", "output", "timelapse", "logger", "trainer", "hydra")
 # Keys whose folders are read with all pictures in them; files are inputs under any key.
-FOLDERS = ("content", "style", "fine_style", "masks", "add_style", "val_content", "val_style")
+FOLDERS = (
+    "content",
+    "style",
+    "fine_style",
+    "masks",
+    "style_masks",
+    "protect",
+    "add_style",
+    "val_content",
+    "val_style",
+    "results",
+)
 
 
 class Inputs:

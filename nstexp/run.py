@@ -28,10 +28,12 @@ from nstexp.config.quoting import resolved_yaml
 from nstexp.core.errors import Stopped, UserError, under
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.measures import Scorer
+from nstexp.core.runtime.cores import using_threads
 from nstexp.core.runtime.precision import encoder_dtype
 from nstexp.outputs import MEAN_OF, RunFolder, Summary
 from nstexp.ownership import Place, texts
 from nstexp.processes import is_first_process, local_rank
+from nstexp.sweeps.pruning import Sweep
 
 if TYPE_CHECKING:  # Lightning takes seconds to import, and not every method needs it
     from pytorch_lightning import Callback, Trainer
@@ -52,6 +54,7 @@ def run(
     variants: Mapping[str, DictConfig] | None = None,
     announce: Callable[[Path], None] = lambda path: None,
     place: Place | None = None,
+    sweep: Sweep | None = None,
 ) -> Path:
     """Run the task of a configuration.
 
@@ -63,6 +66,7 @@ def run(
         variants: label -> configuration of each method, for a task that takes several methods.
         announce: called with the path of the result as soon as all files are written; loggers may take longer.
         place: `run_dir`, locked for this run.
+        sweep: the sweep that the run belongs to; None: none.
 
     Returns:
         The path of the result.
@@ -83,7 +87,10 @@ def run(
     active: list[Logger] = []
     try:
         with _recorded(folder):
-            result = _run(cfg, folder, active, variants or {})
+            for config in (cfg, *(variants or {}).values()):
+                check_values(config)
+            with using_threads(cfg.threads) as summary.threads:
+                result = _run(cfg, folder, active, variants or {}, sweep)
             announce(result)
             interrupts.check()
     except BaseException:
@@ -132,22 +139,21 @@ def _run(
     folder: RunFolder,
     active: "list[Logger]",
     variants: Mapping[str, DictConfig],
+    sweep: Sweep | None,
 ) -> Path:
-    for config in (cfg, *variants.values()):
-        check_values(config)
     resolved = plain_table(cfg, resolve=True)
     torch.manual_seed(cfg.seed)
     parts = Parts(prepared(cfg), folder, active)
     asked = signature(trust.located(cfg.task._target_, "task._target_")).parameters
     task = build(parts.cfg.task, _partial_=True)
-    pieces = _pieces(parts, asked, variants)
+    pieces = _pieces(parts, asked, variants, sweep)
 
     text = resolved_yaml(cfg)
     folder.write_config(text)
     folder.write_summary()
     log.debug("configuration:\n%s", text)
     summary = folder.summary
-    about = ", ".join(filter(None, (summary.encoder, summary.precision, summary.device)))
+    about = ", ".join(filter(None, (summary.encoder, summary.precision, summary.device))) or "no method"
     log.info("%s; configuration in %s", about, folder.path)
     if is_first_process():
         _claim_logs(parts.cfg.logger, folder)
@@ -166,23 +172,28 @@ def _claim_logs(entries: DictConfig | None, folder: RunFolder) -> None:
                 folder.claim("/".join(filter(None, (*names, file))), work=False)
 
 
-def _pieces(parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, DictConfig]) -> dict[str, Any]:
+def _pieces(
+    parts: "Parts", asked: Mapping[str, Any], variants: Mapping[str, DictConfig], sweep: Sweep | None
+) -> dict[str, Any]:
     """Build the objects that the task's arguments ask for by name, except those in its own configuration."""
     cfg, summary = parts.cfg, parts.folder.summary
     offered: dict[str, Callable[[], Any]] = {
         "request": lambda: request_of(cfg),
         "active_loggers": lambda: parts.active,
         "device": lambda: parts.device,
-        "identity": lambda: identity(cfg),
+        "identity": lambda: " ".join([identity(cfg), *(f"{label} {identity(c)}" for label, c in variants.items())]),
         "log_every_n_steps": lambda: cfg.log_every_n_steps,
         "measure": lambda: cfg.measure,
+        "sweep": lambda: sweep,
+        "prune": lambda: build(parts.cfg.prune),
         "data": lambda: build(cfg.data),
         "scorer": lambda: _scorer(parts) if cfg.measure else None,
     }
     pieces = {name: make() for name, make in offered.items() if name in asked and name not in cfg.task}
     if "methods" in asked:
         others = {label: Parts(prepared(config), parts.folder, parts.active) for label, config in variants.items()}
-        others = others or {str(summary.method): parts}
+        if not others and not cfg.get("results"):  # finished pictures alone need no method
+            others = {str(summary.method): parts}
         summary.method = ",".join(others)
         return pieces | {"methods": {label: part.method() for label, part in others.items()}}
     if variants:
@@ -274,8 +285,11 @@ def identity(cfg: DictConfig) -> str:
     Keys about where results are written and what is logged are left out.
     """
     resolved = plain_table(cfg, resolve=True)
-    others = ("run_dir", "output", "logger", "trainer", "metrics", "measure", "objective", "task", "log_every_n_steps")
-    made_of = {key: value for key, value in resolved.items() if key not in (*others, "picture_every_n_steps")}
+    others = (
+        "run_dir", "output", "logger", "trainer", "metrics", "measure", "objective", "report", "prune", "task",
+        "log_every_n_steps", "picture_every_n_steps", "threads",
+    )  # fmt: skip
+    made_of = {key: value for key, value in resolved.items() if key not in others}
     text = json.dumps(made_of, sort_keys=True, default=str)
     for _, value in texts(made_of):  # weights and pictures that the configuration names
         with contextlib.suppress(OSError, ValueError):  # too long for a path, or with characters that paths cannot have

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import logging
+import shutil
 import sys
 
 import pytest
@@ -64,3 +65,25 @@ def nstexp(monkeypatch, capfd):
 
     call.bare = run_main
     return call
+
+
+@pytest.fixture(scope="module")
+def browser(request):
+    """Chromium; a module with a camera in its tests lists further flags in `BROWSER_FLAGS`."""
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed: pages are not tried in a browser")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    flags = ("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update",
+             "disable-dev-shm-usage", *getattr(request.module, "BROWSER_FLAGS", ()))  # fmt: skip
+    for flag in flags:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+    driver.set_window_size(1400, 1000)
+    yield driver
+    driver.quit()

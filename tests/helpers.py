@@ -1,5 +1,6 @@
 """What several test files share: pictures, commands and their results."""
 
+import json
 import re
 import subprocess
 import time
@@ -53,3 +54,10 @@ class Result:
 
 def run_folders() -> list[Path]:
     return sorted(Path().glob("runs/nstexp/*")) + sorted(Path().glob("multirun/nstexp/*/[0-9]*"))
+
+
+def embedded(folder: Path) -> dict:
+    """The data in a folder's report.html, from which its script makes the page."""
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    return json.loads(found)

@@ -13,6 +13,7 @@ from helpers import picture
 from PIL import Image
 
 import nstexp as library
+from nstexp import api
 from nstexp.core.errors import UserError
 from nstexp.core.networks.generators import Residual
 from nstexp.core.networks.model_files import ModelInfo, save_generator
@@ -39,6 +40,13 @@ def test_the_pixels_are_those_of_the_command_line(folder, nstexp, method, more, 
     assert sorted(path.name for path in Path().iterdir()) == ["painting.jpg", "photo.png", "runs"], (
         "no folder of its own"
     )
+
+
+def test_threads_hold_for_the_call_only(folder, monkeypatch):
+    before, seen, real = torch.get_num_threads(), [], api._stylized
+    monkeypatch.setattr(api, "_stylized", lambda *given: seen.append(torch.get_num_threads()) or real(*given))
+    library.stylize("photo.png", "painting.jpg", method="swift", image_px=48, settings={"threads": before + 1})
+    assert seen == [before + 1] and torch.get_num_threads() == before
 
 
 @pytest.mark.slow

@@ -96,6 +96,8 @@ def files(tmp_path, monkeypatch) -> Path:
         ("style=iri", []),
         ("samp", ["samples"]),
         ("samples --s", ["--sheet"]),
+        ("stud", ["studio"]),
+        ("studio --n", ["--no-browser"]),
         ("nothing.of.this=", []),
         ("'method=a", ["method=adain"]),
     ],
@@ -108,7 +110,7 @@ def test_words_become_what_the_configuration_has(tmp_path, monkeypatch, line, ex
 def test_every_group_and_key_of_the_default_configuration_is_offered():
     found = texts("")
     assert {f"{key}=" for key in ("method", "loss", "content", "style", "image_px", "seed", "experiment")} <= {*found}
-    assert {"samples", "styles"} <= {*found}
+    assert {"samples", "studio", "styles"} <= {*found}
     assert not any("_target_" in text for text in found)
     for key in keys.known().required:
         assert {f"{key}=", f"{key}."} & {*texts(key)}, key
@@ -160,7 +162,7 @@ def test_hydras_options_are_all_offered():
         ("run_dir=", ["run_dir=photos/"]),
         ("output=pha", ["output=phase.txt"]),
         ("seed=./ph", ["seed=./phase.txt", "seed=./phone (1).PNG", "seed=./photo.jpg", "seed=./photos/"]),
-        ("photo.jpg pho", ["phone (1).PNG", "photo.jpg", "photos/"]),
+        ("photo.jpg ./pho", ["./phone (1).PNG", "./photo.jpg", "./photos/"]),
         ("styles ne", ["net.safetensors"]),
         ("styles net.safetensors --sheet pho", ["phone (1).PNG", "photo.jpg", "photos/"]),
         ("content=gone/", []),

@@ -27,7 +27,7 @@ def test_the_first_screen_says_what_there_is():
     assert "$" not in text, "Hydra puts values in the place of words that begin with it"
     listed = re.search(r"help TOPIC\n(.*?)\n  Help|help TOPIC\n(.*?)\nHelp", text, re.S)
     assert re.findall(r"\w+", listed[1] or listed[2]) == NAMES
-    assert len(re.findall(r"^  python -m nstexp", text, re.M)) == 5
+    assert len(re.findall(r"^  python -m nstexp", text, re.M)) == 6
     roots = {name for row in re.findall(r"^  ([a-z][a-z_., ]*?)(?:=\S+)? {2,}", text, re.M) for name in row.split(", ")}
     assert {"content", "style", "output", "image_px", "method", "task"} <= roots
     known = reference()
@@ -122,6 +122,7 @@ def test_an_unknown_word_is_one_sentence_with_the_nearest(capsys, word, sentence
         (["method=adain", "-h"], True),
         (["-m", "weights.beta=1,2", "--help"], True),
         (["samples", "--help"], False),
+        (["studio", "--help"], False),
         ([], False),
         (["content=help"], False),
         (["photo.jpg", "painting.jpg"], False),

@@ -146,7 +146,7 @@ PLACES = {
         "nstexp.methods.picture.PictureOptimization.final_losses",
         "interrupted at step .* best picture",
     ),
-    "colors are put right": ("nstexp.tasks.color.finish_colors", "output: interrupted at the end; the best picture"),
+    "colors are put right": ("nstexp.tasks.finish.finish_colors", "output: interrupted at the end; the best picture"),
     "the picture is saved": ("nstexp.outputs.RunFolder.save_picture", "output: interrupted at the end; the picture is"),
     "it is recorded": ("nstexp.outputs.RunFolder.record_metrics", "output: interrupted at step .* best picture"),
     "the loggers end": ("nstexp.loggers.close", r"interrupted at the end: .*output\.png is complete, but a logger"),

@@ -27,15 +27,18 @@ NETWORKS = (".safetensors", ".ckpt", ".pth", ".pt")
 PICTURES = READABLE + CLIPS
 # The last part of a key -> the endings of the files that its value can name; (): folders only; None: any file.
 FILES: dict[str, tuple[str, ...] | None] = {
-    "content": PICTURES, "style": PICTURES, "fine_style": READABLE, "masks": READABLE, "add_style": READABLE,
-    "val_content": READABLE, "val_style": READABLE, "init": READABLE, "output": None, "run_dir": (), "dir": (),
+    "content": PICTURES, "style": PICTURES, "fine_style": READABLE, "masks": READABLE, "style_masks": READABLE,
+    "protect": READABLE, "add_style": READABLE, "val_content": READABLE, "val_style": READABLE, "init": READABLE,
+    "output": None, "results": (), "results_seconds": (".csv",), "run_dir": (), "dir": (), "timelapse": CLIPS,
     "resume_from": NETWORKS, "model": NETWORKS, "decoder": NETWORKS, "path": NETWORKS, "means": NETWORKS,
 }  # fmt: skip
 WITH_BUILTINS = ("content", "style", "fine_style")  # keys whose value can be a built-in picture
 WITH_BUNDLED = ("model", "decoder", "resume_from")  # keys whose value can be `bundled`
 CHOICES: dict[str, Sequence[str]] = {
     "measure": ("true", "false"),
+    "seamless": ("true", "false"),
     "precision": get_args(Precision),
+    "threads": ("auto",),
     "color": get_args(Color),
     "style_combine": get_args(Combine),
     "transparency": ("keep", "white", "black", "gray"),
@@ -124,6 +127,16 @@ def _of_subcommand(command: str, words: Sequence[str], current: str) -> Iterator
             yield from _files(current, NETWORKS)
         if current.startswith("-") or not current:
             yield from (Candidate(option, complete=True) for option in ("--sheet", "--help"))
+    elif command == "report":
+        yield from _files(current, ())
+        if current.startswith("-") or not current:
+            options = ("--output", "--repeats", "--baseline", "--index", "--clip", "--seconds", "--help")
+            yield from (Candidate(option, complete=True) for option in options)
+    elif command == "studio":
+        yield from _files(current, ())
+        if current.startswith("-") or not current:
+            of_studio = ("--port", "--host", "--token", "--no-browser", "--help")
+            yield from (Candidate(option, complete=True) for option in of_studio)
     else:  # a question about a group, an option or a key
         setup = Setup(words)
         for group in setup.all_groups:

@@ -20,11 +20,24 @@ from nstexp.config.extras import check_loggers
 from nstexp.config.quoting import quoted
 from nstexp.config.refusals import sentence_of, unreadable
 from nstexp.config.signatures import parameters, settings_of
-from nstexp.core.errors import ArgumentError, UserError, choice, flag, is_whole, name_list, number, under, weight, whole
+from nstexp.core.errors import (
+    ArgumentError,
+    UserError,
+    choice,
+    flag,
+    is_whole,
+    name_list,
+    number,
+    text,
+    under,
+    weight,
+    whole,
+)
 from nstexp.core.names import IMAGE, Precision
 from nstexp.core.networks.vgg_names import described
+from nstexp.core.runtime.cores import check_threads
 from nstexp.media.paths import as_list, check_exists, is_clip
-from nstexp.tasks.request import LARGEST_SIDE_PX, Request
+from nstexp.tasks.request import FACES, LARGEST_SIDE_PX, Request, is_automatic
 
 REQUEST = {field.name for field in fields(Request)}
 WORDS = {"null": None, "true": True, "false": False}
@@ -42,7 +55,8 @@ OF_OPTIMIZERS: dict[str, Callable[[str, Any], Any]] = {  # checks for arguments 
     "history_size": partial(whole, smallest=1, largest=10_000),
 }
 PLAIN_VALUE = re.compile(r"(?:\+\+)?(\w+)=([\w.+-]*)")  # a key of the top level with a value without quotes or brackets
-FILES = ("content", "fine_style", "masks")  # without `style`, which may name a style that a network has learned
+# Without `style`, which may name a style that a network has learned.
+FILES = ("content", "fine_style", "masks", "style_masks", "protect")
 
 
 def words_for_hydra(words: Sequence[str]) -> list[str]:
@@ -66,7 +80,7 @@ def words_for_hydra(words: Sequence[str]) -> list[str]:
     for word in words:
         if not word.partition("=")[0].strip("+~"):
             raise UserError(unreadable(word))
-    words, names = quoted(words, sweep=_is_sweep(words))
+    words, names = quoted(words, sweep=is_sweep(words))
     keys.check_words(words)
     for match in filter(None, (re.fullmatch(r"hydra\.launcher\.n_jobs=([\w.+-]*)", word) for word in words)):
         _check_n_jobs(_read(match[1]))
@@ -80,12 +94,13 @@ def words_for_hydra(words: Sequence[str]) -> list[str]:
         files = names.get(key) or []
         if key == "content" and len(files) > 1 and "task=video" in words:
             continue  # the task has a better message about several clips
-        for name in files:
-            check_exists(name, key)
+        for name in () if key == "masks" and is_automatic(files[0] if len(files) == 1 else None) else files:
+            if (key, name) != ("protect", FACES):
+                check_exists(name, key)
     return words
 
 
-def _is_sweep(words: Sequence[str]) -> bool:
+def is_sweep(words: Sequence[str]) -> bool:
     """Whether a comma separates runs: with -m, or with an experiment that is a sweep by itself."""
     if any(word in ("-m", "--multirun") or word.lower().endswith("hydra.mode=multirun") for word in words):
         return True
@@ -98,7 +113,8 @@ def _is_sweep(words: Sequence[str]) -> bool:
 def check(cfg: DictConfig) -> None:
     """Raise a UserError for a command that cannot work, whatever its method and task are."""
     request = check_values(cfg)
-    checked = {"content": request.content, "fine_style": request.fine_style, "masks": request.masks}
+    checked = {"content": request.content, "fine_style": request.fine_style, "masks": request.mask_files}
+    checked |= {"style_masks": request.style_masks, "protect": request.protecting_files}
     if "video" in cfg and not isinstance(request.content, str):
         del checked["content"]  # the task has a better message about several clips
     if "model" not in cfg.method:  # else `style` may name a style that the network has learned
@@ -244,8 +260,10 @@ def checked(values: Mapping[str, Any]) -> Request:
         "picture_every_n_steps": partial(whole, largest=LARGEST),
         "measure": flag,
         "precision": partial(choice, known=get_args(Precision)),
+        "threads": check_threads,
         "objective": _check_objective,
         "run_dir": _check_run_dir,
+        "timelapse": _check_timelapse,
     }
     for key in checks.keys() & values.keys():
         checks[key](key, values[key])
@@ -254,6 +272,7 @@ def checked(values: Mapping[str, Any]) -> Request:
     for key, value in (values.get("weights") or {}).items():
         if value is not None:  # null means no weight, which some terms allow
             weight(f"weights.{key}", value)
+    _check_report(values.get("report") or {})
     if "metrics" in values:
         measure_names(values["metrics"])
     _check_optimizers(values, "")
@@ -352,6 +371,16 @@ def measure_names(metrics: Mapping[str, Any]) -> list[str]:
     return names
 
 
+def _check_report(report: Mapping[str, Any]) -> None:
+    """Check the settings of the report of a sweep; whether the keys vary is only known at its end."""
+    for key, example in (("repeats", "seed"), ("baseline", "'weights.beta=100'")):
+        if report.get(key, []) != []:
+            name_list(f"report.{key}", report[key], example)
+    for word in report.get("baseline", []):
+        if not re.fullmatch(r"[^=]+=.*", word, re.DOTALL):
+            raise ArgumentError("report.baseline", f": {word} is not a key and a value, such as weights.beta=100")
+
+
 def _check_objective(key: str, value: Any) -> None:
     names = value if isinstance(value, list) else [value]
     if value is not None and not (names and all(isinstance(name, str) and name for name in names)):
@@ -363,6 +392,11 @@ def _check_n_jobs(value: Any) -> None:
         raise UserError(
             f"hydra.launcher.n_jobs={value}: give how many jobs run at once, or -1: as many as there are cores"
         )
+
+
+def _check_timelapse(key: str, value: Any) -> None:
+    if value is not None:
+        text(key, value, "making.mp4")
 
 
 def _check_run_dir(key: str, value: Any) -> None:

@@ -27,7 +27,7 @@ OPTIONAL = {"logger", "experiment"}  # groups that a run does not need
 OWN_FILES = ("-cd", "--config-dir", "-cp", "--config-path", "-cn", "--config-name", "--experimental-rerun")
 WORD = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[A-Za-z_]\w*(?:\.\w+)*)(?:=(?P<value>.*))?", re.DOTALL)
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-MOST_NAMED, MOST_LISTED = 4, 15  # most keys in a suggestion; most options that are listed beside a suggestion
+MOST_NAMED, MOST_LISTED = 4, 20  # most keys in a suggestion; most options that are listed beside a suggestion
 END = object()  # marks a value in the tree of keys
 
 

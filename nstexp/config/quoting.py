@@ -33,13 +33,15 @@ from nstexp.outputs import each_text
 
 # Keys whose values name inputs, one or several, or a word such as `bundled`.
 INPUTS = re.compile(
-    r"content|style|fine_style|masks|resume_from|add_style|style_names|data\.(val_)?(content|style)"
+    r"content|style|fine_style|(style_)?masks|protect|results|results_seconds|resume_from|add_style|style_names|data\.(val_)?(content|style)"
     r"|method\.(init|decoder|model)|(backbone|metrics\.encoder)(\.weights)+\.(path|means)|metrics\.(?!encoder)\w+\.weights"
 )
 # Keys whose value is a file or folder to write to.
 PLACES = re.compile(
-    r"output|run_dir|hydra\.run\.dir|hydra\.sweep\.(dir|subdir)|data\.(cache_dir|file_lists)|trainer\.default_root_dir"
+    r"output|timelapse|run_dir|hydra\.run\.dir|hydra\.sweep\.(dir|subdir)|data\.(cache_dir|file_lists)|trainer\.default_root_dir"
 )
+PATTERN = "results_name"  # a key whose value holds braces, which Hydra would read as a table
+BOX = re.compile(r"\[[\d.,\s]+\]")  # four numbers among the values of `protect`, which Hydra reads as it stands
 RUN_FOLDERS = ("run_dir", "hydra.run.dir", "hydra.sweep.dir")
 WORD = re.compile(r"(\+{0,2})([\w.]+)( *)=(.*)", re.DOTALL)
 IN_QUOTES = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*(?=,|\Z)""", re.DOTALL)
@@ -78,8 +80,13 @@ def quoted(words: Sequence[str], sweep: bool = False) -> tuple[list[str], dict[s
     for word in words:
         match = WORD.fullmatch(word)
         key = match[2] if match else ""
-        if match and (INPUTS.fullmatch(key) or PLACES.fullmatch(key)):
+        if match and key == PATTERN and match[4].strip() and not _in_quotes(match[4]):
+            word = f"{match[1]}{key}={in_quotes(match[4].strip())}"
+        elif match and (INPUTS.fullmatch(key) or PLACES.fullmatch(key)):
             value = match[4].lstrip() if match[3] else match[4]
+            if (key == "protect" and BOX.search(value)) or (key == "results" and value.lstrip().startswith("{")):
+                found.append(word)
+                continue
             reading = _place(key, value) if PLACES.fullmatch(key) else read(key, value, sweep)
             if INPUTS.fullmatch(key):
                 names[key] = reading.names

@@ -3,6 +3,7 @@
 import re
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConf
 
 from nstexp.config.keys import CONF, END, how_to_choose, known, nearest, no_such_key, no_such_option
 from nstexp.config.moved import moved
+from nstexp.core.errors import UserError
 
 # Missing option of a group of Hydra -> how the user asks for it, and the extra of nstexp that installs it.
 PLUGINS = {
@@ -19,6 +21,23 @@ PLUGINS = {
     ("hydra/launcher", "submitit_slurm"): ("hydra/launcher=slurm", "slurm"),
 }
 PAIRS = {"(": ")", "[": "]", "{": "}"}
+
+
+@contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Turn the errors of Hydra and OmegaConf about a configuration into a UserError with the sentence of `sentence_of`.
+
+    Raises:
+        UserError: the configuration is wrong.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if sentence := sentence_of(error):
+            raise UserError(sentence) from error
+        raise
 
 
 def sentence_of(error: BaseException) -> str | None:
@@ -98,10 +117,21 @@ def _of_composition(error: BaseException) -> str:
     if "Cannot merge DictConfig with ListConfig" in text:
         return f"{place}{_list_for_table(error)}"
     if found := re.match(r"Error merging override (.+)", text):
+        methods = re.match(r"\+\+task\.methods=\[(.+)\]$", found[1])
+        if methods and "Cannot merge DictConfig with ListConfig" in str(error.__cause__):
+            return _methods_of_experiment(methods[1])
         return f"{found[1]}: {_first_line(error.__cause__ or error)}"
     if isinstance(error.__cause__, OmegaConfBaseException):
         return place + _of_value(error.__cause__)
     return place + _one_line(re.sub(r"^In '[^']+': ", "", text))
+
+
+def _methods_of_experiment(names: str) -> str:
+    """The message for `method=[a,b]`, which stands for a list in task.methods, where an experiment has a table."""
+    return (
+        f"method=[{names}]: the experiment has a table of methods already, task.methods; leave method=[{names}] out, "
+        f"or leave the experiment out and write task=evaluate method=[{names}]"
+    )
 
 
 def _list_for_table(error: BaseException) -> str:

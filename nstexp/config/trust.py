@@ -35,7 +35,8 @@ CLASSES = (
 # Classes and functions in these packages are allowed.
 FUNCTIONS = (
     *(f"nstexp.{part}" for part in
-      ("config.build.Factory", "callbacks", "core", "data", "loggers", "media", "methods", "sweeps.hooks", "tasks")),
+      ("config.build.Factory", "callbacks", "core", "data", "loggers", "media", "methods", "sweeps.hooks",
+       "sweeps.pruning", "tasks")),
     "torch.nn.functional", "torch.nn.init", "torchmetrics.functional",
     *(f"torchvision.{part}" for part in ("models", "ops", "transforms")),
 )  # fmt: skip

@@ -100,7 +100,7 @@ def test_a_task_says_the_whole_key_itself():
         (["weights.beta=abc"], "weights.beta=abc is not a number"),
         (["+weights.gram=-1"], "weights.gram=-1: a weight is a finite number, 0 or larger"),
         (["loss.gram.form=x"], "loss.gram.form=x is unknown, choose one of gatys, mse_hw, mse_chw, keras"),
-        (["backbone.pad=x"], "backbone.pad=x is unknown, choose one of zeros, reflect, replicate"),
+        (["backbone.pad=x"], "backbone.pad=x is unknown, choose one of zeros, reflect, replicate, circular"),
         (
             ["method=cin", "task=train", "generator.up=x"],
             "generator.up=x is unknown, choose one of nearest, transposed",

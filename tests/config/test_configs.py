@@ -47,7 +47,7 @@ RUNTIME = {
 # What run.py gives tasks and methods that ask for it by the names of their arguments.
 OF_TASKS = {
     "request", "method", "methods", "folder", "scorer", "data", "device", "identity", "active_loggers",
-    "log_every_n_steps", "measure",
+    "log_every_n_steps", "measure", "prune", "sweep",
 }  # fmt: skip
 OF_METHODS = {"encoder", "make_encoder", "losses", "trainer", "device", "dtype"}
 PASSES_KEYWORDS_ON = {
@@ -57,8 +57,15 @@ PASSES_KEYWORDS_ON = {
 }
 TAKES_A_TABLE = {(wandb.init, "settings"): wandb.Settings}
 # Values at the top level that only some tasks and methods have.
-OF_TASK = {"train": {"data", "resume_from", "add_style", "style_names"}, "video": {"video"}}
+OF_TASK = {
+    "evaluate": {"results", "results_name", "results_seconds"},
+    "stylize": {"timelapse", "lapse", "prune"},
+    "train": {"data", "resume_from", "add_style", "style_names"},
+    "video": {"video"},
+}
 OF_METHOD = {"texture_net": {"generator"}, "cin": {"generator"}}
+# Tables of experiments that hold values for other keys.
+OF_EXPERIMENT = {"six_pairs", "second_paintings"}
 HYDRAS_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -140,7 +147,7 @@ def check_all(cfg: DictConfig) -> int:
     resolved = resolve(cfg)
     choices = cfg.hydra.runtime.choices
     own = OF_TASK.get(choices["task"], set()) | OF_METHOD.get(choices["method"], set())
-    if unknown := set(resolved) ^ (top_level() | own):
+    if unknown := (set(resolved) - OF_EXPERIMENT) ^ (top_level() | own):
         raise TypeError(f"config: nothing reads {sorted(unknown)}")
     found = list(nodes(resolved))
     for path, node in found:

@@ -17,7 +17,7 @@ from nstexp.config.early import check_objects, checked
 from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
 
-TERMS = "content,gram,cov,histogram,identity,laplacian,moments,palette,range,swd,temporal,tv"
+TERMS = "ccpl,content,gram,cov,histogram,identity,laplacian,moments,palette,range,swd,temporal,tv"
 # Configurations, and of each the tables whose values are tried.
 TRIED = {
     (f"loss=[{TERMS}]",): ("loss", "weights", "layers", "method", "trainer"),
@@ -31,7 +31,9 @@ TRIED = {
 # Texts that are names, of files or of what a run can hold; any text will do.
 NAMES = {
     "content", "style", "style_weights", "style_layers", "fine_style", "masks", "output", "run_dir", "objective",
-    "init", "decoder", "model", "style_names", "add_style", "resume_from", "codec", "cache_dir", "file_lists", "names",
+    "protect", "timelapse",
+    "style_masks", "init", "decoder", "model", "style_names", "add_style", "resume_from", "codec", "cache_dir",
+    "file_lists", "names",
     "layers", "val_content", "val_style", "fine_layers", "layer",
 }  # fmt: skip
 # Checked where they are used, by what is there: files, names of styles, the pictures of a run.
@@ -270,7 +272,7 @@ def test_numbers_end_where_nothing_good_comes_of_them(override, value):
     ("names", "sentence"),
     [
         (["ssmi"], "metrics.names: there is no measure ssmi; did you mean ssim?"),
-        (["lpips"], r"metrics.names: lpips is not among the measures of this run: metrics=\[default,lpips\]"),
+        (["fid"], r"metrics.names: fid is not among the measures of this run: metrics=\[default,fid\]"),
         ("ssim", r"metrics.names=ssim: give a list of names, such as \[style_gram\]"),
     ],
 )

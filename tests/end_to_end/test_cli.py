@@ -190,7 +190,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(nstexp, args):
         ("contnet=a.jpg", "contnet: there is no such key; did you mean content?"),
         ("method.steps=3", "method.steps: there is no such key; did you mean method."),
         ("backbone=vgg1000", "Could not find 'backbone/vgg1000': backbone=... takes"),
-        ("loss=[content,gramm]", "Could not find 'loss/gramm': loss=... takes chroma, content, cov, gram,"),
+        ("loss=[content,gramm]", "Could not find 'loss/gramm': loss=... takes ccpl, chroma, content, cov, gram,"),
         ("experiment=nothing", "Could not find 'experiment/nothing'"),
         ("content=${nosuch}", "content=${nosuch}: there is no key nosuch"),
         ("~content", "~content: content can be given another value, but cannot be left out"),

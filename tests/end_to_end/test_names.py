@@ -67,9 +67,7 @@ def test_the_same_names_in_a_sweep_and_in_its_report(nstexp):
     made = [Image.open(run / "output.png").height for run in run_folders()[:-1]]
     assert made == [32 + n for n in range(len(names) - 1)]
     page = result.path.read_text() if result.path else (run_folders()[0].parent / "report.html").read_text()
-    data = json.loads(
-        html.unescape(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])
-    )
+    data = json.loads(html.unescape(re.search(r'<script[^>]*id="data"[^>]*>(.*?)</script>', page, re.S)[1]))
     linked = {entry["name"]: entry["link"] for entry in data["inputs"] if entry["kind"] == "content"}
     assert linked.keys() == {*names[:-1]}
     folder = run_folders()[0].parent
