@@ -13,15 +13,8 @@ from nstexp.core.errors import UserError
 from nstexp.core.losses.loss_set import LossSet
 from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.model_files import load_swift
-from nstexp.core.networks.swift import (
-    Filters,
-    Moments,
-    PhotoMoments,
-    Swift,
-    SwiftStyle,
-    color_moments,
-    recolored,
-)
+from nstexp.core.networks.moments import Moments, color_moments
+from nstexp.core.networks.swift import Filters, PhotoMoments, Swift, SwiftStyle, recolored
 from nstexp.core.resize import padded_to_multiple, resize
 from nstexp.core.runtime.memory import check_fits
 from nstexp.core.torus import wrapped

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.networks.convolution import conv2d
+from nstexp.core.networks.moments import Moments, color_moments, feature_moments, roots, transferred
+from nstexp.core.networks.subpixel import shuffled, without_weave
 
 # Scale of kernels at the start: of the first and the second convolution of the residual blocks whose filters depend on
 # the painting, and of the encoder's convolutions that end a residual block. All others have 1.
@@ -17,37 +19,10 @@ MIXED_GAINS = (1.0, 0.5)
 ENCODER_GAINS = {"same4": 0.5, "second8": 0.5}
 STROKES = 0.4  # scale of what the network paints: an untrained one changes the recolored photo little
 COLOR_RIDGE = 4e-4  # added to the variances of the photo's colors, so that a gray photo gets no amplified noise
-RIDGE, FLOOR = 1e-2, 1e-4  # added to the variances of the photo's features: a share of their mean, and a constant
-ROOT_STEPS, COLOR_STEPS = 14, 24  # of Newton-Schulz: 14 make the root of an eigenvalue of 1e-4 of the largest
+COLOR_STEPS = 24  # of Newton-Schulz, more than for features: colors have smaller eigenvalues
 THIN_GROUP = 8  # moments of groups this small come from every fourth position: the map at half size is large
 CODE = 128  # numbers that choose the filters for a painting
 GROWTH = 1.5  # largest norm of a kernel, in units of its norm at the start
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of the vectors of a map.
-
-    Args:
-        mean: (B, C), float32.
-        cov: (B, G, c, c), float32: of each of the G groups of c = C / G channels.
-        count: positions that they were taken from, or the sum of their weights.
-    """
-
-    mean: Tensor
-    cov: Tensor
-    count: float
-
-    def joined(self, other: "Moments") -> "Moments":
-        """Moments of two sets of positions together (Chan, Golub & LeVeque 1983)."""
-        count = self.count + other.count
-        share = other.count / count if count else 0.0
-        groups, size = self.cov.shape[1:3]
-        gap = (other.mean - self.mean).view(-1, groups, size)
-        between = share * (1 - share) * gap[..., :, None] * gap[..., None, :]
-        return Moments(
-            torch.lerp(self.mean, other.mean, share), torch.lerp(self.cov, other.cov, share) + between, count
-        )
 
 
 @dataclass(frozen=True)
@@ -146,6 +121,12 @@ class Swift(nn.Module):
         widths: channels at 1/2, 1/4 and 1/8 of the size.
         groups: channels of a group at each level.
         experts: kernels that are mixed, of each convolution that depends on the painting.
+
+    Examples:
+        >>> network = Swift((8, 8, 16), (8, 8, 8), 2)
+        >>> photo, painting = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 64, 64)
+        >>> network(photo, network.style(painting)).shape
+        torch.Size([1, 3, 32, 32])
     """
 
     multiple = 8  # sides of pictures are multiples of this
@@ -316,41 +297,10 @@ class Swift(nn.Module):
         share = None if weights is None else F.interpolate(weights.float(), size=x.shape[-2:], mode="area")
         if group <= THIN_GROUP:
             x, share = x[:, :, ::2, ::2], None if share is None else share[:, :, ::2, ::2]
-        rows = x.permute(0, 2, 3, 1).flatten(1, 2).float()  # (B, h w, C)
-        if share is None:
-            count, mean = float(rows.shape[1]), rows.mean(1)
-            # Products of centered features lose nothing to rounding where a mean is large beside the spread. They are
-            # summed in float32: sums in bfloat16 can have negative eigenvalues, from where the roots diverge.
-            centered = rows - mean[:, None]
-            return Moments(mean, _blocks(centered.mT @ centered / count, group), count)
-        count = float(share.sum())
-        share = share.flatten(1)[..., None] / max(count, 1e-12)
-        mean = (rows * share).sum(1)
-        centered = (rows - mean[:, None]) * share.sqrt()
-        return Moments(mean, _blocks(centered.mT @ centered, group), count)
+        return feature_moments(x, group, share)
 
 
 # ---------------------------------------------------------------------------------------------------------- functions
-
-
-def color_moments(image: Tensor, weights: Tensor | None = None) -> Moments:
-    """Mean (B, 3) and covariance (B, 1, 3, 3) of the colors of RGB (B, 3, H, W), in float64 for a float64 image, else
-    in float32.
-
-    Args:
-        weights: (1, 1, H, W), see `Swift.level_moments`.
-    """
-    pixels = (image if image.dtype == torch.float64 else image.float()).flatten(2)
-    if weights is None:
-        count, mean = float(pixels.shape[-1]), pixels.mean(2)
-        centered = pixels - mean[:, :, None]
-        return Moments(mean, (centered @ centered.mT / pixels.shape[-1])[:, None], count)
-    share = weights.to(pixels).flatten(2)
-    count = float(share.sum())
-    share = share / max(count, 1e-12)
-    mean = (pixels * share).sum(2)
-    centered = pixels - mean[:, :, None]
-    return Moments(mean, ((centered * share) @ centered.mT)[:, None], count)
 
 
 def recolored(image: Tensor, own: Moments, style: SwiftStyle) -> Tensor:
@@ -366,92 +316,6 @@ def recolored(image: Tensor, own: Moments, style: SwiftStyle) -> Tensor:
     matrix = root @ roots(inner + (1e-7 * trace + 1e-12) * eye, COLOR_STEPS)[1] @ root
     offset = style.color_mean - (matrix @ own.mean[..., None].double())[..., 0]
     return _matrix_at_each_pixel(matrix.float(), image.float()) + offset.float()[:, :, None, None]
-
-
-def without_weave(strokes: Tensor) -> Tensor:
-    """Strokes without patterns that repeat every 2 pixels, and without the frame around them.
-
-    The last convolution draws the four pixels of a position with different filters, which leave a pattern, above all in
-    flat areas. The means of these four over 25 positions have the pattern and little else, since brush strokes are not
-    in step with the positions. What a mean differs by from that of the four pixels together is subtracted.
-
-    Args:
-        strokes: (B, 12, h, w) at half the size of the picture: three colors times 2x2 pixels, with a frame of 8.
-
-    Returns:
-        (B, 12, h - 16, w - 16), float32.
-    """
-    planes = strokes[..., 6:-6, 6:-6].to(torch.float32, memory_format=torch.contiguous_format)
-    means = torch.unflatten(_sum_of_five(_sum_of_five(planes, 2), 3) / 25, 1, (3, 4))
-    pattern = means - means.mean(2, keepdim=True)
-    return planes[..., 2:-2, 2:-2] - pattern.flatten(1, 2)
-
-
-def _sum_of_five(x: Tensor, dim: int) -> Tensor:
-    """Sums of every five neighbors in a dimension, which gets shorter by 4."""
-    length = x.shape[dim] - 4
-    pairs = x.narrow(dim, 0, length + 3) + x.narrow(dim, 1, length + 3)
-    return pairs.narrow(dim, 0, length) + pairs.narrow(dim, 2, length) + x.narrow(dim, 4, length)
-
-
-def shuffled(x: Tensor) -> Tensor:
-    """`F.pixel_shuffle(x, 2)`, (B, 12, h, w) -> (B, 3, 2h, 2w), in a third of the time on a CPU."""
-    places = torch.unflatten(x, 1, (3, 2, 2))
-    rows = [torch.stack([places[:, :, row, 0], places[:, :, row, 1]], -1).flatten(-2) for row in (0, 1)]
-    return torch.stack(rows, 3).flatten(2, 3)
-
-
-def transferred(x: Tensor, own: Moments, mean: Tensor, root: Tensor) -> Tensor:
-    """Features (B, C, h, w) with a painting's means (C,) and, within groups, its covariances: root (G, c, c) squared.
-
-    Whitening and coloring (Li et al. 2017), as one product of the features with a matrix.
-    """
-    b, c, h, w = x.shape
-    ridge = RIDGE * own.cov.diagonal(dim1=-2, dim2=-1).mean((-2, -1)) + FLOOR
-    eye = torch.eye(own.cov.shape[-1], device=x.device)
-    matrices = root @ roots(own.cov + ridge[:, None, None, None] * eye)[1]  # (B, G, c, c)
-    apart = torch.eye(c // root.shape[-1], device=x.device)  # a group takes nothing from another
-    whole = torch.einsum("bgij,gh->bgihj", matrices, apart).reshape(b, c, c)
-    whole = whole.to(x.dtype)
-    offset = mean - (whole.float() @ own.mean[..., None])[..., 0]  # with the rounded matrix, so that means are exact
-    moved = torch.baddbmm(offset[:, None].to(x.dtype), x.permute(0, 2, 3, 1).reshape(b, h * w, c), whole.mT)
-    return moved.view(b, h, w, c).permute(0, 3, 1, 2)
-
-
-def roots(matrices: Tensor, steps: int = ROOT_STEPS) -> tuple[Tensor, Tensor]:
-    """Square roots and inverse square roots of symmetric matrices without negative eigenvalues, (..., n, n).
-
-    Newton-Schulz iterations: differentiable everywhere, which eigenvectors are not, and made of products only. The
-    inverse root of an eigenvalue below 1.5^(-2 steps) of the largest stays smaller than it should be. Where neither a
-    gradient nor a graph is needed, eigenvectors give the same in a fifth of the time on a CPU.
-
-    Examples:
-        >>> root, inverse = roots(4 * torch.eye(2))
-        >>> root.round(decimals=3), inverse.round(decimals=3)
-        (tensor([[2., 0.],
-                [0., 2.]]), tensor([[0.5000, 0.0000],
-                [0.0000, 0.5000]]))
-    """
-    eye = torch.eye(matrices.shape[-1], device=matrices.device, dtype=matrices.dtype)
-    size = torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).clamp(min=1e-12)
-    if matrices.device.type == "cpu" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
-        values, vectors = torch.linalg.eigh(matrices)
-        limit = 1.5 ** (-2 * steps) * size[..., 0]
-        root = values.clamp(min=0).sqrt()[..., None, :]
-        inverse = values.clamp(min=limit).rsqrt()[..., None, :]
-        return (vectors * root) @ vectors.mT, (vectors * inverse) @ vectors.mT
-    y, z = matrices / size, eye.expand_as(matrices)
-    for _ in range(steps):
-        step = 1.5 * eye - 0.5 * z @ y
-        y, z = y @ step, step @ z
-    return y * size.sqrt(), z / size.sqrt()
-
-
-def _blocks(matrices: Tensor, group: int) -> Tensor:
-    """The blocks on the diagonal: (B, C, C) -> (B, C / group, group, group)."""
-    b, c, _ = matrices.shape
-    blocks = matrices.view(b, c // group, group, c // group, group)
-    return blocks.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 
 
 def _matrix_at_each_pixel(matrices: Tensor, image: Tensor) -> Tensor:

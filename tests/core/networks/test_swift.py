@@ -6,19 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nstexp.core.color import color_map
-from nstexp.core.networks.swift import (
-    FLOOR,
-    RIDGE,
-    Moments,
-    Swift,
-    SwiftStyle,
-    color_moments,
-    recolored,
-    roots,
-    shuffled,
-    transferred,
-    without_weave,
-)
+from nstexp.core.networks.moments import FLOOR, RIDGE, Moments, color_moments, roots, transferred
+from nstexp.core.networks.subpixel import shuffled, without_weave
+from nstexp.core.networks.swift import Swift, SwiftStyle, recolored
 
 
 def smooth(seed: int, h: int = 64, w: int = 80) -> torch.Tensor:
