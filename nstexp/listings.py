@@ -75,13 +75,13 @@ def styles_command(words: Sequence[str]) -> None:
     titles = _titles()
     if given.sheet is None:
         width = max(16, *map(len, found))
-        for name, source in found.items():
-            shown = f"{source.name}, {titles[source.name]}" if source.name in titles else source.name or "unknown"
+        for name, style in found.items():
+            shown = f"{style.source}, {titles[style.source]}" if style.source in titles else style.source or "unknown"
             print(printable(f"{name:{width}} {shown}", one_line=True))
         return
     cells = [
-        (name, titles.get(source.name, source.name), learned.picture_of(source.name, source.digest))
-        for name, source in found.items()
+        (name, titles.get(style.source, style.source), learned.picture_of(style.source, style.digest))
+        for name, style in found.items()
     ]
     _write_sheet(given.sheet, "styles", {"": cells}, STYLES_IN_ROW, [given.model])
 

@@ -165,7 +165,7 @@ def test_the_styles_of_a_trained_network_are_drawn_where_their_pictures_are(tmp_
 def test_a_sheet_never_replaces_its_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_network("mine.safetensors", ["one"], [""], [""]).rename("mine.png")
-    monkeypatch.setattr(listings.learned, "styles_of", lambda *args: {"one": listings.learned.Source()})
+    monkeypatch.setattr(listings.learned, "styles_of", lambda *args: {"one": listings.learned.LearnedStyle()})
     with pytest.raises(UserError, match="would replace the input"):
         listings.styles_command(["mine.png", "--sheet", "mine.png"])
 

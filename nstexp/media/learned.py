@@ -17,20 +17,20 @@ BUNDLED = "bundled"  # the value of method.model that means the network of nstex
 
 
 @dataclass(frozen=True)
-class Source:
-    """The picture that a style was learned from.
+class LearnedStyle:
+    """A style that a network has learned.
 
     Args:
-        name: the path or built-in name that the training was given; '': unknown.
-        digest: of that file, see `files.file_digest`; '': unknown.
+        source: the style picture's file or built-in name, as it was given to the training; '' if unknown.
+        digest: the digest of that file, see `files.file_digest`; '' if unknown.
     """
 
-    name: str = ""
+    source: str = ""
     digest: str = ""
 
 
-def styles_of(model: str | Path, key: str = "model") -> dict[str, Source]:
-    """The styles of a trained network: name -> source, in the order of the network.
+def styles_of(model: str | Path, key: str = "model") -> dict[str, LearnedStyle]:
+    """The styles of a trained network: name -> `LearnedStyle`, in the order of the network.
 
     Args:
         model: `bundled`, or the file of a training: .safetensors, .ckpt, or one of fast_neural_style.
@@ -45,14 +45,14 @@ def styles_of(model: str | Path, key: str = "model") -> dict[str, Source]:
             record = samples.generator_record(path)
             names, sources = list(map(str, record["names"])), list(map(str, record["sources"]))
             digests = list(map(str, record.get("digests") or [""] * len(names)))
-            return {name: Source(*each) for name, *each in zip(names, sources, digests, strict=True)}
+            return {name: LearnedStyle(*each) for name, *each in zip(names, sources, digests, strict=True)}
         except (OSError, ValueError, KeyError, TypeError):
             pass  # `load_generator` says what is wrong with the file
     from nstexp.core.networks.model_files import load_generator
 
     info = load_generator(path, key)[1]
     digests = info.digests or [""] * len(info.names)
-    return {name: Source(*each) for name, *each in zip(info.names, info.sources, digests, strict=True)}
+    return {name: LearnedStyle(*each) for name, *each in zip(info.names, info.sources, digests, strict=True)}
 
 
 def picture_of(source: str, digest: str = "", folder: Path | None = None) -> Path | None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nstexp.core.names import Combine
+from nstexp.media.learned import LearnedStyle
 
 SMALLER_RESULT = "set image_px={px} or less"  # the advice for a picture that does not fit into memory
 SMALLER_STYLE = "set method.style_px smaller"
@@ -58,19 +59,6 @@ class Style:
         if self.part is None:
             return None
         return F.interpolate(self.part[None, None].float(), size=size, mode="area")[0, 0]
-
-
-@dataclass(frozen=True)
-class LearnedStyle:
-    """A style that a network has learned.
-
-    Args:
-        source: the style picture's file, as it was given to the training; '' if unknown.
-        digest: the digest of that file, see `files.file_digest`; '' if unknown.
-    """
-
-    source: str = ""
-    digest: str = ""
 
 
 @dataclass

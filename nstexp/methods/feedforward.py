@@ -16,7 +16,8 @@ from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.model_files import ModelInfo, load_generator
 from nstexp.core.resize import padded_to_multiple
 from nstexp.core.runtime.memory import check_fits
-from nstexp.methods.base import SMALLER_RESULT, Controls, Export, LearnedStyle, Style, Stylizer, size_of
+from nstexp.media.learned import LearnedStyle
+from nstexp.methods.base import SMALLER_RESULT, Controls, Export, Style, Stylizer, size_of
 from nstexp.methods.seamless import at_whole_steps
 from nstexp.methods.settings import FeedForwardSettings
 from nstexp.weights import LEARNED_STYLES

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from nstexp.core.runtime.files import write_atomically
 from nstexp.media import sheet
-from nstexp.media.learned import Source
+from nstexp.media.learned import LearnedStyle
 from nstexp.media.sheet import GAP_PX, GRAY, PALE, RED, beside, blank, padded, stacked, thumbnail
 from nstexp.report.inputs import INPUTS, input_files, learned_by
 from nstexp.report.job import Job, varying
@@ -105,9 +105,9 @@ def _common_origin(jobs: Sequence[Job]) -> Path | None:
     return origins.pop() if len(origins) == 1 else None
 
 
-def _common_styles(jobs: Sequence[Job]) -> dict[str, Source]:
+def _common_styles(jobs: Sequence[Job]) -> dict[str, LearnedStyle]:
     """The learned styles of all jobs, without names that mean different pictures in different jobs."""
-    found: dict[str, set[Source]] = {}
+    found: dict[str, set[LearnedStyle]] = {}
     for job in jobs:
         for name, source in learned_by(job).items():
             found.setdefault(name, set()).add(source)
@@ -133,7 +133,7 @@ class _Sheet:
         inputs: Pairs,
         px: int,
         origin: Path | None,
-        learned: Mapping[str, Source],
+        learned: Mapping[str, LearnedStyle],
     ) -> None:
         self.rows, self.thumbnails, self.inputs, self.origin = rows, thumbnails, inputs, origin
         self.learned = learned

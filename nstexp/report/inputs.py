@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from nstexp.core.errors import UserError
-from nstexp.media.learned import BUNDLED, Source, picture_of, styles_of
+from nstexp.media.learned import BUNDLED, LearnedStyle, picture_of, styles_of
 from nstexp.media.paths import find_images
 from nstexp.media.samples import is_builtin
 from nstexp.report.job import Job, at
@@ -17,7 +17,7 @@ MOST_INPUTS = 3  # a value of `content` or `style` with more pictures is shown w
 
 
 def input_files(
-    key: str, value: str, name: str, origin: Path | None = None, learned: Mapping[str, Source] | None = None
+    key: str, value: str, name: str, origin: Path | None = None, learned: Mapping[str, LearnedStyle] | None = None
 ) -> list[Path]:
     """The input pictures that belong to one result, see `inputs_of`.
 
@@ -31,7 +31,9 @@ def input_files(
     return inputs_of(find_inputs(key, value, origin, learned), key, name)
 
 
-def find_inputs(key: str, value: str, origin: Path | None, learned: Mapping[str, Source] | None = None) -> list[Path]:
+def find_inputs(
+    key: str, value: str, origin: Path | None, learned: Mapping[str, LearnedStyle] | None = None
+) -> list[Path]:
     """All pictures that a value of `content` or `style` names; empty if they no longer exist.
 
     Args: as for `input_files`.
@@ -45,32 +47,32 @@ def find_inputs(key: str, value: str, origin: Path | None, learned: Mapping[str,
         return []
 
 
-def learned_names(value: str, origin: Path | None, learned: Mapping[str, Source]) -> dict[Path, str]:
+def learned_names(value: str, origin: Path | None, learned: Mapping[str, LearnedStyle]) -> dict[Path, str]:
     """The pictures of the learned styles that a value of `style` names, and these names; arguments as `find_inputs`."""
     files = {
-        spec: picture_of(learned[spec].name, learned[spec].digest, origin)
+        spec: picture_of(learned[spec].source, learned[spec].digest, origin)
         for spec in _specs(value, learned)
         if spec in learned
     }
     return {file: spec for spec, file in files.items() if file is not None}
 
 
-def _specs(value: str, learned: Mapping[str, Source]) -> list[str]:
+def _specs(value: str, learned: Mapping[str, LearnedStyle]) -> list[str]:
     """The words of a value; of a style that was not given, the first one, which the network then takes."""
     return [next(iter(learned))] if learned and value == "null" else items_of(value)
 
 
-def _pictures_of(spec: str, key: str, origin: Path | None, learned: Mapping[str, Source]) -> list[Path]:
+def _pictures_of(spec: str, key: str, origin: Path | None, learned: Mapping[str, LearnedStyle]) -> list[Path]:
     """The pictures of one word: a file, a folder, a built-in name, or a learned style, whose picture may be gone."""
     if spec not in learned:
         return find_images(_from(spec, origin), key)
-    found = picture_of(learned[spec].name, learned[spec].digest, origin)
+    found = picture_of(learned[spec].source, learned[spec].digest, origin)
     if found is None:
         raise UserError(f"{key}={spec}: its picture is not on this machine")
     return [found]
 
 
-def learned_by(job: Job) -> dict[str, Source]:
+def learned_by(job: Job) -> dict[str, LearnedStyle]:
     """The styles that the network of a job has learned, by name; none if it takes any picture, or is gone, or if the
     job trained it."""
     model, task = at(job.config, "method.model"), str((at(job.config, "task._target_") or ("",))[0])
@@ -80,7 +82,7 @@ def learned_by(job: Job) -> dict[str, Source]:
 
 
 @cache
-def _learned_in(model: str) -> dict[str, Source]:
+def _learned_in(model: str) -> dict[str, LearnedStyle]:
     try:
         return styles_of(model)
     except (UserError, OSError):

@@ -16,8 +16,9 @@ from nstexp.core.errors import Stopped, UserError, choice, whole
 from nstexp.core.measures import Scorer
 from nstexp.core.resize import resize, size_for_longer_side, size_for_shorter_side
 from nstexp.media.images import load_image
+from nstexp.media.learned import LearnedStyle
 from nstexp.media.paths import find_images, unique_names
-from nstexp.methods.base import Controls, LearnedStyle, Style, Stylizer, learned_styles, size_of
+from nstexp.methods.base import Controls, Style, Stylizer, learned_styles, size_of
 from nstexp.outputs import RunFolder
 from nstexp.tasks.color import check_learned
 from nstexp.tasks.finish import Finish, redraw

@@ -13,9 +13,10 @@ from nstexp.core.runtime.files import file_digest
 from nstexp.media import learned as learned_pictures
 from nstexp.media import samples
 from nstexp.media.images import load_image
+from nstexp.media.learned import LearnedStyle
 from nstexp.media.masks import load_masks, load_style_mask
 from nstexp.media.paths import as_list, find_images, is_there, unique_names
-from nstexp.methods.base import LearnedStyle, Style, Stylizer, learned_styles, size_of
+from nstexp.methods.base import Style, Stylizer, learned_styles, size_of
 from nstexp.tasks.regions import RegionFinder, device_of
 from nstexp.tasks.request import Request
 

@@ -18,7 +18,8 @@ from nstexp.core.networks.vgg import VGG
 from nstexp.core.pixels import to_array
 from nstexp.media.flow import Motion
 from nstexp.media.images import load_image, save_image
-from nstexp.methods.base import Controls, LearnedStyle, Style
+from nstexp.media.learned import LearnedStyle
+from nstexp.methods.base import Controls, Style
 from nstexp.outputs import RunFolder
 from nstexp.tasks import regions
 from nstexp.tasks.regions import RegionFinder
