@@ -20,6 +20,7 @@ from nstexp.core.runtime.files import json_text, write_atomically
 from nstexp.core.secrets import without_secrets
 from nstexp.core.text import printable
 from nstexp.studio import launching
+from nstexp.studio.bodies import json_object
 from nstexp.studio.context import Studio, routes_below
 from nstexp.studio.paint import file_of
 from nstexp.studio.progress import last_message, progress_of
@@ -29,7 +30,6 @@ from nstexp.studio.worker import Replaced
 
 MOST_BYTES, MOST_SESSION_BYTES = 512 * 2**20, 4 * 2**30  # of a clip, and of all clips of a session
 MOST_MEGAPIXELS, MOST_FRAMES = 9.0, 36_000  # of a frame (4K has 8.3), and in a clip: ten minutes of 60 a second
-MOST_JSON_BYTES = 64 * 2**10
 STILLS = 3
 PREVIEW_PX = (64, 512)
 METHODS = ("swift", "adain", "cin")  # the others take minutes for a frame
@@ -224,7 +224,7 @@ def _wanted(session: Session, sent: Mapping[str, Any], content: Path) -> Wanted:
 
 async def _preview(studio: Studio, request: Request) -> Response:
     """One of the three frames, redrawn, as JPEG. A newer request for the same frame replaces one that waits."""
-    session, sent = studio.session(request), await _json(request)
+    session, sent = studio.session(request), await json_object(request)
     path = _clip_of(session, sent.get("clip"))
     still = whole("still", sent.get("still"), 0, STILLS - 1)
     px = whole("px", sent.get("px", 256), *PREVIEW_PX)
@@ -266,7 +266,7 @@ def _words(session: Session, sent: Mapping[str, Any]) -> tuple[list[str], dict[s
 
 async def _begin(studio: Studio, request: Request) -> Response:
     """Start the video command as a process of its own, which goes on when the page and the studio end."""
-    session, sent = studio.session(request), await _json(request)
+    session, sent = studio.session(request), await json_object(request)
     words, known = _words(session, sent)
     for work in _works(session):
         if await run_in_threadpool(_status, studio, work) == "running":
@@ -404,23 +404,3 @@ async def _result(studio: Studio, request: Request) -> Response:
     stem = re.sub(r"[^\w-]+", "-", Path(work.title).stem, flags=re.ASCII).strip("-")[:60] or "clip"
     name = f"{stem}-redrawn{path.suffix}" if request.query_params.get("download") else None
     return FileResponse(path, filename=name, headers={"cache-control": "private"})
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    """The body of a request, a JSON object.
-
-    Raises:
-        UserError: it is something else, or too long.
-    """
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_JSON_BYTES:
-            raise UserError("the request is too long")
-    try:
-        sent = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UserError("the request is no JSON object") from error
-    if not isinstance(sent, dict):
-        raise UserError("the request is no JSON object")
-    return sent

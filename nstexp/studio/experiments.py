@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 import os
 import shlex
 import subprocess
@@ -21,6 +20,7 @@ from starlette.routing import Route
 
 from nstexp.core.errors import UserError
 from nstexp.studio import checking, launching
+from nstexp.studio.bodies import json_object
 from nstexp.studio.comparing import compared
 from nstexp.studio.context import Studio
 from nstexp.studio.progress import LOADER, log_lines
@@ -43,7 +43,6 @@ SANDBOX = (
     "sandbox allow-scripts allow-downloads allow-popups allow-modals; default-src 'none'; img-src data: blob: 'self'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'"
 )
-MOST_BODY = 200_000  # bytes of a request
 REPORT_SECONDS = 600.0  # limit of a report
 
 
@@ -108,7 +107,7 @@ class Experiments:
 
     async def compare(self, request: Request) -> Response:
         """Runs beside each other; the body is {paths}."""
-        body = await _body(request)
+        body = await json_object(request)
         paths = body.get("paths")
         if not isinstance(paths, list):
             raise UserError("paths: give a list of runs")
@@ -177,7 +176,7 @@ class Experiments:
 
     async def report(self, request: Request) -> Response:
         """Write the report of a sweep, if it is missing or older than a run; {url}."""
-        body = await _body(request)
+        body = await json_object(request)
         place = self._place(str(body.get("path", "")))
         found = await run_in_threadpool(self.watcher.one, place)
         if found["report"] is None or not found["fresh"] or body.get("again"):
@@ -217,7 +216,7 @@ class Experiments:
 
     async def _checked(self, request: Request) -> tuple[list[str], dict[str, Any]]:
         """The words of the form and their plan, with its problems."""
-        rows = (await _body(request)).get("rows")
+        rows = (await json_object(request)).get("rows")
         try:
             words = await run_in_threadpool(_words, rows, self.watcher.folder)
         except UserError as error:
@@ -230,14 +229,14 @@ class Experiments:
 
     async def stop(self, request: Request) -> Response:
         """Do what Ctrl-C does to a process that a studio started; the body is {path}, the answer {sentence}."""
-        place = self._place(str((await _body(request)).get("path", "")))
+        place = self._place(str((await json_object(request)).get("path", "")))
         sentence = await run_in_threadpool(launching.stop, place)
         self.watcher.forget()
         return JSONResponse({"sentence": sentence})
 
     async def go_on(self, request: Request) -> Response:
         """Start the command of a sweep or run again in its folder; the body is {path}, the answer {sentence}."""
-        place = self._place(str((await _body(request)).get("path", "")))
+        place = self._place(str((await json_object(request)).get("path", "")))
         words = await run_in_threadpool(self._words_of, place)
         plan = await run_in_threadpool(self.checker.examine, words)
         for problem in plan["problems"]:
@@ -299,26 +298,6 @@ def _answer(words: list[str], plan: dict[str, Any], folder: Path) -> dict[str, A
         "command": None if plan["problems"] else command,
         "folder": str(folder),
     }
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object in a request.
-
-    Raises:
-        UserError: the body is too long, or something else.
-    """
-    content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > MOST_BODY:
-            raise UserError("this request is too long")
-    try:
-        found = json.loads(content)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError("the request has to be a JSON object")
-    return found
 
 
 def _unless_known(request: Request, answer: dict[str, Any]) -> Response:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +25,7 @@ from nstexp.core.runtime.files import json_text, write_atomically
 from nstexp.core.text import printable
 from nstexp.media import samples
 from nstexp.media.paths import READABLE
+from nstexp.studio.bodies import json_object, refuse_longer
 from nstexp.studio.context import Studio, routes_below
 from nstexp.studio.png import with_texts
 from nstexp.studio.sessions import Session
@@ -34,7 +34,6 @@ from nstexp.studio.worker import Job, Replaced
 
 MOST_UPLOAD_BYTES, MOST_MEGAPIXELS = 64 * 2**20, 60
 MOST_SESSION_BYTES = 2 * 2**30  # of all uploads of a session
-MOST_JSON_BYTES = 64 * 2**10
 PREVIEW_PX = (64, 512)  # the range of a preview's longer side
 LOOK_S, WAIT_S = 0.4, 20.0  # seconds between two looks at a run folder, and the longest wait for news of a picture
 UPLOAD = re.compile(r"upload:([\w-]{1,40}-[0-9a-f]{12}\.[a-z0-9]{3,4})", re.ASCII)
@@ -198,7 +197,7 @@ async def _upload(studio: Studio, request: Request) -> Response:
 
     The answer has `name`, for the fields of `Wanted`, and `width` and `height` in pixels.
     """
-    _check_length(request, MOST_UPLOAD_BYTES + 2**16)
+    refuse_longer(request, MOST_UPLOAD_BYTES + 2**16)
     async with request.form(max_files=1, max_fields=4, max_part_size=2**16) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
@@ -284,7 +283,7 @@ async def _preview(studio: Studio, request: Request) -> Response:
     A newer request of the session takes the place of one that waits.
     """
     session = studio.session(request)
-    sent = await _json(request)
+    sent = await json_object(request)
     wanted = Wanted.of(sent, partial(file_of, session))
     px = whole("px", sent.get("px", 256), *PREVIEW_PX)
     whole_px = whole("whole_px", sent.get("whole_px", px), 16, 100_000)
@@ -310,7 +309,7 @@ def _make_way(studio: Studio, session: Session) -> None:
 async def _make(studio: Studio, request: Request) -> Response:
     """Put a picture into the queue; the answer is its state."""
     session = studio.session(request)
-    sent = await _json(request)
+    sent = await json_object(request)
     wanted = Wanted.of(sent, partial(file_of, session))
     _make_way(studio, session)
     pictures = Pictures.of(session)
@@ -485,38 +484,3 @@ def _existing(path: Path | None) -> Path:
     if path is None or not path.is_file():
         raise UserError("there is no such file any more")
     return path
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    """The body of a request, a JSON object.
-
-    Raises:
-        UserError: it is something else, or too long.
-    """
-    _check_length(request, MOST_JSON_BYTES)
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_JSON_BYTES:
-            raise UserError("the request is too long")
-    try:
-        sent = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UserError("the request is no JSON object") from error
-    if not isinstance(sent, Mapping):
-        raise UserError("the request is no JSON object")
-    return dict(sent)
-
-
-def _check_length(request: Request, most_bytes: int) -> None:
-    """Refuse a body before it is read.
-
-    Raises:
-        UserError: the request announces more bytes, or does not announce how many there are.
-    """
-    length = request.headers.get("content-length", "")
-    if not length.isdecimal():
-        raise UserError("the request does not say how long it is")
-    if int(length) > most_bytes:
-        limit = f"{most_bytes // 2**20} MB" if most_bytes >= 2**20 else f"{most_bytes // 2**10} kB"
-        raise UserError(f"the upload is larger than {limit}, the limit of the studio")

@@ -131,6 +131,19 @@ def test_upload_is_limited_in_bytes(studio, monkeypatch):
     assert "the limit of the studio" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("path", ["paint/preview", "paint/pictures", "clips/preview", "clips/works", "experiments/check"])
+def test_requests_are_small_objects(studio, path):
+    for body, said in (
+        (b'{"method": "' + b"x" * 300_000 + b'"}', "the request is larger than 200 kB, the limit of the studio"),
+        (b"[1]", "the request is no JSON object"),
+        (b"{", "the request is no JSON object"),
+        (b"[" * 100_000, "the request is no JSON object"),
+        (iter([b"{}"]), "the request does not say how long it is"),
+    ):
+        answer = studio.post(f"/api/{path}", content=body)
+        assert (answer.status_code, answer.json()["error"]) == (400, said)
+
+
 def test_uploads_of_a_browser_are_limited_together(studio, monkeypatch):
     data = png(50, 50)
     monkeypatch.setattr(paint, "MOST_SESSION_BYTES", len(data) - 1)
