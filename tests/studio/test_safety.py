@@ -131,7 +131,9 @@ def test_upload_is_limited_in_bytes(studio, monkeypatch):
     assert "the limit of the studio" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("path", ["paint/preview", "paint/pictures", "clips/preview", "clips/works", "experiments/check"])
+@pytest.mark.parametrize(
+    "path", ["paint/preview", "paint/pictures", "clips/preview", "clips/works", "experiments/check"]
+)
 def test_requests_are_small_objects(studio, path):
     for body, said in (
         (b'{"method": "' + b"x" * 300_000 + b'"}', "the request is larger than 200 kB, the limit of the studio"),
