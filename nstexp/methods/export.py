@@ -13,6 +13,7 @@ from nstexp.core.networks.encoder import Encoder
 from nstexp.core.networks.generators import Generator
 from nstexp.core.networks.swift import Swift
 from nstexp.core.runtime.files import json_text
+from nstexp.core.tones import toned, tones
 from nstexp.methods.base import Export
 
 CONTENT_AXES = {0: "batch", 2: "height", 3: "width"}
@@ -144,11 +145,12 @@ class SwiftGraph(nn.Module):
 
     Args:
         smallest_side: of pictures, in pixels.
+        strength: of the curves that bring the colors to the painting's, see `SwiftSettings.tones`.
     """
 
-    def __init__(self, network: Swift, smallest_side: int) -> None:
+    def __init__(self, network: Swift, smallest_side: int, strength: float = 1.0) -> None:
         super().__init__()
-        self.network, self.smallest_side = network, smallest_side
+        self.network, self.smallest_side, self.strength = network, smallest_side, strength
 
     def forward(self, content: Tensor, style: Tensor, alpha: Tensor) -> Tensor:
         """RGB (B, 3, H, W) in [0, 1] -> the same shape and range.
@@ -161,8 +163,10 @@ class SwiftGraph(nn.Module):
         height, width = content.shape[-2:]
         multiple = self.network.multiple
         kept = self.network.style(_padded(style, multiple))
-        result = self.network(_padded(content, multiple), kept)[..., :height, :width].clamp(0, 1)
-        return torch.lerp(content, result, alpha)
+        result = self.network(_padded(content, multiple), kept).clamp(0, 1)
+        if self.strength:
+            result = toned(result, tones(result), kept.tones[None], self.strength).clamp(0, 1)
+        return torch.lerp(content, result[..., :height, :width], alpha)
 
     def export(self) -> Export:
         """This network with examples of its inputs."""

@@ -371,6 +371,8 @@ class SwiftSettings:
     Args:
         model: the network to stylize with: `bundled`, or a file of a training, see `model_files.load_swift`.
         alpha: 1: all style; 0: the photo. In between, pixels are mixed.
+        tones: how far each color channel of a picture gets the distribution of the style picture's, from 0 to 1; clips
+            stay as the network draws them, since it would amplify their flicker by a third.
         style_px: largest shorter side of a resized style picture at style_scale=1, see `style_size`; None: no limit.
         style_scale: size of the strokes, as a factor on the style picture's size.
         tile_px: larger pictures pass through the network in tiles of this side, with the whole picture's statistics.
@@ -389,6 +391,7 @@ class SwiftSettings:
 
     model: str = "bundled"
     alpha: float = 1.0
+    tones: float = 1.0
     style_px: int | None = 512
     style_scale: float = 1.0
     tile_px: int = 2048
@@ -408,6 +411,7 @@ class SwiftSettings:
     def __post_init__(self) -> None:
         text("model", self.model, "bundled")
         number("alpha", self.alpha, 0, 1)
+        number("tones", self.tones, 0, 1)
         number("recolor", self.recolor, 0, 1)
         flags(balance=self.balance, compile=self.compile)
         wholes(1, styles_per_content=self.styles_per_content)

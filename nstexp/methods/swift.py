@@ -17,6 +17,7 @@ from nstexp.core.networks.moments import Moments, color_moments
 from nstexp.core.networks.swift import Filters, PhotoMoments, Swift, SwiftStyle, recolored
 from nstexp.core.resize import padded_to_multiple, resize
 from nstexp.core.runtime.memory import check_fits
+from nstexp.core.tones import toned, tones
 from nstexp.core.torus import wrapped
 from nstexp.methods.base import SMALLER_RESULT, Clip, Controls, Export, Style, Stylizer, size_of
 from nstexp.methods.seamless import at_whole_steps
@@ -106,7 +107,7 @@ class SwiftMethod(Stylizer):
             result = self._by_regions(photo, known, styles, controls.clip, wraps)
         else:
             result = self._painted(photo, SwiftStyle.mixed(known, shares), None, controls.clip, "", wraps)
-        result = result[..., :height, :width].clamp(0, 1).to(content.device)
+        result = result[..., :height, :width].to(content.device)
         return result if self.settings.alpha == 1 else torch.lerp(content, result, self.settings.alpha)
 
     def to(self, device: torch.device) -> "SwiftMethod":
@@ -153,13 +154,22 @@ class SwiftMethod(Stylizer):
     def _painted(
         self, photo: Tensor, style: SwiftStyle, weights: Tensor | None, clip: Clip | None, name: str, wraps: bool
     ) -> Tensor:
-        """The photo (B, 3, H, W) in one style, in tiles if it is large.
+        """The photo (B, 3, H, W) in one style, with values in [0, 1].
 
         Args:
             weights: (1, 1, H, W), where the style counts.
             name: of the statistics in the clip.
             wraps: whether opposite edges of the photo meet.
         """
+        result = self._drawn(photo, style, weights, clip, name, wraps).clamp_(0, 1)
+        if clip is not None or not self.settings.tones:  # in clips, steep parts of the curves would amplify flicker
+            return result
+        return toned(result, tones(result, weights), style.tones[None], self.settings.tones).clamp_(0, 1)
+
+    def _drawn(
+        self, photo: Tensor, style: SwiftStyle, weights: Tensor | None, clip: Clip | None, name: str, wraps: bool
+    ) -> Tensor:
+        """What the network makes of the photo, in tiles if it is large; see `_painted`."""
         network, tile_px, filters = self._in_dtype(), self.settings.tile_px, self._filters_of(style)
         smoothed = _over_time(clip, name)
         colors = smoothed("colors", color_moments(photo, weights))
@@ -216,7 +226,7 @@ class SwiftMethod(Stylizer):
         """
         from nstexp.methods.export import SwiftGraph
 
-        return SwiftGraph(copy.deepcopy(self.network()).cpu(), SMALLEST_PX).export()
+        return SwiftGraph(copy.deepcopy(self.network()).cpu(), SMALLEST_PX, self.settings.tones).export()
 
     # ------------------------------------------------------------------------------------------------------ training
 

@@ -13,6 +13,7 @@ from nstexp.core.networks.model_files import SwiftInfo, load_swift, save_swift
 from nstexp.core.networks.pretrained import random_vgg
 from nstexp.core.networks.swift import Swift
 from nstexp.core.networks.vgg import VGG
+from nstexp.core.tones import tones
 from nstexp.methods.base import Clip, Controls, Style
 from nstexp.methods.export import SwiftGraph
 from nstexp.methods.settings import SwiftSettings
@@ -110,7 +111,7 @@ def test_a_batch_is_its_pictures(swift):
 
 
 def test_a_clip_is_steadied_through_its_statistics(swift):
-    method, frames = swift(), torch.cat([CONTENT, 0.5 * CONTENT])
+    method, frames = swift(tones=0), torch.cat([CONTENT, 0.5 * CONTENT])
     alone = method.stylize(frames[1:], [A], CONTROLS)
     clip = Clip(steadiness=0.9)
     steady = torch.cat([method.stylize(frame[None], [A], Controls(clip=clip)) for frame in frames])
@@ -118,6 +119,21 @@ def test_a_clip_is_steadied_through_its_statistics(swift):
     assert steady[1].mean() < alone.mean() - 0.01  # the darker frame is not brightened at once
     at_once = method.stylize(frames, [A], Controls(clip=Clip(steadiness=0.9)))
     torch.testing.assert_close(at_once, steady, atol=1e-5, rtol=0)
+
+
+def test_channels_get_the_distribution_of_the_painting(swift):
+    painting = Style(smooth(61, 83, 9) ** 2)  # as many pixels as the photo, so that it is not resized
+    wanted = tones(F.pad(painting.image[None], (0, 5, 0, 3), mode="replicate"))
+    off, half, on = (
+        (tones(swift(tones=strength).stylize(CONTENT, [painting], CONTROLS)) - wanted).abs().mean()
+        for strength in (0.0, 0.5, 1.0)
+    )
+    assert on < 0.6 * half < 0.6 * off
+
+
+def test_clips_stay_as_the_network_draws_them(swift):
+    frame = swift().stylize(CONTENT, [A], Controls(clip=Clip()))
+    torch.testing.assert_close(frame, swift(tones=0).stylize(CONTENT, [A], CONTROLS))
 
 
 def test_styles_are_read_once(swift, monkeypatch):
@@ -198,6 +214,7 @@ def test_the_bundled_network_is_small_and_keeps_a_gray_painting_gray():
     ("settings", "words"),
     [
         ({"alpha": 2}, "alpha"),
+        ({"tones": -0.1}, "tones"),
         ({"style_scale": 0}, "style_scale"),
         ({"style_px": 7}, "style_px"),
         ({"widths": [24, 48]}, "three whole numbers"),
@@ -249,9 +266,10 @@ def test_files_of_something_else(tmp_path, swift, model):
 # ------------------------------------------------------------------------------------------------------------ export
 
 
-def test_the_graph_gives_the_picture_of_the_method(swift):
-    method, photo = swift(), smooth(75, 98, 3)[None]
-    graph = SwiftGraph(method.network(), 17)
+@pytest.mark.parametrize("strength", [0.0, 0.7])
+def test_the_graph_gives_the_picture_of_the_method(swift, strength):
+    method, photo = swift(tones=strength), smooth(75, 98, 3)[None]
+    graph = SwiftGraph(method.network(), 17, strength)
     painting = Style(smooth(98, 75, 5))  # as many pixels as the photo, so that the method does not resize it
     with torch.inference_mode():
         found = graph(photo, painting.image[None], torch.tensor(1.0))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from nstexp.core.networks.convolution import conv2d
 from nstexp.core.networks.moments import Moments, color_moments, feature_moments, roots, transferred
 from nstexp.core.networks.subpixel import shuffled, without_weave
+from nstexp.core.tones import tones
 
 # Scale of kernels at the start: of the first and the second convolution of the residual blocks whose filters depend on
 # the painting, and of the encoder's convolutions that end a residual block. All others have 1.
@@ -43,6 +44,7 @@ class SwiftStyle:
         means: of the features at each level, (C,).
         roots: the square roots of the covariances of their groups, (G, c, c).
         numbers: (N,), which choose the filters; see `Swift.filters`.
+        tones: (3, T), quantiles of the painting's colors; see `tones`.
     """
 
     color_mean: Tensor
@@ -50,6 +52,7 @@ class SwiftStyle:
     means: tuple[Tensor, ...]
     roots: tuple[Tensor, ...]
     numbers: Tensor
+    tones: Tensor
 
     @classmethod
     def mixed(cls, styles: Sequence["SwiftStyle"], shares: Sequence[float]) -> "SwiftStyle":
@@ -69,6 +72,7 @@ class SwiftStyle:
             over_levels([style.means for style in styles]),
             over_levels([style.roots for style in styles]),
             mean([style.numbers for style in styles]),
+            mean([style.tones for style in styles]),
         )
 
 
@@ -214,6 +218,7 @@ class Swift(nn.Module):
             tuple(level.mean[0] for level in levels),
             tuple(roots(level.cov)[0][0] for level in levels),
             self.heads(code),
+            tones(painting.float(), weights)[0],
         )
 
     def filters(self, style: SwiftStyle) -> Filters:
