@@ -148,7 +148,7 @@ class SwiftGraph(nn.Module):
         strength: of the curves that bring the colors to the painting's, see `SwiftSettings.tones`.
     """
 
-    def __init__(self, network: Swift, smallest_side: int, strength: float = 1.0) -> None:
+    def __init__(self, network: Swift, smallest_side: int, strength: float) -> None:
         super().__init__()
         self.network, self.smallest_side, self.strength = network, smallest_side, strength
 

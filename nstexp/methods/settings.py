@@ -391,7 +391,7 @@ class SwiftSettings:
 
     model: str = "bundled"
     alpha: float = 1.0
-    tones: float = 1.0
+    tones: float = 0.75
     style_px: int | None = 512
     style_scale: float = 1.0
     tile_px: int = 2048
