@@ -153,7 +153,8 @@ class Controls:
             methods that work in steps. If it returns a text, the method stops and raises `Stopped` with this text and
             `pruned`.
         unfinished: keeps the state of the picture, by methods that work in steps; None: nothing is kept.
-        clip: for frames of a clip, given in their order: the state that passes from frame to frame.
+        clip: for frames of a clip, given in their order: the state that passes from frame to frame. None: the pictures
+            are no frames.
     """
 
     name: str = "output"

@@ -232,7 +232,10 @@ async def _preview(studio: Studio, request: Request) -> Response:
     wanted = _wanted(session, sent, _stills(path) / f"{still}.png")
     try:
         made = await studio.worker.ask(
-            "painting:preview", wanted.preview(px, whole_px), replaces=f"clip {session.id} {still}", first=True
+            "painting:preview",
+            wanted.preview(px, whole_px, of_clip=True),
+            replaces=f"clip {session.id} {still}",
+            first=True,
         )
     except Replaced as error:
         return JSONResponse({"error": str(error), "replaced": True}, 409)

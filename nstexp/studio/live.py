@@ -78,7 +78,7 @@ class Stream:
 
         known = {key: sent[key] for key in KEYS if key in sent}
         px = whole("px", sent.get("px", 256), *FRAME_PX)
-        self.preview = Wanted.of({"method": "swift", "content": FRAME, **known}, find).preview(px, px)
+        self.preview = Wanted.of({"method": "swift", "content": FRAME, **known}, find).preview(px, px, of_clip=True)
 
     async def next(self) -> tuple[bytes, bytes]:
         """The newest frame, as soon as there are one and a painting."""

@@ -138,12 +138,13 @@ class Wanted:
         """The command for a shell."""
         return shlex.join(["nstexp", *self.words()])
 
-    def preview(self, px: int, whole_px: int) -> dict[str, Any]:
+    def preview(self, px: int, whole_px: int, of_clip: bool = False) -> dict[str, Any]:
         """The payload of `painting.preview`, with strokes that are as large beside the photo as in the whole picture.
 
         Args:
             px: longer side of the preview, in pixels.
             whole_px: longer side of the whole picture.
+            of_clip: whether it is a frame of a clip.
 
         Raises:
             ArgumentError: the method is too slow for previews.
@@ -158,6 +159,7 @@ class Wanted:
             settings = {"alpha": self.alpha, "style_px": style_px}
         if self.method == "swift":
             settings["style_scale"] = self.stroke
+            settings |= {"tones": 0.0} if of_clip else {}  # as the method itself treats clips
         request: dict[str, Any] = {
             "content": self.content,
             "style": list(self.styles),

@@ -258,6 +258,7 @@ def test_strokes_of_a_preview_are_as_large_beside_the_photo():
     assert payload["settings"] == {"alpha": 1.0, "style_px": 256}  # a quarter of 2 x 512
     settings = wanted_of(stroke=2).preview(256, 1024)["settings"]
     assert settings == {"alpha": 1.0, "style_px": 128, "style_scale": 2}
+    assert wanted_of(stroke=2).preview(256, 1024, of_clip=True)["settings"] == {**settings, "tones": 0.0}
     preview = SwiftSettings(style_px=128, style_scale=2).style_size((600, 900), 256 * 192)
     whole = SwiftSettings(style_scale=2).style_size((600, 900), 1024 * 768)
     assert (4 * preview[0], 4 * preview[1]) == whole

@@ -254,14 +254,15 @@ def test_optimizing_methods_get_the_frame_before_and_are_not_blended(make):
     assert "warping_error_before_blending" not in make.run.summary.metrics["output"]
 
 
-def test_methods_are_told_that_it_is_a_clip_unless_every_frame_stands_alone(make):
+def test_methods_are_told_that_it_is_a_clip_and_how_steady(make):
     method = Flickering(0)
     make(method, moving(3))
     clips = [controls.clip for _, _, controls in method.calls]
     assert clips[0] is clips[2] is not None
     assert clips[0].steadiness == 0.8
     make(method, "frames", Settings(stabilize=0), output="plain")
-    assert method.calls[-1][2].clip is None
+    alone = method.calls[-1][2].clip
+    assert alone is not None and alone.steadiness == 0
 
 
 # ----------------------------------------------------------------------------------------------------- styles and color

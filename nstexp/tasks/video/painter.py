@@ -116,7 +116,7 @@ class Painter:
         self.colors_by_scene = finish.color_strength > 0 and finish.color in ("preserve", "luminance")
         self.begins_with_scene = self.colors_by_scene or regions is not None  # whether a scene's first frame matters
         self.clip = Clip(steadiness) if steadiness else None
-        self.controls = replace(controls, recorded=False, clip=self.clip)
+        self.controls = replace(controls, recorded=False, clip=self.clip or Clip())
         self._scene_styles = None if self.begins_with_scene else styles
         self._before: np.ndarray | None = None  # the method's last result, float32 (H, W, 3)
         self._shown: tuple[np.ndarray, np.ndarray] | None = None
