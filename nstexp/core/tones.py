@@ -69,7 +69,7 @@ def toned(image: Tensor, own: Tensor, wanted: Tensor, strength: float = 1.0) -> 
             result = result + slopes[..., place, None, None] * torch.maximum(torch.minimum(image, high), low)
         return result
     result, part = torch.empty_like(image), torch.empty_like(image[0, 0])
-    # Plane by plane, which the cache of a processor holds: an eighth of the time of whole pictures.
+    # Plane by plane, which the cache of a processor holds: a sixth of the time of whole pictures at 512 px.
     curves = zip(image, result, own.tolist(), slopes.tolist(), start.tolist(), strict=True)
     for planes, made, *of_picture in curves:
         for plane, out, knots, steep, value in zip(planes, made, *of_picture, strict=True):

@@ -42,4 +42,4 @@ def refuse_longer(request: Request, most_bytes: int) -> None:
         raise UserError("the request does not say how long it is")
     if int(length) > most_bytes:
         limit = f"{most_bytes // 2**20} MB" if most_bytes >= 2**20 else f"{most_bytes // 1000} kB"
-        raise UserError(f"the request is larger than {limit}, the limit of the studio")
+        raise UserError(f"what the page sends is larger than {limit}, the limit of the studio")

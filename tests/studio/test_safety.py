@@ -136,7 +136,10 @@ def test_upload_is_limited_in_bytes(studio, monkeypatch):
 )
 def test_requests_are_small_objects(studio, path):
     for body, said in (
-        (b'{"method": "' + b"x" * 300_000 + b'"}', "the request is larger than 200 kB, the limit of the studio"),
+        (
+            b'{"method": "' + b"x" * 300_000 + b'"}',
+            "what the page sends is larger than 200 kB, the limit of the studio",
+        ),
         (b"[1]", "the request is no JSON object"),
         (b"{", "the request is no JSON object"),
         (b"[" * 100_000, "the request is no JSON object"),
