@@ -4,12 +4,13 @@ import base64
 import errno
 import gzip
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
 import tarfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -258,17 +259,23 @@ def test_copies_change_nothing_of_what_is_seen(shards, tmp_path):
     assert len(list((tmp_path / "copies").glob("*.tar"))) == 8 + 6
 
 
-@pytest.mark.slow
-def test_two_workers_of_two_processes_share_the_copies(shards, tmp_path):
+def _contents_of_rank(rank: int, shards: dict[str, str], settings: dict) -> list[list[int]]:
+    """Numbers of the content pictures in six batches of one of two processes."""
     from data.test_data import trainer
 
+    batches = take(ShardPairs(**shards, **settings), 6, trainer(rank=rank, ranks=2))
+    return [numbers_of(batch["content"]) for batch in batches]
+
+
+@pytest.mark.slow
+def test_two_workers_of_two_processes_share_the_copies(shards, tmp_path):
     settings = TARS | {"workers": 2, "batch_size": 6, "cache_dir": str(tmp_path / "copies")}
-    with ThreadPoolExecutor() as pool:
-        ranks = [pool.submit(take, ShardPairs(**shards, **settings), 6, trainer(rank=rank, ranks=2)) for rank in (0, 1)]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool:
+        ranks = [pool.submit(_contents_of_rank, rank, shards, settings) for rank in (0, 1)]
         per_rank = [each.result() for each in ranks]
     for epoch in range(3):
         chosen = [batch for batches in per_rank for batch in batches[2 * epoch : 2 * epoch + 2]]
-        assert sorted(n for batch in chosen for n in numbers_of(batch["content"])) == list(range(24))
+        assert sorted(n for numbers in chosen for n in numbers) == list(range(24))
     assert not [path for path in (tmp_path / "copies").iterdir() if path.suffix not in (".tar", ".lock")]
 
 
