@@ -200,6 +200,10 @@ class Stylizer(Protocol):
     def steps(self) -> int | None:
         return None
 
+    def frames_at_once(self, size: tuple[int, int]) -> int:
+        """How many frames of (height, width) of a clip to stylize together on a CPU, because that is faster."""
+        return 1
+
     def stylize(self, content: Tensor, styles: Sequence[Style], controls: Controls) -> Tensor:
         """The content pictures (B, 3, H, W), RGB in [0, 1], in the given styles; same shape and range."""
         ...

@@ -16,7 +16,8 @@ from nstexp.core.networks.model_files import load_swift
 from nstexp.core.networks.moments import Moments, color_moments
 from nstexp.core.networks.swift import Filters, PhotoMoments, Swift, SwiftStyle, recolored
 from nstexp.core.resize import padded_to_multiple, resize
-from nstexp.core.runtime.memory import check_fits
+from nstexp.core.runtime.memory import check_fits, free_bytes
+from nstexp.core.runtime.threads import for_each
 from nstexp.core.tones import toned, tones
 from nstexp.core.torus import wrapped
 from nstexp.methods.base import SMALLER_RESULT, Clip, Controls, Export, Style, Stylizer, size_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # Lightning takes seconds to import, and stylizing needs none
 # a number.
 BYTES_PER_PIXEL, BYTES_PER_VALUE = 60, 70
 UNCHECKED_BYTES = 100e6  # asking for the free memory takes a millisecond, a tenth of a small picture's time
+MOST_FRAMES = 8  # of a clip at once, each with its share of the threads
 SMALLEST_PX = Swift.frame_px + 1  # of a picture's side
 
 
@@ -94,8 +96,7 @@ class SwiftMethod(Stylizer):
         self._check_side("content", (height, width), "image_px")
         network, wraps = self.network(), controls.seamless
         margin = 2 * network.reach_px if wraps else 0
-        whole = (min(height, self.settings.tile_px) + margin) * (min(width, self.settings.tile_px) + margin)
-        needed = BYTES_PER_PIXEL * height * width + BYTES_PER_VALUE * self.dtype.itemsize * whole
+        needed = self._bytes((height, width), margin)
         if needed * len(content) > UNCHECKED_BYTES:
             check_fits(needed * len(content), (height, width), "content", SMALLER_RESULT, self.device)
         pixels = height * width
@@ -109,6 +110,18 @@ class SwiftMethod(Stylizer):
             result = self._painted(photo, SwiftStyle.mixed(known, shares), None, controls.clip, "", wraps)
         result = result[..., :height, :width].to(content.device)
         return result if self.settings.alpha == 1 else torch.lerp(content, result, self.settings.alpha)
+
+    def _bytes(self, size: tuple[int, int], margin: int = 0) -> float:
+        """Peak memory for a picture of (height, width); `margin` is what is added to the sides of a tile."""
+        height, width = (min(side, self.settings.tile_px) + margin for side in size)
+        return BYTES_PER_PIXEL * size[0] * size[1] + BYTES_PER_VALUE * self.dtype.itemsize * height * width
+
+    def frames_at_once(self, size: tuple[int, int]) -> int:
+        """As many as PyTorch has threads, if a quarter of the free memory is enough; one if a frame needs tiles."""
+        if self.device.type != "cpu" or max(size) > self.settings.tile_px:
+            return 1
+        fitting = int(free_bytes(self.device) / (4 * self._bytes(size)))
+        return max(1, min(torch.get_num_threads(), MOST_FRAMES, fitting))
 
     def to(self, device: torch.device) -> "SwiftMethod":
         """Move the network, and forget what is known of styles."""
@@ -172,17 +185,14 @@ class SwiftMethod(Stylizer):
         """What the network makes of the photo, in tiles if it is large; see `_painted`."""
         network, tile_px, filters = self._in_dtype(), self.settings.tile_px, self._filters_of(style)
         smoothed = _over_time(clip, name)
-        colors = smoothed("colors", color_moments(photo, weights))
         size = size_of(photo)
         if max(size) <= tile_px and not wraps:
-            start = recolored(photo, colors, style)
-            levels = network.levels(start, self.dtype)
-            found = network.level_moments(levels, weights)
-            return network.painted(start, levels, _each(found, smoothed), style, filters)
+            return self._drawn_whole(photo, style, weights, smoothed)
+        colors = smoothed("colors", color_moments(photo, weights))
         around = wrapped(photo, *[network.reach_px] * 4) if wraps else photo
         parts = list(tile_parts(tile_px, size, network.reach_px, network.multiple, wraps))
         # Moments of the whole photo, whatever the tiles; with `wraps` of the photo once, seen on a torus.
-        found = ()
+        found: tuple[Moments, ...] = ()
         for outer, inner, place in parts:
             features = network.levels(recolored(part_of(around, outer), colors, style), self.dtype)
             within = [_with_frame(x, inner, 2 << level, network.frame_px) for level, x in enumerate(features)]
@@ -194,6 +204,28 @@ class SwiftMethod(Stylizer):
             piece = network(part_of(around, outer), style, self.dtype, own, filters)
             part_of(result, place).copy_(part_of(piece, inner))
         return result
+
+    def _drawn_whole(self, photo: Tensor, style: SwiftStyle, weights: Tensor | None, smoothed: "Smoothing") -> Tensor:
+        """What the network makes of photos that need no tiles; on a CPU, several are drawn at the same time."""
+        network, filters = self._in_dtype(), self._filters_of(style)
+        together = 1 if self.device.type == "cpu" else len(photo)
+        photos: Sequence[Tensor] = torch.split(photo, together)
+        colors = smoothed("colors", Moments.stacked(for_each(lambda one: color_moments(one, weights), photos)))
+
+        def seen(number: int) -> tuple[Tensor, tuple[Tensor, ...], tuple[Moments, ...]]:
+            start = recolored(photos[number], colors.split(together)[number], style)
+            levels = network.levels(start, self.dtype)
+            return start, levels, network.level_moments(levels, weights)
+
+        parts = for_each(seen, range(len(photos)))
+        of_levels = [Moments.stacked(level) for level in zip(*(moments for *_, moments in parts), strict=True)]
+        own = [level.split(together) for level in _each(of_levels, smoothed)]
+
+        def painted(number: int) -> Tensor:
+            start, levels, _ = parts[number]
+            return network.painted(start, levels, [level[number] for level in own], style, filters)
+
+        return torch.cat(for_each(painted, range(len(photos))))
 
     def _in_dtype(self) -> Swift:
         """The network whose convolutions have the number format of the method."""

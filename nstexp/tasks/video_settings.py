@@ -28,8 +28,8 @@ class Settings:
         fps: frames per second for a folder of pictures, which has no frame times.
         reader: `auto`, `decord` or `av`, see `read_frames`.
         codec, quality, codec_options: see `Encoding`.
-        batch: number of frames that pass through the networks together; None: as many as fit into the GPU's memory, and
-            one on a CPU.
+        batch: number of frames that pass through the networks together; None: as many as fit into the GPU's memory; on
+            a CPU one, or with method=swift one for each thread.
 
     Raises:
         ArgumentError: a value out of its range.

@@ -1,6 +1,7 @@
 """method=swift: tiles, masks, mixing, clips, files, export and training."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +42,14 @@ def model(tmp_path_factory):
 @pytest.fixture
 def swift(model):
     return lambda **settings: SwiftMethod(**{"model": model, "style_px": None, **settings})
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 A, B = Style(smooth(48, 64, 1)), Style(0.4 * smooth(64, 56, 2))
@@ -129,6 +138,27 @@ def test_channels_get_the_distribution_of_the_painting(swift):
         for strength in (0.0, 0.5, 1.0)
     )
     assert on < 0.6 * half < 0.6 * off
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_frames_drawn_at_the_same_time_are_those_drawn_in_turn(swift, two_threads, masked):
+    frames = torch.stack([smooth(61, 83, seed) for seed in (3, 4, 5)])
+    mask = torch.linspace(0, 1, 83).expand(61, 83)
+    styles = [replace(A, mask=mask), replace(B, mask=1 - mask)] if masked else [A, B]
+    method, clip = swift(), Clip(steadiness=0.8)
+    together = method.stylize(frames, styles, Controls(clip=Clip(steadiness=0.8)))
+    in_turn = torch.cat([method.stylize(frame[None], styles, Controls(clip=clip)) for frame in frames])
+    torch.testing.assert_close(together, in_turn, atol=1e-5, rtol=0)
+    assert torch.get_num_threads() == 2
+
+
+def test_as_many_frames_are_drawn_at_once_as_there_are_threads_and_memory(swift, two_threads, monkeypatch):
+    assert swift().frames_at_once((720, 1280)) == 2
+    assert swift(tile_px=1024).frames_at_once((720, 1280)) == 1
+    assert swift(device="meta").frames_at_once((720, 1280)) == 1
+    monkeypatch.setattr("nstexp.methods.swift.free_bytes", lambda device: 1.5e9)
+    assert swift().frames_at_once((720, 1280)) == 1
+    assert swift().frames_at_once((360, 640)) == 2
 
 
 def test_clips_stay_as_the_network_draws_them(swift):

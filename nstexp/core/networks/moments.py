@@ -1,5 +1,6 @@
 """Means and covariances of photos and paintings, and how a photo gets those of a painting; `swift` is made of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,17 @@ class Moments:
         return Moments(
             torch.lerp(self.mean, other.mean, share), torch.lerp(self.cov, other.cov, share) + between, count
         )
+
+    def split(self, pictures: int) -> "list[Moments]":
+        """The moments of every so many pictures of the batch."""
+        parts = zip(torch.split(self.mean, pictures), torch.split(self.cov, pictures), strict=True)
+        return [Moments(mean, cov, self.count) for mean, cov in parts]
+
+    @classmethod
+    def stacked(cls, parts: "Sequence[Moments]") -> "Moments":
+        """One batch of the moments of several batches, whose maps have one size."""
+        mean, cov = (torch.cat([getattr(part, name) for part in parts]) for name in ("mean", "cov"))
+        return cls(mean, cov, parts[0].count)
 
 
 def color_moments(image: Tensor, weights: Tensor | None = None) -> Moments:

@@ -285,7 +285,7 @@ class Swift(nn.Module):
         x = F.pixel_unshuffle(framed, 2).to(dtype, memory_format=torch.channels_last)
         half = _run(x, encode["down2"])
         quarter = _run(F.relu(half), encode["down4"], 2)
-        quarter = quarter + _run(F.relu(quarter), encode["same4"])
+        quarter = _run(F.relu(quarter), encode["same4"]).add_(quarter)
         eighth = _run(F.relu(quarter), encode["down8"], 2)
         eighth = _residual(eighth, encode["first8"], encode["second8"])
         return half, quarter, eighth
@@ -293,9 +293,9 @@ class Swift(nn.Module):
     def _strokes(self, moved: Sequence[Tensor], style: SwiftStyle, filters: Filters) -> Tensor:
         half, quarter, x = moved
         x = _residual(_residual(x, filters[0], filters[1]), filters[2], filters[3])
-        x = _residual(_enlarged(_run(F.relu(x), self.decode["up4"])) + quarter, filters[4], filters[5])
-        x = _residual(_enlarged(_run(F.relu(x), self.decode["up2"])) + half, filters[6], filters[7])
-        return shuffled(without_weave(_run(F.relu(x), self.decode["last"])))
+        x = _enlarged(_run(F.relu_(x), self.decode["up4"])).add_(quarter)
+        x = _enlarged(_run(F.relu_(_residual(x, filters[4], filters[5])), self.decode["up2"])).add_(half)
+        return shuffled(without_weave(_run(F.relu_(_residual(x, filters[6], filters[7])), self.decode["last"])))
 
     def _moments(self, x: Tensor, group: int, weights: Tensor | None = None) -> Moments:
         """Moments of features (B, C, h, w); `weights` as for `level_moments`."""
@@ -349,7 +349,8 @@ def _run(x: Tensor, conv: Conv, stride: int = 1) -> Tensor:
 
 
 def _residual(x: Tensor, first: Conv, second: Conv) -> Tensor:
-    return x + _run(F.relu(_run(F.relu(x), first)), second)
+    # In place where nothing else needs a map: new memory takes as long as the sums and the ReLUs themselves.
+    return _run(F.relu_(_run(F.relu(x), first)), second).add_(x)
 
 
 def _enlarged(x: Tensor) -> Tensor:

@@ -1,10 +1,15 @@
-"""Work in a second thread, in order and with a bounded queue."""
+"""Work in other threads: in order and with a bounded queue, or for several pictures at the same time."""
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar, cast
 
+import torch
+
+S = TypeVar("S")
 T = TypeVar("T")
 _END = object()
 
@@ -67,3 +72,50 @@ class WriteBehind:
     def close(self) -> None:
         """Cancel waiting calls, and wait for the running call."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def for_each(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
+    """The results of a function for all items, computed at the same time on a CPU.
+
+    Each item has a thread of its own with an equal share of PyTorch's threads (`torch.get_num_threads`). Networks on
+    small maps use the cores better so: within one picture, the threads wait for each other after every operation. With
+    one item, or one thread of PyTorch, the caller's thread does the work.
+
+    Raises:
+        Exception: the first exception of the function, in the order of the items; no call is at work any more then.
+
+    Examples:
+        >>> for_each(lambda x: 2 * x, [1, 2, 3])
+        [2, 4, 6]
+    """
+    workers = min(len(items), torch.get_num_threads())
+    if workers <= 1:
+        return [function(item) for item in items]
+    inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def call(item: S) -> T:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad and not inference):
+            return function(item)
+
+    calls = [_workers(workers, torch.get_num_threads() // workers).submit(call, item) for item in items]
+    for one in calls:
+        one.exception()  # waits
+    return [one.result() for one in calls]
+
+
+@cache
+def _workers(count: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that PyTorch gives so many threads each; they are kept, since starting them takes time."""
+    pool = ThreadPoolExecutor(count)
+    together = threading.Barrier(count)
+    before = torch.get_num_threads()
+
+    def begin() -> None:
+        torch.get_num_threads()  # else the first use of PyTorch in this thread would undo the next line
+        torch.set_num_threads(threads)
+        together.wait()  # so that every thread gets one of these calls
+
+    for one in [pool.submit(begin) for _ in range(count)]:
+        one.result()
+    torch.set_num_threads(before)
+    return pool

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nstexp.core.pixels import from_array, to_array
 from nstexp.core.resize import resize
+from nstexp.core.runtime.threads import for_each
 from nstexp.media.flow import Motion
 from nstexp.media.video import Frame
 from nstexp.methods.base import Clip, Controls, Style, Stylizer
@@ -191,7 +192,7 @@ class Painter:
 
     def _results(self, shots: Sequence[Shot]) -> list[tuple[Tensor, Tensor]]:
         """For every shot, the content and the method's result, both (1, 3, H, W)."""
-        contents = torch.stack([shot.picture for shot in shots])
+        contents = torch.stack(for_each(lambda shot: shot.picture, shots))
         if shots[0].begins_scene or self._scene_styles is None:
             self.begin_scene(contents[:1])
             self.scene = shots[0].number

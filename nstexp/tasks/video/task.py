@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,7 +169,8 @@ def _batch_size(chosen: int | None, painter: Painter, size: tuple[int, int], dev
     if chosen is not None:
         return chosen
     if device.type != "cuda":
-        return 1  # larger batches are not faster on a CPU
+        at_once: Callable[[tuple[int, int]], int] | None = getattr(painter.method, "frames_at_once", None)
+        return 1 if at_once is None else at_once(size)
     most = free_bytes(device) // (2 * BYTES_PER_PIXEL * size[0] * size[1])
     return max(1, min(LARGEST_BATCH, most))
 

@@ -4,8 +4,9 @@ import threading
 import time
 
 import pytest
+import torch
 
-from nstexp.core.runtime.threads import WriteBehind, prefetch
+from nstexp.core.runtime.threads import WriteBehind, for_each, prefetch
 
 
 def test_ahead_gives_the_items_in_order_and_makes_them_elsewhere():
@@ -84,3 +85,47 @@ def test_behind_raises_what_a_call_raised_at_a_later_call_or_at_the_end():
     call(0)
     with pytest.raises(OSError, match="full"):
         call.finish()
+
+
+@pytest.fixture(params=[1, 2, 4])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_items_share_the_threads_of_pytorch(threads):
+    together = threading.Barrier(min(2, threads))
+
+    def call(item):
+        together.wait(5)  # returns if as many calls work at the same time
+        return item, torch.get_num_threads(), torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    with torch.inference_mode():
+        assert for_each(call, [1, 2]) == [(item, max(1, threads // 2), True, False) for item in (1, 2)]
+    with torch.no_grad():
+        assert for_each(call, [3, 4]) == [(item, max(1, threads // 2), False, False) for item in (3, 4)]
+    assert for_each(call, [5, 6]) == [(item, max(1, threads // 2), False, True) for item in (5, 6)]
+    assert for_each(lambda item: torch.get_num_threads(), ["alone"]) == [threads]
+    assert for_each(call, []) == []
+    assert torch.get_num_threads() == threads, "those of the caller"
+    seen = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [threads], "those of threads that begin later"
+
+
+def test_an_exception_comes_after_all_calls_have_ended(threads):
+    ended = []
+
+    def call(item):
+        if item == 1:
+            raise OSError("broken")
+        ended.append(item)
+
+    with pytest.raises(OSError, match="broken"):
+        for_each(call, [0, 1, 2, 3])
+    assert set(ended) == ({0} if threads == 1 else {0, 2, 3})
+    assert for_each(lambda item: item, [4, 5]) == [4, 5]
