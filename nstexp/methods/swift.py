@@ -210,10 +210,11 @@ class SwiftMethod(Stylizer):
         network, filters = self._in_dtype(), self._filters_of(style)
         together = 1 if self.device.type == "cpu" else len(photo)
         photos: Sequence[Tensor] = torch.split(photo, together)
-        colors = smoothed("colors", Moments.stacked(for_each(lambda one: color_moments(one, weights), photos)))
+        of_colors = Moments.stacked(for_each(lambda one: color_moments(one, weights), photos))
+        colors = smoothed("colors", of_colors).split(together)
 
         def seen(number: int) -> tuple[Tensor, tuple[Tensor, ...], tuple[Moments, ...]]:
-            start = recolored(photos[number], colors.split(together)[number], style)
+            start = recolored(photos[number], colors[number], style)
             levels = network.levels(start, self.dtype)
             return start, levels, network.level_moments(levels, weights)
 

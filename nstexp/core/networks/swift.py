@@ -349,7 +349,7 @@ def _run(x: Tensor, conv: Conv, stride: int = 1) -> Tensor:
 
 
 def _residual(x: Tensor, first: Conv, second: Conv) -> Tensor:
-    # In place where nothing else needs a map: new memory takes as long as the sums and the ReLUs themselves.
+    # In place where nothing else needs a map, which saves memory.
     return _run(F.relu_(_run(F.relu(x), first)), second).add_(x)
 
 

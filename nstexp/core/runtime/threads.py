@@ -115,7 +115,9 @@ def _workers(count: int, threads: int) -> ThreadPoolExecutor:
         torch.set_num_threads(threads)
         together.wait()  # so that every thread gets one of these calls
 
-    for one in [pool.submit(begin) for _ in range(count)]:
-        one.result()
-    torch.set_num_threads(before)
+    try:
+        for one in [pool.submit(begin) for _ in range(count)]:
+            one.result()
+    finally:
+        torch.set_num_threads(before)
     return pool
